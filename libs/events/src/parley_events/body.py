@@ -1,0 +1,155 @@
+"""The base of every record's body, and the small shapes that several records share.
+
+Bodies are frozen and tolerant: a field that this version does not know is ignored, so that newer writers can
+add fields. `type` and `version` name the record on the wire; `(type, version)` pairs never change their meaning.
+What people and models wrote sits in fields listed in `content`, apart from ids, types and counts, so that the codec
+can later seal it with a key per thread without touching a record's shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json = dict[str, Any]
+
+
+class Shape(BaseModel):
+    """A frozen value inside a body."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Body(Shape):
+    """The body of one record type. Subclasses set `type`, and `version` when they are not the first."""
+
+    type: ClassVar[str]
+    version: ClassVar[int] = 1
+    content: ClassVar[tuple[str, ...]] = ()
+    """The fields that hold what people or models wrote."""
+
+
+class Author(Shape):
+    """Who wrote a message."""
+
+    kind: Literal["user", "agent"] = "user"
+    id: str
+    name: str | None = None
+
+
+class Principal(Shape):
+    """On whose behalf a command is asked. The writer of the topic is trusted to say so truly."""
+
+    user_id: str
+    name: str | None = None
+    admin: bool = False
+
+
+class Attachment(Shape):
+    """A file that came with a message, by its content's hash; the bytes lie in the object store."""
+
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+
+
+class ThreadSeed(Shape):
+    """What a thread is made with. `user_id` None: shared by the members of the workspace."""
+
+    user_id: str | None = None
+    agent_id: str | None = None
+    team_id: str | None = None
+    title: str | None = None
+    system_prompt: str | None = None
+    context: Json | None = None
+    metadata: Json = Field(default_factory=dict)
+    channel: str = "threads"
+
+
+class Usage(Shape):
+    """Tokens of one or several model calls."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+        )
+
+
+class Block(Shape):
+    """One finished block of a model turn: a text, a thought, or a call of a tool.
+
+    `malformed` holds what the model gave as arguments when that was no JSON object.
+    """
+
+    kind: Literal["text", "thought", "tool"]
+    text: str = ""
+    signature: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    arguments: Json = Field(default_factory=dict)
+    malformed: str | None = None
+
+
+class Note(Shape):
+    """What a tool call puts on record beside its result. Its id derives from the call, so a retry cannot double it."""
+
+    kind: Literal["decision", "milestone", "skill"]
+    id: str
+    title: str | None = None
+    body: str | None = None
+    slug: str | None = None
+    name: str | None = None
+
+
+class ClientTool(Shape):
+    """A tool that the client runs."""
+
+    name: str
+    description: str = ""
+    input_schema: Json = Field(default_factory=lambda: {"type": "object"})
+
+
+class Limits(Shape):
+    """What one run may use."""
+
+    steps: int = Field(default=50, ge=1, le=1000)
+    seconds: int = Field(default=3600, ge=1, le=7 * 86400)
+    max_tokens: int = Field(default=8192, ge=1, le=1_000_000)
+
+
+class AgentSpec(Shape):
+    """An agent as its owner declares it."""
+
+    agent_id: str
+    name: str
+    description: str = ""
+    roles: tuple[str, ...] = ()
+    model: str = "scripted"
+    base_url: str | None = None
+    system_prompt: str = ""
+    context: str | None = None
+    temperature: float | None = None
+    tools: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
+    client_tools: tuple[ClientTool, ...] = ()
+    limits: Limits = Field(default_factory=Limits)
+
+
+class TeamSpec(Shape):
+    """A team as its owner declares it."""
+
+    team_id: str
+    name: str
+    members: tuple[str, ...]
+    mode: Literal["brainstorm", "sequential", "debate"] = "brainstorm"
+    lead: str | None = None

@@ -1,0 +1,356 @@
+"""Records and Kafka messages: CloudEvents 1.0, binary mode (Kafka Protocol Binding 1.0.2, §3.2).
+
+Attributes are `ce_*` headers, so that a consumer can filter without parsing a body; the body is JSON. Extensions
+carry `epoch`, `seq`, `runid`, `call`, `causationid`, `correlationid`, `workspaceid` and `traceparent`. The mapping is
+written by hand (the SDK's costs several times as much); a test compares it with the `cloudevents` SDK.
+
+A type that this version does not know is kept whole as `UnknownBody`; an older version of a known type goes through
+`upcast`. Size is checked by the writer before anything is numbered (`MAX_VALUE_BYTES`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import ValidationError
+
+from parley_events.body import Body
+from parley_events.clock import parse_rfc3339, rfc3339
+from parley_events.commands import COMMANDS, CommandBody
+from parley_events.errors import RecordTooLarge, Undecodable
+from parley_events.facts import FACTS, UNNUMBERED, FactBody
+from parley_events.ids import is_uuid
+from parley_events.log.port import Incoming, Outgoing
+from parley_events.partition import partition_of
+from parley_events.upcast import upcast
+
+COMMANDS_TOPIC = "parley.commands"
+EVENTS_TOPIC = "parley.events"
+MAX_VALUE_BYTES = 8 * 1024 * 1024 - 64 * 1024
+"""The largest body; the rest of the 8 MiB is left for headers and the batch around them."""
+
+_CONTENT_TYPE = ("content-type", b"application/json")
+_SPEC = ("ce_specversion", b"1.0")
+
+
+class UnknownBody(FactBody):
+    """The body of a type or version that this code does not know, kept as it was read."""
+
+    type: ClassVar[str] = "unknown"
+    raw: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command with its envelope. `fresh`: the stream's random id was minted with this very command, so nobody
+    else can have written to it. `body_hash` None: the hash of the encoded body is taken."""
+
+    id: str
+    stream: str
+    workspace_id: str
+    time_ms: int
+    body: CommandBody
+    body_hash: str | None = None
+    fresh: bool = False
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    source: str = "/parley/gateway"
+
+    @property
+    def type(self) -> str:
+        return self.body.type
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A fact with its envelope. `seq` counts 1, 2, 3 … within the stream; None for facts outside any story.
+
+    `epoch` is the writer's claim on the partition. `causation_id` is set on the outcome of a command, to its id.
+    `call` is set on the fact that ends a model call. `offset` is known once it was read from the log.
+    """
+
+    type: str
+    stream: str
+    seq: int | None
+    epoch: int
+    workspace_id: str
+    time_ms: int
+    body: FactBody
+    run_id: str | None = None
+    call: int | None = None
+    causation_id: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    offset: int | None = None
+    version: int = 1
+    headers: tuple[tuple[str, bytes], ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def id(self) -> str:
+        """The CloudEvents id: the same bytes sent twice have the same one."""
+        return f"{self.stream}/{self.causation_id if self.seq is None else self.seq}@{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class FactHead:
+    """What a fact's headers say, without its body."""
+
+    offset: int
+    type: str
+    epoch: int
+    stream: str
+    seq: int | None
+    run_id: str | None
+    call: int | None
+    causation_id: str | None
+    workspace_id: str
+
+
+def encode_command(command: Command, partitions: int) -> Outgoing:
+    """The message of a command, placed by its stream. Raises RecordTooLarge."""
+    value = command.body.model_dump_json().encode()
+    _check_size(value)
+    headers = [
+        _CONTENT_TYPE,
+        _SPEC,
+        ("ce_id", command.id.encode()),
+        ("ce_source", command.source.encode()),
+        ("ce_type", command.type.encode()),
+        ("ce_dataschema", _schema(command.body)),
+        ("ce_subject", command.stream.encode()),
+        ("ce_time", rfc3339(command.time_ms).encode()),
+        ("ce_workspaceid", command.workspace_id.encode()),
+    ]
+    if command.body_hash is not None:
+        headers.append(("ce_bodyhash", command.body_hash.encode()))
+    if command.fresh:
+        headers.append(("ce_fresh", b"1"))
+    _optional(headers, command.correlation_id, command.traceparent)
+    key = command.stream.encode()
+    return Outgoing(COMMANDS_TOPIC, partition_of(key, partitions), key, value, tuple(headers))
+
+
+def decode_command(record: Incoming) -> Command:
+    """The command in a message; Undecodable says what is wrong with it, quoting nothing of its content."""
+    heads = _heads(record)
+    stream = _text(heads, "ce_subject") if "ce_subject" in heads else _key(record)
+    if record.key != stream.encode():
+        raise Undecodable("ce_subject and the record's key differ")
+    check_stream(stream)
+    kind = _text(heads, "ce_type")
+    body_class = COMMANDS.get(kind)
+    if body_class is None:
+        raise Undecodable(f"unknown command type {kind[:100]!r}")
+    value = record.value or b""
+    command_id = _text(heads, "ce_id")
+    if not 1 <= len(command_id) <= 200:
+        raise Undecodable("ce_id must have 1 to 200 characters")
+    workspace_id = _text(heads, "ce_workspaceid")
+    if not is_uuid(workspace_id):
+        raise Undecodable("ce_workspaceid is not a UUID")
+    if stream.startswith("ws:") and stream != f"ws:{workspace_id}":
+        raise Undecodable("the workspace's stream and ce_workspaceid differ")
+    body = _parse(body_class, kind, _version(heads), value)
+    return Command(
+        id=command_id,
+        stream=stream,
+        workspace_id=workspace_id,
+        time_ms=_time(heads, record.time_ms),
+        body=body,
+        body_hash=_maybe(heads, "ce_bodyhash") or hashlib.sha256(value).hexdigest(),
+        fresh=heads.get("ce_fresh") == b"1",
+        correlation_id=_maybe(heads, "ce_correlationid"),
+        traceparent=_maybe(heads, "ce_traceparent"),
+        source=_maybe(heads, "ce_source") or "",
+    )
+
+
+def encode_fact(fact: Fact, partition: int) -> Outgoing:
+    """The message of a fact. Raises RecordTooLarge; call it, or `fact_size`, before the fact is numbered for good."""
+    value = fact.body.raw if isinstance(fact.body, UnknownBody) else fact.body.model_dump_json().encode()
+    _check_size(value)
+    headers = [
+        _CONTENT_TYPE,
+        _SPEC,
+        ("ce_id", fact.id.encode()),
+        ("ce_source", b"/parley/dispatcher"),
+        ("ce_type", fact.type.encode()),
+        ("ce_dataschema", b"urn:parley:%s:%d" % (fact.type.encode(), fact.version)),
+        ("ce_subject", fact.stream.encode()),
+        ("ce_time", rfc3339(fact.time_ms).encode()),
+        ("ce_workspaceid", fact.workspace_id.encode()),
+        ("ce_epoch", b"%d" % fact.epoch),
+    ]
+    if fact.seq is not None:
+        headers.append(("ce_seq", b"%d" % fact.seq))
+    if fact.run_id is not None:
+        headers.append(("ce_runid", fact.run_id.encode()))
+    if fact.call is not None:
+        headers.append(("ce_call", b"%d" % fact.call))
+    if fact.causation_id is not None:
+        headers.append(("ce_causationid", fact.causation_id.encode()))
+    _optional(headers, fact.correlation_id, fact.traceparent)
+    key = fact.stream.encode() if fact.stream else None
+    return Outgoing(EVENTS_TOPIC, partition, key, value, tuple(headers))
+
+
+def head_of(record: Incoming) -> FactHead:
+    """The headers of a fact, read without its body. Undecodable when it is no fact."""
+    heads = _heads(record)
+    return _head(heads, record.offset)
+
+
+def decode_fact(record: Incoming) -> Fact:
+    """The fact in a message. Unknown types and versions are kept whole; Undecodable when it is no fact at all."""
+    heads = _heads(record)
+    return fact_from(heads, record.value or b"", record.offset, record.time_ms)
+
+
+def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) -> Fact:
+    """A fact from its headers and its body's bytes, wherever they were kept."""
+    head = _head(heads, offset)
+    version = _version(heads)
+    body_class = FACTS.get(head.type)
+    if body_class is None or version > body_class.version:
+        body: FactBody = UnknownBody(raw=value)
+    else:
+        body = _parse(body_class, head.type, version, value)
+    return Fact(
+        type=head.type,
+        stream=head.stream,
+        seq=head.seq,
+        epoch=head.epoch,
+        workspace_id=head.workspace_id,
+        time_ms=_time(heads, time_ms),
+        body=body,
+        run_id=head.run_id,
+        call=head.call,
+        causation_id=head.causation_id,
+        correlation_id=_maybe(heads, "ce_correlationid"),
+        traceparent=_maybe(heads, "ce_traceparent"),
+        offset=offset,
+        version=version,
+    )
+
+
+def check_stream(stream: str) -> None:
+    """Undecodable unless the text names a thread (`<uuid>`) or a workspace (`ws:<uuid>`)."""
+    if not is_uuid(stream.removeprefix("ws:")):
+        raise Undecodable("the key names neither a thread (<uuid>) nor a workspace (ws:<uuid>)")
+
+
+def rejected_record(record: Incoming, topic: str, reason: str, message: str) -> Outgoing:
+    """The record for `parley.rejected`: the bytes and headers as they came, and why they were refused."""
+    headers = (
+        *record.headers,
+        ("rejected_reason", reason.encode()),
+        ("rejected_message", message.encode()),
+        ("rejected_topic", record.topic.encode()),
+        ("rejected_partition", b"%d" % record.partition),
+        ("rejected_offset", b"%d" % record.offset),
+    )
+    return Outgoing(topic, record.partition, record.key, record.value, headers)
+
+
+def _schema(body: Body) -> bytes:
+    return f"urn:parley:{body.type}:{body.version}".encode()
+
+
+def _optional(headers: list[tuple[str, bytes]], correlation_id: str | None, traceparent: str | None) -> None:
+    if correlation_id is not None:
+        headers.append(("ce_correlationid", correlation_id.encode()))
+    if traceparent is not None:
+        headers.append(("ce_traceparent", traceparent.encode()))
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_VALUE_BYTES:
+        raise RecordTooLarge(f"a body of {len(value)} bytes; {MAX_VALUE_BYTES} fit")
+
+
+def _heads(record: Incoming) -> dict[str, bytes]:
+    return dict(record.headers)
+
+
+def _head(heads: dict[str, bytes], offset: int) -> FactHead:
+    try:
+        kind = heads["ce_type"].decode()
+        seq = heads.get("ce_seq")
+        call = heads.get("ce_call")
+        run_id = heads.get("ce_runid")
+        cause = heads.get("ce_causationid")
+        head = FactHead(
+            offset=offset,
+            type=kind,
+            epoch=int(heads["ce_epoch"]),
+            stream=heads["ce_subject"].decode(),
+            seq=None if seq is None else int(seq),
+            run_id=None if run_id is None else run_id.decode(),
+            call=None if call is None else int(call),
+            causation_id=None if cause is None else cause.decode(),
+            workspace_id=heads.get("ce_workspaceid", b"").decode(),
+        )
+    except (KeyError, ValueError) as error:
+        raise Undecodable(f"not a fact: {type(error).__name__} in its headers") from error
+    if head.seq is None and kind in FACTS and kind not in UNNUMBERED:
+        raise Undecodable(f"a {kind} without ce_seq")
+    return head
+
+
+def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
+    try:
+        if version < body_class.version:
+            return body_class.model_validate(upcast(kind, version, orjson.loads(value)))
+        return body_class.model_validate_json(value)
+    except ValidationError as error:
+        places = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['type']}"
+            for problem in error.errors(include_input=False, include_url=False, include_context=False)[:5]
+        )
+        raise Undecodable(f"{kind}: {places}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Undecodable(f"{kind}: the body is not what its version says ({type(error).__name__})") from None
+
+
+def _version(heads: dict[str, bytes]) -> int:
+    schema = heads.get("ce_dataschema")
+    if schema is None:
+        return 1
+    number = schema.rpartition(b":")[2]
+    if not number.isdigit():
+        raise Undecodable("ce_dataschema does not end in a version")
+    return int(number)
+
+
+def _time(heads: dict[str, bytes], fallback: int) -> int:
+    text = heads.get("ce_time")
+    if text is None:
+        return fallback
+    try:
+        return parse_rfc3339(text.decode())
+    except ValueError:
+        raise Undecodable("ce_time is not an RFC 3339 time") from None
+
+
+def _text(heads: dict[str, bytes], name: str) -> str:
+    value = heads.get(name)
+    if value is None:
+        raise Undecodable(f"no {name} header")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Undecodable(f"{name} is not UTF-8") from None
+
+
+def _maybe(heads: dict[str, bytes], name: str) -> str | None:
+    return _text(heads, name) if name in heads else None
+
+
+def _key(record: Incoming) -> str:
+    try:
+        return (record.key or b"").decode()
+    except UnicodeDecodeError:
+        raise Undecodable("the key is not UTF-8") from None

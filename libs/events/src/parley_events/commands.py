@@ -1,0 +1,278 @@
+"""Commands: what is asked of Parley, in the imperative. Written by gateways and other producers to `parley.commands`.
+
+`COMMANDS` is the whole catalogue. A command's envelope (id, stream, workspace, time) is `parley_events.codec.Command`.
+Commands to a thread go to the thread's stream, commands about a workspace to the workspace's.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from parley_events.body import AgentSpec, Attachment, Author, Body, Json, Principal, TeamSpec, ThreadSeed
+
+
+class CommandBody(Body):
+    """The base of all commands' bodies."""
+
+    principal: Principal
+
+
+# ---- to a thread
+
+
+class CreateThread(CommandBody):
+    """Make the thread that the stream names. Outcome: `thread.created`."""
+
+    type: ClassVar[str] = "thread.create"
+    content: ClassVar[tuple[str, ...]] = ("seed",)
+    seed: ThreadSeed
+
+
+class UpdateThread(CommandBody):
+    """Change what is named in `changes` (title, pinned, archived, metadata). Outcome: `thread.updated`."""
+
+    type: ClassVar[str] = "thread.update"
+    content: ClassVar[tuple[str, ...]] = ("title", "metadata")
+    title: str | None = None
+    pinned: bool | None = None
+    archived: bool | None = None
+    metadata: Json | None = None
+    changes: tuple[Literal["title", "pinned", "archived", "metadata"], ...]
+
+
+class DeleteThread(CommandBody):
+    """Cancel what runs, then hide the thread for good. Outcome: `thread.deleted`."""
+
+    type: ClassVar[str] = "thread.delete"
+
+
+class ForkThread(CommandBody):
+    """Make the thread that the stream names a copy of another, up to and with `at`. Outcome: `thread.forked`."""
+
+    type: ClassVar[str] = "thread.fork"
+    content: ClassVar[tuple[str, ...]] = ("title",)
+    source_thread_id: str
+    at: int | None = None
+    title: str | None = None
+
+
+class ClearThread(CommandBody):
+    """Cancel what runs, then hide the messages so far. Outcome: `thread.cleared`."""
+
+    type: ClassVar[str] = "thread.clear"
+
+
+class PostMessage(CommandBody):
+    """Say something; an agent answers. Outcome: `message.posted`.
+
+    `open` makes the thread first where there is none yet. `agent_version` is what the writer saw as newest (None:
+    the dispatcher looks it up). `author` defaults to the principal. `expect_channel`: refuse a thread of another one.
+    """
+
+    type: ClassVar[str] = "message.post"
+    content: ClassVar[tuple[str, ...]] = ("text", "context", "lead_context", "system_prompt", "system_append")
+    text: str = Field(max_length=1_048_576)
+    author: Author | None = None
+    agent_id: str | None = None
+    agent_version: int | None = None
+    open: ThreadSeed | None = None
+    attachments: tuple[Attachment, ...] = ()
+    context: Json | None = None
+    lead_context: Json | None = None
+    knowledge_ids: tuple[str, ...] = ()
+    metadata: Json = Field(default_factory=dict)
+    system_prompt: str | None = None
+    system_append: str | None = None
+    on_busy: Literal["queue"] = "queue"
+
+
+class CancelRun(CommandBody):
+    """Stop a run. Outcome: `run.cancelling` (it was running), `run.cancelled` (queued or parked)."""
+
+    type: ClassVar[str] = "run.cancel"
+    content: ClassVar[tuple[str, ...]] = ("reason",)
+    run_id: str
+    reason: str | None = None
+
+
+class AnswerApproval(CommandBody):
+    """Answer an open approval. Outcome: `approval.answered`."""
+
+    type: ClassVar[str] = "approval.answer"
+    content: ClassVar[tuple[str, ...]] = ("comment", "arguments")
+    approval_id: str
+    decision: Literal["approve", "deny"]
+    comment: str | None = None
+    arguments: Json | None = None
+
+
+class AnswerTool(CommandBody):
+    """Give the result of a tool that the client runs. Outcome: `tool.answered`."""
+
+    type: ClassVar[str] = "tool.answer"
+    content: ClassVar[tuple[str, ...]] = ("result",)
+    run_id: str | None = None
+    tool_call_id: str
+    result: str
+    is_error: bool = False
+
+
+class SettleTool(CommandBody):
+    """Say what became of a call whose outcome is unknown. Outcome: `tool.settled`."""
+
+    type: ClassVar[str] = "tool.settle"
+    content: ClassVar[tuple[str, ...]] = ("comment",)
+    tool_call_id: str
+    happened: bool
+    comment: str | None = None
+
+
+class MarkRead(CommandBody):
+    """Move the principal's read mark of the thread forward to `up_to`. Outcome: `thread.read`."""
+
+    type: ClassVar[str] = "thread.mark_read"
+    up_to: int = Field(ge=0)
+
+
+class FireTimer(CommandBody):
+    """Something that was due is due now; its id is a uuid5 of the fact that named the time.
+
+    Outcome: what the timer means (`approval.expired`, `thread.expired`, `run.cancelling`), or `command.repeated`.
+    """
+
+    type: ClassVar[str] = "timer.fire"
+    due_key: str
+    due_at_ms: int
+
+
+# ---- to a workspace
+
+
+class CreateWorkspace(CommandBody):
+    """Make the workspace that the stream names. Outcome: `workspace.created`."""
+
+    type: ClassVar[str] = "workspace.create"
+    workspace_id: str
+    name: str = Field(min_length=1, max_length=200)
+
+
+class ChangeWorkspace(CommandBody):
+    """Set what every agent of the workspace should know, and its structures. Outcome: `workspace.changed`."""
+
+    type: ClassVar[str] = "workspace.change"
+    content: ClassVar[tuple[str, ...]] = ("context",)
+    context: str | None = None
+    structures: tuple[str, ...] = ()
+    digest: str | None = None
+
+
+class CreateKey(CommandBody):
+    """Let whoever holds the key with this hash in. Outcome: `key.created`."""
+
+    type: ClassVar[str] = "key.create"
+    key_id: str
+    key_hash: str = Field(pattern="^[0-9a-f]{64}$")
+    user_id: str = Field(min_length=1, max_length=200)
+    scopes: tuple[str, ...]
+    rate_limit: str | None = None
+
+
+class RotateKey(CommandBody):
+    """Replace a key by another secret. Outcome: `key.rotated`."""
+
+    type: ClassVar[str] = "key.rotate"
+    key_id: str
+    key_hash: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class RevokeKey(CommandBody):
+    """Let a key in no more. Outcome: `key.revoked`."""
+
+    type: ClassVar[str] = "key.revoke"
+    key_id: str
+
+
+class PutAgent(CommandBody):
+    """Make an agent, or give it a new version. Outcome: `agent.changed`.
+
+    `digest` is set by a file that is applied at every start: when the newest version that came from a file has the
+    same digest, nothing changes and the outcome is `command.repeated`, so that a restart never undoes an edit.
+    """
+
+    type: ClassVar[str] = "agent.put"
+    content: ClassVar[tuple[str, ...]] = ("spec",)
+    spec: AgentSpec
+    digest: str | None = None
+
+
+class DeleteAgent(CommandBody):
+    """Remove an agent; its runs go on. Outcome: `agent.deleted`."""
+
+    type: ClassVar[str] = "agent.delete"
+    agent_id: str
+
+
+class PutTeam(CommandBody):
+    """Make a team, or give it a new version; `digest` as in `agent.put`. Outcome: `team.changed`."""
+
+    type: ClassVar[str] = "team.put"
+    spec: TeamSpec
+    digest: str | None = None
+
+
+class DeleteTeam(CommandBody):
+    """Remove a team. Outcome: `team.deleted`."""
+
+    type: ClassVar[str] = "team.delete"
+    team_id: str
+
+
+class AddKnowledge(CommandBody):
+    """Add a document that every agent of the workspace may search. Outcome: `knowledge.added`."""
+
+    type: ClassVar[str] = "knowledge.add"
+    content: ClassVar[tuple[str, ...]] = ("title", "text")
+    knowledge_id: str
+    title: str
+    text: str
+    content_type: str = "text/plain"
+
+
+class RemoveKnowledge(CommandBody):
+    """Remove a document. Outcome: `knowledge.removed`."""
+
+    type: ClassVar[str] = "knowledge.remove"
+    knowledge_id: str
+
+
+COMMANDS: dict[str, type[CommandBody]] = {
+    body.type: body
+    for body in (
+        CreateThread,
+        UpdateThread,
+        DeleteThread,
+        ForkThread,
+        ClearThread,
+        PostMessage,
+        CancelRun,
+        AnswerApproval,
+        AnswerTool,
+        SettleTool,
+        MarkRead,
+        FireTimer,
+        CreateWorkspace,
+        ChangeWorkspace,
+        CreateKey,
+        RotateKey,
+        RevokeKey,
+        PutAgent,
+        DeleteAgent,
+        PutTeam,
+        DeleteTeam,
+        AddKnowledge,
+        RemoveKnowledge,
+    )
+}
+"""Every command, by its type."""

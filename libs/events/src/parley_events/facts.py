@@ -1,0 +1,512 @@
+"""Facts: what happened, in the past tense. Written by dispatchers alone, to `parley.events`: the source of truth.
+
+`FACTS` is the whole catalogue. A fact's envelope (seq, epoch, time, run, cause) is `parley_events.codec.Fact`.
+A fact is whole: the final record of a text carries all of it.
+
+A run's facts: `message.posted` → `model.called` → `model.returned` | `model.failed` → `tool.called` → `tool.returned`
+→ … → `run.completed | run.failed | run.cancelled` (`RUN_ENDS`). The seq of a `model.called` is the *call*: the pieces
+of that attempt carry it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from parley_events.body import (
+    AgentSpec,
+    Attachment,
+    Author,
+    Block,
+    Body,
+    Json,
+    Note,
+    TeamSpec,
+    ThreadSeed,
+    Usage,
+)
+
+
+class FactBody(Body):
+    """The base of all facts' bodies."""
+
+    def receipt(self) -> Json:
+        """What a repeated command is told of this outcome: the body without what people wrote."""
+        return self.model_dump(mode="json", exclude=set(self.content))
+
+
+class Numbered(FactBody):
+    """A fact that makes messages: one integer id each, minted by the appender (0 until then), rising."""
+
+    numbers_wanted: ClassVar[int] = 1
+    numbers: tuple[int, ...] = ()
+
+
+# ---- a thread
+
+
+class ThreadCreated(FactBody):
+    type: ClassVar[str] = "thread.created"
+    seed: ThreadSeed
+
+
+class ThreadUpdated(FactBody):
+    """`changes` names the fields that were set."""
+
+    type: ClassVar[str] = "thread.updated"
+    content: ClassVar[tuple[str, ...]] = ("title", "metadata")
+    title: str | None = None
+    pinned: bool | None = None
+    archived: bool | None = None
+    metadata: Json | None = None
+    changes: tuple[str, ...]
+
+
+class ThreadDeleted(FactBody):
+    type: ClassVar[str] = "thread.deleted"
+
+
+class ThreadCleared(FactBody):
+    type: ClassVar[str] = "thread.cleared"
+
+
+class ThreadForked(FactBody):
+    type: ClassVar[str] = "thread.forked"
+    content: ClassVar[tuple[str, ...]] = ("title",)
+    source_thread_id: str
+    at: int
+    seed: ThreadSeed
+    title: str | None = None
+
+
+class ThreadExpired(FactBody):
+    type: ClassVar[str] = "thread.expired"
+    idle_since_ms: int
+
+
+class ThreadRead(FactBody):
+    type: ClassVar[str] = "thread.read"
+    user_id: str
+    up_to: int
+
+
+class MessagePosted(Numbered):
+    """A message, and what becomes of it. `opened`: the thread was made by this very fact.
+
+    `numbers` are the integer ids of the system row (if a client shows one), the question and the answer.
+    """
+
+    type: ClassVar[str] = "message.posted"
+    content: ClassVar[tuple[str, ...]] = (
+        "text",
+        "attachments",
+        "context",
+        "lead_context",
+        "system_prompt",
+        "system_append",
+        "metadata",
+        "opened",
+    )
+    numbers_wanted: ClassVar[int] = 3
+    message_id: str
+    run_id: str
+    answer_id: str
+    disposition: Literal["started", "queued"]
+    author: Author
+    agent_id: str
+    agent_version: int
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    context: Json | None = None
+    lead_context: Json | None = None
+    knowledge_ids: tuple[str, ...] = ()
+    metadata: Json = Field(default_factory=dict)
+    system_prompt: str | None = None
+    system_append: str | None = None
+    opened: ThreadSeed | None = None
+
+
+# ---- a run
+
+
+class ChildStarted(FactBody):
+    """A run inside a run: an agent asked another. It belongs to the parent's call `tool_call_id`."""
+
+    type: ClassVar[str] = "child.started"
+    content: ClassVar[tuple[str, ...]] = ("text",)
+    run_id: str
+    parent_run_id: str
+    tool_call_id: str
+    agent_id: str
+    agent_version: int
+    text: str
+
+
+class ModelCalled(FactBody):
+    """An attempt at a model turn begins. `turn` counts from 0 within the run, `attempt` from 1 within the turn.
+
+    `shown` says by reference what the model is shown: the thread's facts up to and with that seq.
+    """
+
+    type: ClassVar[str] = "model.called"
+    run_id: str
+    turn: int
+    attempt: int
+    agent_id: str
+    agent_version: int
+    model: str
+    shown: int
+
+
+class ModelReturned(FactBody):
+    """A model turn, whole. `call` is the seq of its `model.called`."""
+
+    type: ClassVar[str] = "model.returned"
+    content: ClassVar[tuple[str, ...]] = ("blocks",)
+    run_id: str
+    call: int
+    turn: int
+    blocks: tuple[Block, ...]
+    stop_reason: str
+    usage: Usage
+
+
+class ModelFailed(FactBody):
+    """An attempt that came to nothing. `retry`: another attempt follows, not before `retry_after_ms`."""
+
+    type: ClassVar[str] = "model.failed"
+    content: ClassVar[tuple[str, ...]] = ("message",)
+    run_id: str
+    call: int
+    turn: int
+    attempt: int
+    kind: str
+    message: str
+    usage: Usage
+    retry: bool
+    retry_after_ms: int = 0
+
+
+class ToolCalled(Numbered):
+    """The intent to call a tool, on record before the call unless the tool only reads."""
+
+    type: ClassVar[str] = "tool.called"
+    content: ClassVar[tuple[str, ...]] = ("arguments",)
+    run_id: str
+    call: int
+    index: int
+    tool_call_id: str
+    name: str
+    arguments: Json
+    effect: Literal["read_only", "idempotent", "checkable", "unsafe"]
+    effect_key: str
+    message_id: str = ""
+
+
+class ToolReturned(Numbered):
+    """What the tool answered. `unknown`: it was called, and nobody can say what came of it."""
+
+    type: ClassVar[str] = "tool.returned"
+    content: ClassVar[tuple[str, ...]] = ("result", "note")
+    run_id: str
+    call: int
+    index: int
+    tool_call_id: str
+    name: str
+    status: Literal["ok", "error", "unknown", "denied", "cancelled"]
+    result: str
+    duration_ms: int = 0
+    note: Note | None = None
+    message_id: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the model is shown this result as an error."""
+        return self.status != "ok"
+
+
+class ToolAnswered(Numbered):
+    """The client's result of a tool that the client runs."""
+
+    type: ClassVar[str] = "tool.answered"
+    content: ClassVar[tuple[str, ...]] = ("result",)
+    run_id: str
+    tool_call_id: str
+    result: str
+    is_error: bool = False
+    pending: tuple[str, ...] = ()
+    message_id: str = ""
+
+
+class ToolSettled(FactBody):
+    type: ClassVar[str] = "tool.settled"
+    content: ClassVar[tuple[str, ...]] = ("comment",)
+    run_id: str
+    tool_call_id: str
+    happened: bool
+    by: str
+    comment: str | None = None
+
+
+class RunWaiting(FactBody):
+    """The run is parked until someone answers; it holds no task, slot or memory."""
+
+    type: ClassVar[str] = "run.waiting"
+    run_id: str
+    waits_for: Literal["approval", "client_tool"]
+    tool_call_ids: tuple[str, ...]
+    due_at_ms: int | None = None
+
+
+class ApprovalRequested(FactBody):
+    type: ClassVar[str] = "approval.requested"
+    content: ClassVar[tuple[str, ...]] = ("arguments",)
+    approval_id: str = ""
+    run_id: str
+    call: int
+    index: int
+    tool_call_id: str
+    name: str
+    arguments: Json
+    due_at_ms: int
+
+
+class ApprovalAnswered(FactBody):
+    type: ClassVar[str] = "approval.answered"
+    content: ClassVar[tuple[str, ...]] = ("comment", "arguments")
+    approval_id: str
+    run_id: str
+    decision: Literal["approve", "deny"]
+    by: str
+    comment: str | None = None
+    arguments: Json | None = None
+
+
+class ApprovalExpired(FactBody):
+    type: ClassVar[str] = "approval.expired"
+    approval_id: str
+    run_id: str
+
+
+class RunCancelling(FactBody):
+    """Someone asked the run to stop; from here on no effect starts."""
+
+    type: ClassVar[str] = "run.cancelling"
+    content: ClassVar[tuple[str, ...]] = ("reason",)
+    run_id: str
+    by: str
+    reason: str | None = None
+
+
+class RunCompleted(FactBody):
+    """`usage` sums every model call of the run, failed ones too."""
+
+    type: ClassVar[str] = "run.completed"
+    run_id: str
+    message_id: str
+    stop_reason: str
+    usage: Usage
+
+
+class RunFailed(FactBody):
+    type: ClassVar[str] = "run.failed"
+    content: ClassVar[tuple[str, ...]] = ("message",)
+    run_id: str
+    message_id: str
+    code: str
+    message: str
+    usage: Usage
+
+
+class RunCancelled(FactBody):
+    """`text` and `call`: what the unfinished model turn had said when it was stopped, as its blocks."""
+
+    type: ClassVar[str] = "run.cancelled"
+    content: ClassVar[tuple[str, ...]] = ("reason", "blocks")
+    run_id: str
+    message_id: str
+    by: str
+    reason: str | None = None
+    call: int | None = None
+    blocks: tuple[Block, ...] = ()
+    usage: Usage
+
+
+# ---- a workspace
+
+
+class WorkspaceCreated(FactBody):
+    type: ClassVar[str] = "workspace.created"
+    workspace_id: str
+    name: str
+
+
+class WorkspaceChanged(FactBody):
+    type: ClassVar[str] = "workspace.changed"
+    content: ClassVar[tuple[str, ...]] = ("context",)
+    context: str | None = None
+    structures: tuple[str, ...] = ()
+    digest: str | None = None
+
+
+class KeyCreated(FactBody):
+    type: ClassVar[str] = "key.created"
+    key_id: str
+    key_hash: str
+    user_id: str
+    scopes: tuple[str, ...]
+    rate_limit: str | None = None
+
+
+class KeyRotated(FactBody):
+    type: ClassVar[str] = "key.rotated"
+    key_id: str
+    key_hash: str
+
+
+class KeyRevoked(FactBody):
+    type: ClassVar[str] = "key.revoked"
+    key_id: str
+
+
+class AgentChanged(FactBody):
+    type: ClassVar[str] = "agent.changed"
+    content: ClassVar[tuple[str, ...]] = ("spec",)
+    agent_version: int
+    spec: AgentSpec
+    digest: str | None = None
+
+
+class AgentDeleted(FactBody):
+    type: ClassVar[str] = "agent.deleted"
+    agent_id: str
+
+
+class TeamChanged(FactBody):
+    type: ClassVar[str] = "team.changed"
+    team_version: int
+    spec: TeamSpec
+    digest: str | None = None
+
+
+class TeamDeleted(FactBody):
+    type: ClassVar[str] = "team.deleted"
+    team_id: str
+
+
+class KnowledgeAdded(FactBody):
+    type: ClassVar[str] = "knowledge.added"
+    content: ClassVar[tuple[str, ...]] = ("title", "text")
+    knowledge_id: str
+    title: str
+    text: str
+    content_type: str = "text/plain"
+
+
+class KnowledgeRemoved(FactBody):
+    type: ClassVar[str] = "knowledge.removed"
+    knowledge_id: str
+
+
+# ---- without a seq: not part of any stream's story
+
+
+class CommandRejected(FactBody):
+    """A refused command: `code` is one of `REJECTION_CODES`, `message` a sentence for the one who asked."""
+
+    type: ClassVar[str] = "command.rejected"
+    command_type: str
+    code: str
+    message: str
+
+
+class CommandRepeated(FactBody):
+    """A command that was decided before: the first outcome's type, seq and receipt (`first`)."""
+
+    type: ClassVar[str] = "command.repeated"
+    command_type: str
+    outcome_type: str
+    outcome_seq: int | None
+    outcome_time_ms: int
+    first: Json
+
+
+class PartitionClaimed(FactBody):
+    """A dispatcher takes the partition; this record's offset is its epoch. Key: none.
+
+    `first_unfinished` is the (offset, attempt) of the first command that is not finished yet, if any.
+    """
+
+    type: ClassVar[str] = "partition.claimed"
+    owner: str
+    first_unfinished: int | None = None
+    attempt: int = 1
+
+
+REJECTION_CODES: dict[str, str] = {
+    "not_found": "the thing does not exist, or is another user's",
+    "idempotency_conflict": "the same command id came with another body",
+    "exists": "the thing is there already",
+    "deleted": "the thread was deleted",
+    "session_expired": "the thread expired",
+    "unknown_agent": "no such agent in the workspace",
+    "not_open": "the run or approval has ended",
+    "forbidden": "the principal may not do this",
+    "invalid": "the command contradicts itself",
+    "unsupported": "this version cannot do it yet",
+    "poison": "the command crashed the dispatcher three times",
+    "too_large": "what it asks for does not fit a record",
+}
+"""Why a command is refused, as machine-readable codes."""
+
+RUN_ENDS: frozenset[str] = frozenset({RunCompleted.type, RunFailed.type, RunCancelled.type})
+"""The one canonical end of a run."""
+
+UNNUMBERED: frozenset[str] = frozenset({CommandRejected.type, CommandRepeated.type, PartitionClaimed.type})
+"""Facts that have no seq."""
+
+FACTS: dict[str, type[FactBody]] = {
+    body.type: body
+    for body in (
+        ThreadCreated,
+        ThreadUpdated,
+        ThreadDeleted,
+        ThreadCleared,
+        ThreadForked,
+        ThreadExpired,
+        ThreadRead,
+        MessagePosted,
+        ChildStarted,
+        ModelCalled,
+        ModelReturned,
+        ModelFailed,
+        ToolCalled,
+        ToolReturned,
+        ToolAnswered,
+        ToolSettled,
+        RunWaiting,
+        ApprovalRequested,
+        ApprovalAnswered,
+        ApprovalExpired,
+        RunCancelling,
+        RunCompleted,
+        RunFailed,
+        RunCancelled,
+        WorkspaceCreated,
+        WorkspaceChanged,
+        KeyCreated,
+        KeyRotated,
+        KeyRevoked,
+        AgentChanged,
+        AgentDeleted,
+        TeamChanged,
+        TeamDeleted,
+        KnowledgeAdded,
+        KnowledgeRemoved,
+        CommandRejected,
+        CommandRepeated,
+        PartitionClaimed,
+    )
+}
+"""Every fact, by its type."""

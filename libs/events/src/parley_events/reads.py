@@ -1,0 +1,262 @@
+"""What history answers to the other services: the shapes of its internal read API, as both sides know them.
+
+All paths are below `/internal`, guarded by `Authorization: Bearer <PARLEY_INTERNAL_TOKEN>`. Every read takes
+`min_position` (may be repeated, see `positions`) and `wait_ms` (default 2000, at most 10000): it waits until the view
+has come that far, else 503 `{"error": "behind"}`. 404 `{"error": "not_found"}`. 503 `{"error": "unavailable"}` while
+PostgreSQL is away.
+
+    GET /positions                                         → Positions
+    GET /partitions/{p}                                    → PartitionView
+    GET /partitions/{p}/due?until_ms=                      → DueList
+    GET /streams/{stream}/facts?after=&limit=&order=&workspace_id=   → FactsPage   (limit ≤ 1000, order asc|desc; desc: after = below)
+    GET /workspaces/{w}                                    → WorkspaceView
+    GET /workspaces/{w}/keys                               → KeyList
+    GET /workspaces/{w}/keys/by-hash/{sha256 hex}          → KeyView
+    GET /workspaces/{w}/agents                             → AgentList        (newest versions, not the deleted)
+    GET /workspaces/{w}/agents/{agent_id}?version=         → AgentView        (no version: the newest)
+    GET /workspaces/{w}/teams                              → TeamList
+    GET /workspaces/{w}/threads?user_id=&agent_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
+    GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
+    GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
+    GET /workspaces/{w}/runs/{run_id}                      → RunView
+    GET /workspaces/{w}/notes?kind=&limit=                 → NoteList         (decisions, milestones; newest first)
+    GET /workspaces/{w}/skills?agent_id=&query=            → SkillList        (without bodies)
+    GET /workspaces/{w}/skills/{slug}?agent_id=            → SkillView
+
+`cursor` is opaque; a bad one is 400 `{"error": "bad_cursor"}`. Limits out of 1…200 are 400 `{"error": "bad_limit"}`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from parley_events.body import AgentSpec, Attachment, Author, Json, Shape, TeamSpec, Usage
+
+
+class PartitionPositionView(Shape):
+    """Where the projection of a partition stands. Partitions without a row stand at 0, epoch -1, number 0."""
+
+    partition: int
+    next_offset: int
+    epoch: int
+    last_number: int
+
+
+class Positions(Shape):
+    partitions: tuple[PartitionPositionView, ...]
+
+
+class PartitionView(Shape):
+    """What a new owner of a partition starts from: the position, and the threads with runs that have not ended.
+
+    `waiting` are those whose every open run is parked: they need no task.
+    """
+
+    partition: int
+    next_offset: int
+    epoch: int
+    last_number: int
+    open_threads: tuple[str, ...]
+    waiting_threads: tuple[str, ...]
+
+
+class Due(Shape):
+    stream: str
+    workspace_id: str
+    due_key: str
+    due_at_ms: int
+
+
+class DueList(Shape):
+    items: tuple[Due, ...]
+
+
+class StoredFact(Shape):
+    """A fact as it was read from the log: its headers by name, and its body. `codec.fact_from` decodes it."""
+
+    offset: int
+    time_ms: int
+    headers: dict[str, str]
+    body: Json
+
+
+class FactsPage(Shape):
+    """Facts of one stream. `last_seq` is the newest seq the view has of the stream (0: none);
+    (`next_offset`, `epoch`) is where the view of the stream's partition stood in the same snapshot."""
+
+    items: tuple[StoredFact, ...]
+    last_seq: int
+    partition: int
+    next_offset: int
+    epoch: int
+
+
+class WorkspaceView(Shape):
+    id: str
+    name: str
+    context: str | None = None
+    structures: tuple[str, ...] = ()
+
+
+class KeyView(Shape):
+    id: str
+    key_hash: str
+    workspace_id: str
+    workspace: str
+    user_id: str
+    scopes: tuple[str, ...]
+    rate_limit: str | None
+    created_at: str
+    revoked: bool
+
+
+class KeyList(Shape):
+    items: tuple[KeyView, ...]
+
+
+class AgentView(Shape):
+    """A version of an agent. `uuid` names it in contracts that know only UUIDs."""
+
+    id: str
+    uuid: str
+    version: int
+    spec: AgentSpec
+    deleted: bool = False
+
+
+class AgentList(Shape):
+    items: tuple[AgentView, ...]
+
+
+class TeamView(Shape):
+    id: str
+    uuid: str
+    version: int
+    spec: TeamSpec
+
+
+class TeamList(Shape):
+    items: tuple[TeamView, ...]
+
+
+class ThreadView(Shape):
+    """`user_id` None: shared by the workspace. Times are RFC 3339. `position` is the thread's newest fact in the view."""
+
+    id: str
+    workspace_id: str
+    title: str | None
+    agent_id: str | None
+    user_id: str | None
+    channel: str
+    pinned: bool
+    archived: bool
+    system_prompt: str | None
+    context: Json | None
+    metadata: Json
+    created_at: str
+    updated_at: str
+    last_message_at: str | None
+    message_count: int
+    expired: bool = False
+    position: str
+
+
+class ThreadPage(Shape):
+    items: tuple[ThreadView, ...]
+    next_cursor: str | None
+    total: int
+
+
+class ToolCallView(Shape):
+    """The envelope of a tool call."""
+
+    id: str
+    name: str
+    arguments: Json
+    status: Literal["running", "waiting", "ok", "error", "unknown", "denied", "cancelled"]
+    result: str | None = None
+    is_error: bool | None = None
+
+
+class MessageView(Shape):
+    """A message. Calls of tools and their results are messages of their own, both of role `tool`: a call has
+    `tool_calls`, a result has `content`; both have `tool_call_id`. A run makes exactly one of role `assistant`."""
+
+    id: str
+    number: int
+    seq: int
+    thread_id: str
+    run_id: str | None
+    role: Literal["user", "assistant", "tool", "system"]
+    content: str | None
+    tool_calls: tuple[ToolCallView, ...] | None = None
+    tool_call_id: str | None = None
+    author: Author | None = None
+    attachments: tuple[Attachment, ...] = ()
+    metadata: Json = {}
+    created_at: str
+
+
+class MessagePage(Shape):
+    items: tuple[MessageView, ...]
+    next_cursor: str | None
+    total: int
+
+
+class RunError(Shape):
+    code: str
+    message: str
+
+
+class RunView(Shape):
+    """A run. `posted_seq` is the seq of the fact its feed begins with; `answer` the text of all turns so far, and
+    `last_text` that of the last turn with a result; `ended_seq` that of its end."""
+
+    id: str
+    thread_id: str
+    workspace_id: str
+    parent_run_id: str | None = None
+    agent_id: str
+    agent_version: int
+    status: Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
+    attempt: int
+    usage: Usage
+    stop_reason: str | None
+    error: RunError | None
+    message_id: str
+    question_id: str | None
+    answer: str
+    last_text: str
+    posted_seq: int
+    ended_seq: int | None
+    created_at: str
+    ended_at: str | None
+
+
+class NoteView(Shape):
+    id: str
+    kind: Literal["decision", "milestone"]
+    title: str
+    body: str | None
+    agent_id: str
+    run_id: str
+    thread_id: str
+    created_at: str
+
+
+class NoteList(Shape):
+    items: tuple[NoteView, ...]
+
+
+class SkillView(Shape):
+    """`body` is Markdown with a head (None in lists)."""
+
+    slug: str
+    name: str
+    agent_id: str
+    body: str | None
+    updated_at: str
+
+
+class SkillList(Shape):
+    items: tuple[SkillView, ...]
