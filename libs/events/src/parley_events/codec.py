@@ -11,7 +11,7 @@ A type that this version does not know is kept whole as `UnknownBody`; an older 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
@@ -69,7 +69,8 @@ class Fact:
     """A fact with its envelope. `seq` counts 1, 2, 3 … within the stream; None for facts outside any story.
 
     `epoch` is the writer's claim on the partition. `causation_id` is set on the outcome of a command, to its id.
-    `call` is set on the fact that ends a model call. `offset` is known once it was read from the log.
+    `body_hash` on that outcome is the command's, so that a repeat with another body is known as such. `call` is set on
+    the fact that ends a model call. `offset` is known once it was read from the log.
     """
 
     type: str
@@ -82,11 +83,11 @@ class Fact:
     run_id: str | None = None
     call: int | None = None
     causation_id: str | None = None
+    body_hash: str | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
     offset: int | None = None
     version: int = 1
-    headers: tuple[tuple[str, bytes], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -192,6 +193,8 @@ def encode_fact(fact: Fact, partition: int) -> Outgoing:
         headers.append(("ce_call", b"%d" % fact.call))
     if fact.causation_id is not None:
         headers.append(("ce_causationid", fact.causation_id.encode()))
+    if fact.body_hash is not None:
+        headers.append(("ce_bodyhash", fact.body_hash.encode()))
     _optional(headers, fact.correlation_id, fact.traceparent)
     key = fact.stream.encode() if fact.stream else None
     return Outgoing(EVENTS_TOPIC, partition, key, value, tuple(headers))
@@ -229,6 +232,7 @@ def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) 
         run_id=head.run_id,
         call=head.call,
         causation_id=head.causation_id,
+        body_hash=_maybe(heads, "ce_bodyhash"),
         correlation_id=_maybe(heads, "ce_correlationid"),
         traceparent=_maybe(heads, "ce_traceparent"),
         offset=offset,
