@@ -119,6 +119,10 @@ class Group(Protocol):
 
     def resume(self, partition: int) -> None: ...
 
+    async def rewind(self, partition: int) -> None:
+        """Read an assigned partition again from its committed offset (from the beginning where there is none)."""
+        ...
+
     async def commit(self, offsets: Mapping[int, int]) -> None:
         """Record that everything below each offset is finished. Partitions not assigned any more are left out.
         Raises `LogUnavailable` when it did not come through within 5 s; trying again later is always safe."""

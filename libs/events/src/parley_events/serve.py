@@ -1,0 +1,70 @@
+"""How every service runs as a process: JSON logs, uvicorn on uvloop, an end within seconds on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from parley_events.clock import rfc3339
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, and the traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": rfc3339(int(record.created * 1000)),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def set_up_logs(level: str, file: Path | None) -> None:
+    """Send the process's logs to a file, or to stderr."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file) if file is not None else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx2", "httpcore2", "asyncio", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0) -> int:
+    """Serve an ASGI application until a signal; the exit status. Open streams get `grace_s` to end."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(grace_s),
+        lifespan="on",
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def end_process(why: str) -> None:
+    """End this process soon, because a part of it died: others take its work over. A clean stop gets 10 s."""
+    logging.getLogger("parley").critical("ending: %s", why)
+    timer = threading.Timer(10.0, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,136 @@
+"""The composition root: `build(settings, …)` gives the dispatcher as an application that lives as long as its lifespan.
+
+Its HTTP side is only `/livez` and `/readyz`. Tests and `standalone` call the same function with a log and a history of
+their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI, Response
+
+from parley_dispatcher import providers as models
+from parley_dispatcher.agents import Agents
+from parley_dispatcher.deltas import Deltas
+from parley_dispatcher.history import History
+from parley_dispatcher.owner import World
+from parley_dispatcher.providers.base import Provider
+from parley_dispatcher.runner import Attempts, Runner
+from parley_dispatcher.sender import Sender
+from parley_dispatcher.settings import Settings
+from parley_dispatcher.worker import Worker
+from parley_events.clock import Clock, system_clock
+from parley_events.log import Log
+from parley_events.log.open import open_log
+
+_log = logging.getLogger(__name__)
+
+_STUCK_S = 30.0
+
+
+@dataclass(slots=True)
+class Running:
+    """What the lifespan holds, for the health routes and for tests."""
+
+    worker: Worker | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def build(
+    settings: Settings,
+    *,
+    log: Log | None = None,
+    history: History | None = None,
+    providers: Mapping[str, Provider] | None = None,
+    clock: Clock = system_clock,
+    on_failure: Callable[[str], None] | None = None,
+) -> FastAPI:
+    """The dispatcher. A missing port is made for real from the settings. `on_failure` is called when a loop dies:
+    the process should end then, so that another takes over."""
+    running = Running()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            name = f"{socket.gethostname()}-{os.getpid()}"
+            the_log = log
+            if the_log is None:
+                the_log = await open_log(
+                    settings.log,
+                    settings.kafka,
+                    settings.data,
+                    settings.partitions,
+                    f"dispatcher-{name}",
+                    session_ms=settings.session_ms,
+                )
+                stack.push_async_callback(the_log.close)
+            the_history = history
+            if the_history is None:
+                the_history = History(settings.history_url, settings.internal_token)
+                stack.push_async_callback(the_history.close)
+            sender = Sender(the_log)
+            await sender.start()
+            stack.push_async_callback(sender.close)
+            deltas = Deltas(the_log, settings.delta_tick_ms)
+            await deltas.start()
+            stack.push_async_callback(deltas.close)
+            world = World(
+                log=the_log,
+                history=the_history,
+                agents=Agents(the_history, clock),
+                sender=sender,
+                clock=clock,
+                name=name,
+                cache_bytes=settings.cache_mb * 1024 * 1024,
+                window_bytes=settings.window_mb * 1024 * 1024,
+            )
+            runner = Runner(
+                world,
+                deltas,
+                providers if providers is not None else models.build(settings),
+                Attempts(settings.model_attempts, settings.model_backoff_ms),
+                settings.run_slots,
+                settings.tool_timeout_s,
+                settings.data / "effects",
+            )
+            worker = Worker(world, runner, settings.group, settings.drain_s)
+            await worker.start()
+            stack.push_async_callback(worker.stop)
+            running.worker = worker
+            assert worker.failed is not None
+
+            def failed(result: asyncio.Future[str]) -> None:
+                if not result.cancelled():
+                    running.problems.append(result.result())
+                    if on_failure is not None:
+                        on_failure(result.result())
+
+            worker.failed.add_done_callback(failed)
+            yield
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    app.state.running = running
+
+    @app.get("/livez")
+    async def livez() -> Response:
+        """Whether the loops still turn; never the health of Kafka."""
+        worker = running.worker
+        if running.problems:
+            return Response("; ".join(running.problems), 503)
+        age = asyncio.get_running_loop().time() - worker.polled_at if worker else 0.0
+        return Response(f"poll {age:.1f} s ago", 503 if worker and worker.polled_at and age > _STUCK_S else 200)
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Whether every assigned partition is claimed."""
+        worker = running.worker
+        return Response("ready", 200) if worker and worker.ready else Response("claiming", 503)
+
+    return app

@@ -1,0 +1,289 @@
+"""What a command means: `decide(state, command, …)` gives its one outcome. Pure; no clock, no I/O.
+
+`DECISIONS` is the whole of it, one function per command. A refusal is raised as `Refused` inside and becomes
+`command.rejected`. What follows from an outcome (a run's steps, the ends of runs that a delete cancels) is not decided
+here: it follows from the facts (`steps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parley_dispatcher.state import Run, State, ThreadState, Versioned, WorkspaceState
+from parley_events import commands as c
+from parley_events import facts as f
+from parley_events import ids
+from parley_events.body import Author
+from parley_events.codec import Command
+
+DEFAULT_AGENT = "assistant"
+"""Who answers in a thread that is bound to nobody, when the message names nobody."""
+
+
+class Refused(Exception):
+    """The command is refused; `code` is one of `facts.REJECTION_CODES`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def answering_agent(state: State, command: Command) -> str | None:
+    """The id of the agent whose newest version `decide` needs for this command; None when it needs none."""
+    if not isinstance(command.body, c.PostMessage) or not isinstance(state, ThreadState):
+        return None
+    opened = command.body.open
+    bound = state.agent_id if state.exists else (opened.agent_id if opened else None)
+    return bound or command.body.agent_id or DEFAULT_AGENT
+
+
+def decide(state: State, command: Command, agent_version: int | None = None) -> f.FactBody:
+    """The outcome of a command. `agent_version` is the newest version of `answering_agent` (None: there is none)."""
+    before = state.outcomes.get(command.id)
+    if before is not None:
+        if before.body_hash is not None and before.body_hash != command.body_hash:
+            return _rejected(command, "idempotency_conflict", "the same idempotency key came with another body before")
+        return f.CommandRepeated(
+            command_type=command.type,
+            outcome_type=before.outcome_type,
+            outcome_seq=before.seq,
+            outcome_time_ms=before.time_ms,
+            first=before.receipt,
+        )
+    function = DECISIONS.get(type(command.body))
+    try:
+        if function is None:
+            raise Refused("unsupported", f"{command.type} is not served by this version")
+        if isinstance(state, WorkspaceState) != command.type.startswith(_WORKSPACE_COMMANDS):
+            raise Refused("invalid", f"{command.type} does not belong to the stream {state.stream[:3]}…")
+        if isinstance(state, ThreadState) and isinstance(command.body, c.PostMessage):
+            return _post(state, command, command.body, agent_version)
+        return function(state, command, command.body)
+    except Refused as refusal:
+        return _rejected(command, refusal.code, refusal.message)
+
+
+_WORKSPACE_COMMANDS = ("workspace.", "key.", "agent.", "team.", "knowledge.")
+
+
+def _rejected(command: Command, code: str, message: str) -> f.CommandRejected:
+    return f.CommandRejected(command_type=command.type, code=code, message=message)
+
+
+# ---- threads
+
+
+def _visible(state: ThreadState, command: Command) -> None:
+    """Refuse unless the thread exists and the principal may see it; a foreign one looks like none at all."""
+    principal = command.body.principal
+    mine = state.user_id is None or state.user_id == principal.user_id or principal.admin
+    if not state.exists or state.deleted or state.workspace_id != command.workspace_id or not mine:
+        raise Refused("not_found", "there is no such thread")
+
+
+def _create(state: ThreadState, command: Command, body: c.CreateThread) -> f.FactBody:
+    if state.exists:
+        raise Refused("exists", "there is a thread of this id already")
+    return f.ThreadCreated(seed=body.seed)
+
+
+def _update(state: ThreadState, command: Command, body: c.UpdateThread) -> f.FactBody:
+    _visible(state, command)
+    return f.ThreadUpdated(
+        title=body.title, pinned=body.pinned, archived=body.archived, metadata=body.metadata, changes=body.changes
+    )
+
+
+def _delete(state: ThreadState, command: Command, body: c.DeleteThread) -> f.FactBody:
+    _visible(state, command)
+    return f.ThreadDeleted()
+
+
+def _clear(state: ThreadState, command: Command, body: c.ClearThread) -> f.FactBody:
+    _visible(state, command)
+    return f.ThreadCleared()
+
+
+def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_version: int | None) -> f.FactBody:
+    opened = None
+    if state.exists or body.open is None:
+        _visible(state, command)
+        if state.expired:
+            raise Refused("session_expired", "the session expired; start a new one")
+    else:
+        opened = body.open
+    agent_id = answering_agent(state, command)
+    if agent_id is None or agent_version is None:
+        raise Refused("unknown_agent", f"there is no agent {agent_id!r} in this workspace")
+    if body.agent_id is not None and body.agent_id != agent_id:
+        raise Refused("invalid", f"the thread is bound to the agent {agent_id!r}")
+    principal = body.principal
+    run = ids.run_id(state.stream, command.id)
+    return f.MessagePosted(
+        message_id=ids.question_id(state.stream, command.id),
+        run_id=run,
+        answer_id=ids.answer_id(run),
+        disposition="started" if state.current() is None else "queued",
+        author=body.author or Author(kind="user", id=principal.user_id, name=principal.name),
+        agent_id=agent_id,
+        agent_version=agent_version,
+        text=body.text,
+        attachments=body.attachments,
+        context=body.context,
+        lead_context=body.lead_context,
+        knowledge_ids=body.knowledge_ids,
+        metadata=body.metadata,
+        system_prompt=body.system_prompt,
+        system_append=body.system_append,
+        opened=opened,
+    )
+
+
+def _posted_elsewhere(state: State, command: Command, body: c.PostMessage) -> f.FactBody:
+    raise Refused("invalid", "a message belongs to a thread")
+
+
+def _cancel(state: ThreadState, command: Command, body: c.CancelRun) -> f.FactBody:
+    _visible(state, command)
+    run = _run(state, body.run_id)
+    if run.ended:
+        raise Refused("not_open", "the run has ended")
+    if run.status in ("queued", "waiting") and run is not state.current():
+        return f.RunCancelled(
+            run_id=run.run_id,
+            message_id=run.answer_id,
+            by=body.principal.user_id,
+            reason=body.reason,
+            usage=run.usage,
+        )
+    return f.RunCancelling(run_id=run.run_id, by=body.principal.user_id, reason=body.reason)
+
+
+def _run(state: ThreadState, run_id: str) -> Run:
+    run = state.runs.get(run_id)
+    if run is None or run.parent_run_id is not None:
+        raise Refused("not_found", "there is no such run")
+    return run
+
+
+def _mark_read(state: ThreadState, command: Command, body: c.MarkRead) -> f.FactBody:
+    _visible(state, command)
+    return f.ThreadRead(user_id=body.principal.user_id, up_to=body.up_to)
+
+
+# ---- workspaces
+
+
+def _create_workspace(state: WorkspaceState, command: Command, body: c.CreateWorkspace) -> f.FactBody:
+    if state.exists:
+        raise Refused("exists", "there is a workspace of this id already")
+    if body.workspace_id != command.workspace_id:
+        raise Refused("invalid", "workspace_id is not the stream's")
+    return f.WorkspaceCreated(workspace_id=body.workspace_id, name=body.name)
+
+
+def _there(state: WorkspaceState) -> None:
+    if not state.exists:
+        raise Refused("not_found", "there is no such workspace")
+
+
+def _change_workspace(state: WorkspaceState, command: Command, body: c.ChangeWorkspace) -> f.FactBody:
+    _there(state)
+    if body.digest is not None and body.digest == state.digest:
+        return _unchanged(command, f.WorkspaceChanged.type, state.seq)
+    return f.WorkspaceChanged(context=body.context, structures=body.structures, digest=body.digest)
+
+
+def _create_key(state: WorkspaceState, command: Command, body: c.CreateKey) -> f.FactBody:
+    _there(state)
+    if body.key_id in state.keys:
+        raise Refused("exists", "there is a key of this id already")
+    return f.KeyCreated(
+        key_id=body.key_id,
+        key_hash=body.key_hash,
+        user_id=body.user_id,
+        scopes=body.scopes,
+        rate_limit=body.rate_limit,
+    )
+
+
+def _rotate_key(state: WorkspaceState, command: Command, body: c.RotateKey) -> f.FactBody:
+    _valid_key(state, body.key_id)
+    return f.KeyRotated(key_id=body.key_id, key_hash=body.key_hash)
+
+
+def _revoke_key(state: WorkspaceState, command: Command, body: c.RevokeKey) -> f.FactBody:
+    _valid_key(state, body.key_id)
+    return f.KeyRevoked(key_id=body.key_id)
+
+
+def _valid_key(state: WorkspaceState, key_id: str) -> None:
+    key = state.keys.get(key_id)
+    if key is None or key.revoked:
+        raise Refused("not_found", "there is no such key")
+
+
+def _put_agent(state: WorkspaceState, command: Command, body: c.PutAgent) -> f.FactBody:
+    _there(state)
+    before = state.agents.get(body.spec.agent_id)
+    if _same(before, body.digest):
+        return _unchanged(command, f.AgentChanged.type, state.seq)
+    return f.AgentChanged(agent_version=before.version + 1 if before else 1, spec=body.spec, digest=body.digest)
+
+
+def _put_team(state: WorkspaceState, command: Command, body: c.PutTeam) -> f.FactBody:
+    _there(state)
+    before = state.teams.get(body.spec.team_id)
+    if _same(before, body.digest):
+        return _unchanged(command, f.TeamChanged.type, state.seq)
+    for member in (*body.spec.members, *([body.spec.lead] if body.spec.lead else [])):
+        known = state.agents.get(member)
+        if known is None or known.deleted:
+            raise Refused("unknown_agent", f"there is no agent {member!r} in this workspace")
+    return f.TeamChanged(team_version=before.version + 1 if before else 1, spec=body.spec, digest=body.digest)
+
+
+def _same(before: Versioned | None, digest: str | None) -> bool:
+    return before is not None and not before.deleted and digest is not None and before.digest == digest
+
+
+def _unchanged(command: Command, outcome_type: str, seq: int) -> f.CommandRepeated:
+    return f.CommandRepeated(
+        command_type=command.type, outcome_type=outcome_type, outcome_seq=seq, outcome_time_ms=command.time_ms, first={}
+    )
+
+
+def _delete_agent(state: WorkspaceState, command: Command, body: c.DeleteAgent) -> f.FactBody:
+    known = state.agents.get(body.agent_id)
+    if known is None or known.deleted:
+        raise Refused("not_found", "there is no such agent")
+    return f.AgentDeleted(agent_id=body.agent_id)
+
+
+def _delete_team(state: WorkspaceState, command: Command, body: c.DeleteTeam) -> f.FactBody:
+    known = state.teams.get(body.team_id)
+    if known is None or known.deleted:
+        raise Refused("not_found", "there is no such team")
+    return f.TeamDeleted(team_id=body.team_id)
+
+
+DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] = {
+    c.CreateThread: _create,
+    c.UpdateThread: _update,
+    c.DeleteThread: _delete,
+    c.ClearThread: _clear,
+    c.PostMessage: _posted_elsewhere,
+    c.CancelRun: _cancel,
+    c.MarkRead: _mark_read,
+    c.CreateWorkspace: _create_workspace,
+    c.ChangeWorkspace: _change_workspace,
+    c.CreateKey: _create_key,
+    c.RotateKey: _rotate_key,
+    c.RevokeKey: _revoke_key,
+    c.PutAgent: _put_agent,
+    c.PutTeam: _put_team,
+    c.DeleteAgent: _delete_agent,
+    c.DeleteTeam: _delete_team,
+}
+"""What each command means. Commands of the catalogue that are not here are refused as `unsupported`."""

@@ -1,0 +1,115 @@
+"""History as the dispatcher asks it: a typed client of the internal read API (`parley_events.reads`).
+
+The only importer of httpx2 here. Every call is bounded in time; an answer that does not come is `HistoryUnavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+
+from parley_dispatcher.errors import HistoryUnavailable
+from parley_events.body import Shape
+from parley_events.codec import Fact, fact_from
+from parley_events.positions import Position
+from parley_events.reads import (
+    AgentView,
+    FactsPage,
+    PartitionView,
+    Positions,
+    SkillList,
+    SkillView,
+    WorkspaceView,
+)
+
+View = TypeVar("View", bound=Shape)
+_PAGE = 1000
+
+
+class History:
+    """Asks the replicas in turn; the one that answered last is asked first."""
+
+    def __init__(
+        self, urls: tuple[str, ...], token: str, *, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self._urls = list(urls)
+        self._client = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx2.Timeout(12.0, connect=2.0),
+            transport=transport,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def positions(self) -> Positions:
+        """Where every partition's projection stands."""
+        return await self._need("/positions", Positions)
+
+    async def partition(self, partition: int) -> PartitionView:
+        """What a new owner starts from."""
+        return await self._need(f"/partitions/{partition}", PartitionView)
+
+    async def facts(self, stream: str, after: int) -> list[Fact]:
+        """All facts of a stream beyond `after` that the view has, in order."""
+        found: list[Fact] = []
+        while True:
+            page = await self._need(f"/streams/{stream}/facts", FactsPage, after=str(after), limit=str(_PAGE))
+            for item in page.items:
+                heads = {name: value.encode() for name, value in item.headers.items()}
+                found.append(fact_from(heads, orjson.dumps(item.body), item.offset, item.time_ms))
+            if len(page.items) < _PAGE:
+                return found
+            last = found[-1].seq
+            if last is None:
+                raise HistoryUnavailable(f"{stream}: a stored fact without a seq")
+            after = last
+
+    async def agent(self, workspace_id: str, agent_id: str, version: int | None) -> AgentView | None:
+        """A version of an agent, or its newest; None when there is none."""
+        query = {} if version is None else {"version": str(version)}
+        return await self._get(f"/workspaces/{workspace_id}/agents/{agent_id}", AgentView, **query)
+
+    async def workspace(self, workspace_id: str) -> WorkspaceView | None:
+        return await self._get(f"/workspaces/{workspace_id}", WorkspaceView)
+
+    async def skills(
+        self, workspace_id: str, agent_id: str, query: str | None, positions: Iterable[Position]
+    ) -> tuple[SkillView, ...]:
+        """The skills that an agent learned, without bodies; the view is at least at `positions`."""
+        asked: dict[str, Any] = {"agent_id": agent_id, "min_position": [str(position) for position in positions]}
+        if query:
+            asked["query"] = query
+        return (await self._need(f"/workspaces/{workspace_id}/skills", SkillList, **asked)).items
+
+    async def skill(
+        self, workspace_id: str, agent_id: str, slug: str, positions: Iterable[Position]
+    ) -> SkillView | None:
+        asked: dict[str, Any] = {"agent_id": agent_id, "min_position": [str(position) for position in positions]}
+        return await self._get(f"/workspaces/{workspace_id}/skills/{slug}", SkillView, **asked)
+
+    async def _need(self, path: str, view: type[View], **query: Any) -> View:
+        found = await self._get(path, view, **query)
+        if found is None:
+            raise HistoryUnavailable(f"history knows no {path}")
+        return found
+
+    async def _get(self, path: str, view: type[View], **query: Any) -> View | None:
+        failure = "no replica is configured"
+        for _ in range(len(self._urls)):
+            try:
+                answer = await self._client.get(f"{self._urls[0]}/internal{path}", params=query)
+            except httpx2.HTTPError as error:
+                failure = f"{type(error).__name__} at {self._urls[0]}"
+            else:
+                if answer.status_code == 200:
+                    return view.model_validate_json(answer.content)
+                if answer.status_code == 404:
+                    return None
+                failure = f"{answer.status_code} from {self._urls[0]}"
+            self._urls.append(self._urls.pop(0))
+        raise HistoryUnavailable(failure)

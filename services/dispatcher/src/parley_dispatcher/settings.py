@@ -1,0 +1,89 @@
+"""The dispatcher's settings: read from the environment once, frozen. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a dispatcher can be told. Each field is `PARLEY_<NAME>` in the environment, with the default shown here."""
+
+    log: str = "kafka"
+    kafka: str = "127.0.0.1:9092"
+    data: Path = Path(".parley")
+    partitions: int = 8
+    history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
+    internal_token: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8081
+    log_file: Path | None = None
+    log_level: str = "INFO"
+    group: str = "parley.dispatcher"
+    session_ms: int = 6000
+    run_slots: int = 2000
+    model_attempts: int = 5
+    model_backoff_ms: int = 500
+    model_stall_s: float = 60.0
+    tool_timeout_s: float = 120.0
+    delta_tick_ms: int = 30
+    cache_mb: int = 256
+    window_mb: int = 64
+    drain_s: float = 8.0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """The settings that the environment asks for; ValueError names a variable that cannot be read."""
+        env = os.environ if env is None else env
+        default = cls()
+
+        def number(name: str, fallback: int) -> int:
+            return _parse(env, name, int, fallback)
+
+        def real(name: str, fallback: float) -> float:
+            return _parse(env, name, float, fallback)
+
+        log_file = env.get("PARLEY_LOG_FILE")
+        urls = env.get("PARLEY_HISTORY_URL")
+        return cls(
+            log=env.get("PARLEY_LOG", default.log),
+            kafka=env.get("PARLEY_KAFKA", default.kafka),
+            data=Path(env.get("PARLEY_DATA", str(default.data))),
+            partitions=number("PARLEY_PARTITIONS", default.partitions),
+            history_url=tuple(urls.split(",")) if urls else default.history_url,
+            internal_token=env.get("PARLEY_INTERNAL_TOKEN", ""),
+            host=env.get("PARLEY_HOST", default.host),
+            port=number("PARLEY_PORT", default.port),
+            log_file=Path(log_file) if log_file else None,
+            log_level=env.get("PARLEY_LOG_LEVEL", default.log_level),
+            group=env.get("PARLEY_GROUP", default.group),
+            session_ms=number("PARLEY_SESSION_MS", default.session_ms),
+            run_slots=number("PARLEY_RUN_SLOTS", default.run_slots),
+            model_attempts=number("PARLEY_MODEL_ATTEMPTS", default.model_attempts),
+            model_backoff_ms=number("PARLEY_MODEL_BACKOFF_MS", default.model_backoff_ms),
+            model_stall_s=real("PARLEY_MODEL_STALL_S", default.model_stall_s),
+            tool_timeout_s=real("PARLEY_TOOL_TIMEOUT_S", default.tool_timeout_s),
+            delta_tick_ms=number("PARLEY_DELTA_TICK_MS", default.delta_tick_ms),
+            cache_mb=number("PARLEY_CACHE_MB", default.cache_mb),
+            window_mb=number("PARLEY_WINDOW_MB", default.window_mb),
+            drain_s=real("PARLEY_DRAIN_S", default.drain_s),
+        )
+
+
+def _parse(env: Mapping[str, str], name: str, kind: type[Number], fallback: Number) -> Number:
+    text = env.get(name)
+    if text is None or text == "":
+        return fallback
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is not a number") from None
+    if value < 0:
+        raise ValueError(f"{name}={text!r} is negative")
+    return value

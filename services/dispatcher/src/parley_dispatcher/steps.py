@@ -1,0 +1,85 @@
+"""What a run does next: `next_step(run, …)`, a pure function of its journal.
+
+The runner performs the step, records what came of it, and asks again; after a takeover the new owner asks the same
+question of the same facts, so a run goes on where its journal ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parley_dispatcher.state import Run, ToolUse
+from parley_events import facts as f
+from parley_events.body import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """Call the model for turn `turn` (from 0), for the `attempt`-th time, not before `not_before_ms`."""
+
+    turn: int
+    attempt: int
+    not_before_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallTools:
+    """Call the tools that have no result yet, all of one model turn; `call` is that turn's."""
+
+    call: int
+    uses: tuple[ToolUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Record the end of the run."""
+
+    body: f.RunCompleted | f.RunFailed | f.RunCancelled
+
+
+Step = CallModel | CallTools | Finish
+
+
+def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
+    """The step that is due; None when there is nothing to do (the run has ended, or waits for someone)."""
+    if run.status in ("ended", "waiting"):
+        return None
+    if run.status == "cancelling":
+        return Finish(
+            f.RunCancelled(
+                run_id=run.run_id,
+                message_id=run.answer_id,
+                by=run.cancelled_by,
+                reason=run.cancel_reason,
+                usage=run.usage,
+            )
+        )
+    failed = run.failed
+    if failed is not None and not failed.retry:
+        return _fail(run, f"model_{failed.kind}", failed.message)
+    last = run.turns[-1] if run.turns else None
+    if last is not None and failed is None and run.call is None:
+        missing = tuple(use for use in last.tools if use.open)
+        if missing:
+            return CallTools(last.call, missing)
+        if not last.tools:
+            return Finish(
+                f.RunCompleted(
+                    run_id=run.run_id, message_id=run.answer_id, stop_reason=last.stop_reason, usage=run.usage
+                )
+            )
+    if len(run.turns) >= limits.steps:
+        return _fail(run, "step_limit", f"the run took {limits.steps} model turns, which is its limit")
+    if run.started_ms is not None and now_ms - run.started_ms > limits.seconds * 1000:
+        return _fail(run, "time_limit", f"the run took {limits.seconds} s, which is its limit")
+    wait = failed.retry_after_ms if failed is not None else 0
+    return CallModel(len(run.turns), run.attempt + 1, run.failed_ms + wait if failed is not None else 0)
+
+
+def _fail(run: Run, code: str, message: str) -> Finish:
+    return Finish(f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code=code, message=message, usage=run.usage))
+
+
+def backoff_ms(base_ms: int, failures: int) -> int:
+    """How long to wait after that many failed attempts in a row: doubling from `base_ms`, at most 30 s."""
+    return min(base_ms << min(max(failures - 1, 0), 20), 30_000)

@@ -1,0 +1,36 @@
+"""The built-in tools: `TOOLS`, by name. An agent has those that its `tools` patterns name."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from parley_dispatcher.tools.ask import ASK_AGENT
+from parley_dispatcher.tools.base import Tool
+from parley_dispatcher.tools.everyday import CALCULATOR, CLOCK
+from parley_dispatcher.tools.records import FLAG_MILESTONE, LEARN_SKILL, LIST_SKILLS, READ_SKILL, RECORD_DECISION
+from parley_dispatcher.tools.trial import APPEND_LINE, ECHO, FAIL, SLEEP
+from parley_events.body import AgentSpec
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        CLOCK,
+        CALCULATOR,
+        RECORD_DECISION,
+        FLAG_MILESTONE,
+        LEARN_SKILL,
+        LIST_SKILLS,
+        READ_SKILL,
+        ASK_AGENT,
+        ECHO,
+        SLEEP,
+        FAIL,
+        APPEND_LINE,
+    )
+}
+"""Every built-in tool, by its name."""
+
+
+def tools_of(agent: AgentSpec) -> dict[str, Tool]:
+    """The built-in tools that an agent may call."""
+    return {name: tool for name, tool in TOOLS.items() if any(fnmatchcase(name, pattern) for pattern in agent.tools)}

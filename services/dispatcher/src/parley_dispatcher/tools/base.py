@@ -1,0 +1,75 @@
+"""The tool port: what a tool is, what it is told, what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from parley_events.body import Json, Note
+from parley_events.clock import Clock
+from parley_events.reads import SkillView
+
+Effect = Literal["read_only", "idempotent", "checkable", "unsafe"]
+"""What a second call would do. `read_only`: nothing; `idempotent`: nothing more, with the same effect key;
+`checkable`: one may ask whether the first took place; `unsafe`: it might do it again."""
+
+
+class Arguments(BaseModel):
+    """The base of tools' arguments; what is not declared is refused, so that the model learns of its mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Skills(Protocol):
+    """Where learned skills are found again."""
+
+    async def skills(self, workspace_id: str, agent_id: str, query: str | None) -> tuple[SkillView, ...]: ...
+
+    async def skill(self, workspace_id: str, agent_id: str, slug: str) -> SkillView | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a tool. `effect_key` is the same however often the call is tried. `ask` runs another agent inside
+    this thread and gives its answer. `effects` is the folder that `append_line` may write to."""
+
+    workspace_id: str
+    thread_id: str
+    run_id: str
+    agent_id: str
+    tool_call_id: str
+    effect_key: str
+    clock: Clock
+    skills: Skills
+    effects: Path
+    ask: Callable[[str, str], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the model is told, and what goes on record beside it."""
+
+    text: str
+    note: Note | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool. `run` gets arguments that passed `arguments`; it raises `errors.ToolError` for the model to read."""
+
+    name: str
+    description: str
+    arguments: type[BaseModel]
+    run: Callable[[Call, Any], Awaitable[Result]]
+    effect: Effect = "unsafe"
+
+    def schema(self) -> Json:
+        """The tool as the model is shown it."""
+        schema = self.arguments.model_json_schema()
+        schema.pop("title", None)
+        schema.pop("description", None)
+        return {"name": self.name, "description": self.description, "input_schema": schema}

@@ -1,0 +1,222 @@
+"""The dispatcher's loops: commands in, partitions claimed and let go, the own tail, commits, history's progress.
+
+    group on parley.commands ──► owners[p].take        (deciding)
+    tail on own partitions of parley.events ──► owners[p].see   (reading back, losing a claim)
+
+Group membership only spreads the load. Who may write is decided by claims (see `owner`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from parley_dispatcher.errors import HistoryUnavailable
+from parley_dispatcher.owner import COMMANDS_TOPIC, EVENTS_TOPIC, Owner, World
+from parley_dispatcher.runner import Runner
+from parley_events.errors import EventsError, LogUnavailable, RetentionGap
+from parley_events.log import Group, Tail
+
+_log = logging.getLogger(__name__)
+
+_COMMIT_S = 1.0
+_POSITIONS_S = 1.0
+_BACKLOG_BYTES = 64 * 1024 * 1024
+
+
+class Worker:
+    """Owns what the group assigns. `start`, then `failed` resolves only when a loop dies; `stop` drains and leaves."""
+
+    def __init__(self, world: World, runner: Runner, group_id: str, drain_s: float) -> None:
+        self._world, self._runner, self._group_id, self._drain_s = world, runner, group_id, drain_s
+        self.owners: dict[int, Owner] = {}
+        self._group: Group | None = None
+        self._tail: Tail | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self._claims: set[asyncio.Task[None]] = set()
+        self._paused: set[int] = set()
+        self._committed: dict[int, int] = {}
+        self.failed: asyncio.Future[str] | None = None
+        self.polled_at = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every assigned partition is claimed."""
+        return self._group is not None and all(owner.ready for owner in self.owners.values())
+
+    async def start(self) -> None:
+        self.failed = asyncio.get_running_loop().create_future()
+        self._tail = await self._world.log.tail(EVENTS_TOPIC, {})
+        self._group = await self._world.log.group(COMMANDS_TOPIC, self._group_id, self._assigned, self._revoked)
+        for loop in (self._poll, self._follow, self._commit, self._watch_history):
+            self._loops.append(asyncio.create_task(self._guard(loop)))
+
+    async def stop(self) -> None:
+        """Start no new run, give the steps under way the grace period, leave; what is left goes on elsewhere."""
+        self._runner.draining = True
+        if self._loops:
+            self._loops[0].cancel()
+        until = asyncio.get_running_loop().time() + self._drain_s
+        while any(owner.running for owner in self.owners.values()) and asyncio.get_running_loop().time() < until:
+            tasks = [task for owner in self.owners.values() for task in owner.running.values()]
+            await asyncio.wait(tasks, timeout=until - asyncio.get_running_loop().time())
+        await self._commit_once()
+        for owner in list(self.owners.values()):
+            owner.close()
+        for task in [*self._loops, *self._claims]:
+            task.cancel()
+        await asyncio.gather(*self._loops, *self._claims, return_exceptions=True)
+        if self._group is not None:
+            await self._group.close()
+        if self._tail is not None:
+            await self._tail.close()
+
+    async def _guard(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A loop that dies ends the process with a clear line: a silent half-dead dispatcher is worse than none."""
+        try:
+            await loop()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _log.exception("the loop %s died", loop.__name__)
+            if self.failed is not None and not self.failed.done():
+                self.failed.set_result(f"{loop.__name__.strip('_')}: {error}")
+
+    # ---- assignment
+
+    async def _assigned(self, partitions: frozenset[int]) -> None:
+        for partition in set(self.owners) - partitions:
+            self._release(partition)
+        for partition in sorted(partitions):
+            kept = self.owners.get(partition)
+            if kept is None:
+                self._claim(partition)
+            # A kept partition is not claimed again: its tail goes on, and shows a foreign claim if there is one.
+        self._paused.clear()
+
+    async def _revoked(self, partitions: frozenset[int]) -> None:
+        """Runs go on over a rebalance; only the offsets are made good."""
+
+    def _release(self, partition: int) -> None:
+        owner = self.owners.pop(partition)
+        owner.close()
+        self._forget(partition)
+        _log.info("partition %d was given away", partition)
+
+    def _forget(self, partition: int) -> None:
+        self._world.sender.forget(partition)
+        self._committed.pop(partition, None)
+        if self._tail is not None:
+            self._tail.remove(partition)
+
+    def _claim(self, partition: int, pause_s: float = 0.0) -> None:
+        owner = Owner(partition, self._world, self._runner.wake, self._on_lost)
+        self.owners[partition] = owner
+        task = asyncio.get_running_loop().create_task(self._claiming(owner, pause_s))
+        self._claims.add(task)
+        task.add_done_callback(self._claims.discard)
+
+    async def _claiming(self, owner: Owner, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
+        assert self._tail is not None
+        try:
+            await owner.claim(self._tail.add)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _log.warning(
+                "claiming partition %d: %s", owner.partition, error, exc_info=not isinstance(error, EventsError)
+            )
+            owner.lose(f"the claim failed: {type(error).__name__}")
+
+    def _on_lost(self, owner: Owner) -> None:
+        """Somebody else claimed it. If the group still gives it to us after a moment, they are the stale one."""
+        if self.owners.get(owner.partition) is not owner:
+            return
+        del self.owners[owner.partition]
+        self._forget(owner.partition)
+        group = self._group
+        if group is not None and owner.partition in group.assignment():
+            task = asyncio.get_running_loop().create_task(self._reclaim(owner.partition))
+            self._claims.add(task)
+            task.add_done_callback(self._claims.discard)
+
+    async def _reclaim(self, partition: int) -> None:
+        await asyncio.sleep(1.0 + random.random())  # noqa: S311 - jitter, not a secret
+        group = self._group
+        if group is not None and partition in group.assignment() and partition not in self.owners:
+            self._claim(partition)
+            await group.rewind(partition)
+
+    # ---- loops
+
+    async def _poll(self) -> None:
+        assert self._group is not None
+        group = self._group
+        while True:
+            records = await group.batch(timeout_s=0.5)
+            self.polled_at = asyncio.get_running_loop().time()
+            for record in records:
+                owner = self.owners.get(record.partition)
+                if owner is not None:
+                    owner.take(record)
+            while self._world.sender.backlog > _BACKLOG_BYTES:  # noqa: ASYNC110 - the log is away; nobody signals
+                await asyncio.sleep(0.05)
+            self._regulate(group)
+
+    def _regulate(self, group: Group) -> None:
+        """Partitions that are behind with deciding read no further."""
+        for partition, owner in self.owners.items():
+            if owner.choked and partition not in self._paused:
+                group.pause(partition)
+                self._paused.add(partition)
+                _log.warning("partition %d reads no further until it has caught up", partition)
+            elif partition in self._paused and not owner.choked:
+                group.resume(partition)
+                self._paused.discard(partition)
+
+    async def _follow(self) -> None:
+        assert self._tail is not None
+        while True:
+            try:
+                records = await self._tail.batch(timeout_s=1.0)
+            except RetentionGap as gap:
+                raise RuntimeError(f"facts were deleted before they were read: {gap}") from gap
+            for record in records:
+                owner = self.owners.get(record.partition)
+                if owner is not None:
+                    owner.see(record)
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(_COMMIT_S)
+            await self._commit_once()
+
+    async def _commit_once(self) -> None:
+        if self._group is None:
+            return
+        marks = {partition: owner.watermark() for partition, owner in self.owners.items()}
+        due = {p: mark for p, mark in marks.items() if mark >= 0 and self._committed.get(p) != mark}
+        if not due:
+            return
+        try:
+            await self._group.commit(due)
+            self._committed.update(due)
+        except LogUnavailable as error:
+            _log.warning("offsets could not be committed yet: %s", error)
+
+    async def _watch_history(self) -> None:
+        """Cut the windows as history moves on."""
+        while True:
+            await asyncio.sleep(_POSITIONS_S)
+            try:
+                positions = await self._world.history.positions()
+            except HistoryUnavailable:
+                continue
+            for view in positions.partitions:
+                owner = self.owners.get(view.partition)
+                if owner is not None:
+                    owner.passed(view.next_offset)
