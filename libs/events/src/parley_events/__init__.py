@@ -1,11 +1,11 @@
 """Parley's records, their codec, the topics they live on, and the log port with its two adapters.
 
-    ids, clock          what everything is named by, and when
-    commands, facts     the catalogue of records (pydantic models), one class per type
-    codec, upcast       records <-> Kafka messages (CloudEvents 1.0, binary mode); old versions to new
-    pieces              the compact batches on `parley.deltas`
-    fence               the epoch rule: which facts and pieces a reader may believe
-    reads               the answers of history's internal API, as both sides know them
-    topics, partition   the topic catalogue; murmur2
-    log                 the log port, the kafka and the embedded adapter
+ids, clock          what everything is named by, and when
+commands, facts     the catalogue of records (pydantic models), one class per type
+codec, upcast       records <-> Kafka messages (CloudEvents 1.0, binary mode); old versions to new
+pieces              the compact batches on `parley.deltas`
+fence               the epoch rule: which facts and pieces a reader may believe
+reads               the answers of history's internal API, as both sides know them
+topics, partition   the topic catalogue; murmur2
+log                 the log port, the kafka and the embedded adapter
 """

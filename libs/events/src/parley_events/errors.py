@@ -1,15 +1,15 @@
 """What can go wrong with records and logs, named by what to do next.
 
-    EventsError
-    ├── LogError
-    │   ├── LogUnavailable      try again later; a write may or may not have landed
-    │   ├── ProducerBroken      make a new producer, send the unacknowledged again in order
-    │   ├── RecordTooLarge      refuse the input; nothing was written
-    │   ├── RetentionGap        stop and page: records were deleted before they were read
-    │   ├── LogInUse            another process holds the folder of the embedded log
-    │   └── TopicMismatch       the topics are missing or differ from the catalogue: `topics apply`
-    └── RecordError
-        └── Undecodable         the bytes are not a record: to `parley.rejected` (command), stop (fact)
+EventsError
+├── LogError
+│   ├── LogUnavailable      try again later; a write may or may not have landed
+│   ├── ProducerBroken      make a new producer, send the unacknowledged again in order
+│   ├── RecordTooLarge      refuse the input; nothing was written
+│   ├── RetentionGap        stop and page: records were deleted before they were read
+│   ├── LogInUse            another process holds the folder of the embedded log
+│   └── TopicMismatch       the topics are missing or differ from the catalogue: `topics apply`
+└── RecordError
+    └── Undecodable         the bytes are not a record: to `parley.rejected` (command), stop (fact)
 """
 
 from __future__ import annotations

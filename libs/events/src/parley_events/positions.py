@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from parley_events.errors import Undecodable
 from parley_events.codec import check_stream
+from parley_events.errors import Undecodable
 
 
 class StreamPosition(NamedTuple):

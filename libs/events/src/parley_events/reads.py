@@ -8,7 +8,8 @@ PostgreSQL is away.
     GET /positions                                         → Positions
     GET /partitions/{p}                                    → PartitionView
     GET /partitions/{p}/due?until_ms=                      → DueList
-    GET /streams/{stream}/facts?after=&limit=&order=&workspace_id=   → FactsPage   (limit ≤ 1000, order asc|desc; desc: after = below)
+    GET /streams/{stream}/facts?after=&limit=&order=&workspace_id=   → FactsPage
+        (limit ≤ 1000; order asc|desc, with desc `after` means below; 0: from the newest)
     GET /workspaces/{w}                                    → WorkspaceView
     GET /workspaces/{w}/keys                               → KeyList
     GET /workspaces/{w}/keys/by-hash/{sha256 hex}          → KeyView
@@ -29,6 +30,8 @@ PostgreSQL is away.
 from __future__ import annotations
 
 from typing import Literal
+
+from pydantic import Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Json, Shape, TeamSpec, Usage
 
@@ -140,7 +143,7 @@ class TeamList(Shape):
 
 
 class ThreadView(Shape):
-    """`user_id` None: shared by the workspace. Times are RFC 3339. `position` is the thread's newest fact in the view."""
+    """`user_id` None: shared by the workspace. Times are RFC 3339. `position`: the thread's newest fact in the view."""
 
     id: str
     workspace_id: str
@@ -193,7 +196,7 @@ class MessageView(Shape):
     tool_call_id: str | None = None
     author: Author | None = None
     attachments: tuple[Attachment, ...] = ()
-    metadata: Json = {}
+    metadata: Json = Field(default_factory=dict)
     created_at: str
 
 

@@ -45,7 +45,7 @@ class Appender:
         correlation_id: str | None = None,
         traceparent: str | None = None,
     ) -> Fact:
-        """The fact, numbered, folded and on its way. Raises NotOwner, and RecordTooLarge before anything is numbered."""
+        """The fact, numbered, folded and on its way. NotOwner, or RecordTooLarge, is raised before it is numbered."""
         if self._closed:
             raise NotOwner(f"partition {self.partition} is not ours any more")
         if isinstance(body, f.ToolCalled) and isinstance(state, ThreadState):

@@ -1,4 +1,4 @@
-"""The scripted model: deterministic and local; it needs nothing. It plays the script in the message that the run answers.
+"""The scripted model: deterministic, local, in need of nothing. It plays the script in the message it answers.
 
 The place in the script follows from the journal (the request's turn and attempt), so a run that moves to another
 process goes on at the right line. `script` reads the message; docs/scripted-model.md is the manual.

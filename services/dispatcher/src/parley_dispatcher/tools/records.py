@@ -1,4 +1,4 @@
-"""Tools that put something on record: `record_decision`, `flag_milestone`, `learn_skill`, and those that find skills again.
+"""Tools that put something on record (`record_decision`, `flag_milestone`, `learn_skill`) and find skills again.
 
 What they record travels inside their own `tool.returned`, with an id derived from the call: there is no second write
 that could be lost or doubled.
