@@ -1,0 +1,33 @@
+"""`python -m parley_history [serve|migrate]`: history as a process of its own, or its tables made."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from parley_events.serve import end_process, serve, set_up_logs
+from parley_history.app import build
+from parley_history.errors import HistoryError
+from parley_history.migrate import migrate
+from parley_history.settings import SettingsError, from_env
+
+
+def main(arguments: list[str]) -> int:
+    """The process's exit status."""
+    if arguments not in ([], ["serve"], ["migrate"]):
+        print("usage: python -m parley_history [serve|migrate]", file=sys.stderr)
+        return 2
+    try:
+        settings = from_env()
+        set_up_logs(settings.log_level, settings.log_file)
+        if arguments == ["migrate"]:
+            print(f"the schema is at migration {asyncio.run(migrate(settings))}")
+            return 0
+        return serve(build(settings, on_failure=end_process), settings.host, settings.port)
+    except (SettingsError, HistoryError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,153 @@
+"""The composition root: `build(settings, …)` gives history as an application: the read API, the two health paths, and
+the projector for as long as its lifespan. Tests and `standalone` call the same function with a log of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from parley_events.clock import Clock, system_clock
+from parley_events.errors import LogError
+from parley_events.log import Log
+from parley_events.log.open import open_log
+from parley_history.db import BadData, Pool
+from parley_history.errors import Unavailable
+from parley_history.http import Reader, answer, routes
+from parley_history.positions import Reached, Watch
+from parley_history.projector import Health, Projector, stopped
+from parley_history.reads import PROJECTION, SQL, reached
+from parley_history.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_READY_S = 1.0
+_REOPEN_S = 2.0
+
+
+class History:
+    """What the lifespan holds: pools, the watch, and the projector once the log is open."""
+
+    def __init__(self, settings: Settings, log: Log | None) -> None:
+        def pool(dsn: str, size: int) -> Pool:
+            return Pool(dsn, schema=settings.schema, size=size, timeout_s=settings.query_timeout_s)
+
+        self.settings, self._log = settings, log
+        self.writer = pool(settings.postgres_projector, 4)
+        self.internal = pool(settings.postgres_projector, 8)
+        self.scoped = pool(settings.postgres_reader, 8)
+        self.watch = Watch(self._ask)
+        self.reader = Reader(self.internal, self.scoped, self.watch, settings.internal_token)
+        self.projector: Projector | None = None
+
+    @property
+    def health(self) -> Health:
+        return self.projector.health if self.projector is not None else Health(reason="the log is not open yet")
+
+    async def project(self) -> None:
+        """Open the log, if none was given, and fold until cancelled."""
+        async with AsyncExitStack() as stack:
+            log = self._log
+            while log is None:
+                try:
+                    log = await self._open_log()
+                    stack.push_async_callback(log.close)
+                except LogError as error:
+                    logger.warning("the log cannot be opened yet: %s", error)
+                    await asyncio.sleep(_REOPEN_S)
+            self.reader.partitions = log.partitions
+            dsn, settings = self.settings.postgres_projector, self.settings
+            self.projector = Projector(self.writer, dsn, log, self.watch, schema=settings.schema, batch=settings.batch)
+            await self.projector.run()
+
+    async def _open_log(self) -> Log:
+        settings = self.settings
+        name = f"history-{socket.gethostname()}-{os.getpid()}"
+        return await open_log(settings.log, settings.kafka, settings.data, settings.partitions, name)
+
+    async def _ask(self, partitions: list[int], streams: list[str]) -> Reached:
+        async with self.internal.connection() as con:
+            return await reached(con, partitions, streams)
+
+    async def close(self) -> None:
+        await self.watch.close()
+        for pool in (self.writer, self.internal, self.scoped):
+            await pool.close()
+
+
+def build(
+    settings: Settings,
+    *,
+    log: Log | None = None,
+    clock: Clock = system_clock,
+    on_failure: Callable[[str], None] | None = None,
+) -> Starlette:
+    """History. Without a log, the one that the settings name is opened. `on_failure` is called when the projector
+    dies, which it never should: the process should end then."""
+    history = History(settings, log)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        for pool in (history.writer, history.internal, history.scoped):
+            await pool.open()
+        task = asyncio.create_task(history.project(), name="projector")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and on_failure is not None:
+                on_failure(f"the projector ended: {task.exception()!r}")
+
+        task.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            await stopped(task)
+            await history.close()
+
+    async def livez(request: Request) -> Response:
+        """Whether this process answers; never the health of Kafka or PostgreSQL."""
+        return answer(200, {"status": "alive"})
+
+    async def readyz(request: Request) -> Response:
+        """Whether reads are answered: the positions were read once, and PostgreSQL is there. Partitions that are
+        stopped are named, and do not make the others unready."""
+        health = history.health
+        if not health.started:
+            return answer(503, {"status": "starting", "reason": health.reason})
+        try:
+            async with asyncio.timeout(_READY_S), history.scoped.connection() as con:
+                await con.value(SQL["ready"], PROJECTION)
+        except (Unavailable, BadData, TimeoutError):
+            return answer(503, {"status": "unavailable", "reason": "PostgreSQL does not answer"})
+        found = {"status": "ready", "folded": health.folded, "fenced": health.fenced}
+        if health.reason:
+            found |= {"waiting": health.reason}
+        if health.stopped:
+            named = [{"partition": p, "reason": reason} for p, reason in sorted(health.stopped.items())]
+            found |= {"status": "degraded", "stopped": named}
+        return answer(200, found)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return answer(status, {"error": {404: "not_found", 405: "method_not_allowed"}.get(status, "internal")})
+
+    app = Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            *routes(history.reader),
+        ],
+        exception_handlers={HTTPException: refused, Exception: refused},
+        lifespan=lifespan,
+    )
+    app.state.history = history
+    return app

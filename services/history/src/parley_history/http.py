@@ -1,0 +1,277 @@
+"""The internal read API over HTTP, as `parley_events.reads` lists it, and the two health paths.
+
+Starlette without a framework's own error shape: every answer is JSON by orjson, every error `{"error": code}`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from parley_events.errors import Undecodable
+from parley_events.ids import is_uuid
+from parley_events.partition import partition_of
+from parley_events.positions import Position, parse_position
+from parley_history import reads
+from parley_history.db import BadData, Connection, Pool
+from parley_history.errors import Unavailable
+from parley_history.positions import Watch
+
+logger = logging.getLogger(__name__)
+
+MAX_WAIT_MS = 10_000
+_MAX_POSITIONS = 300
+
+
+class Refused(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, code: str, message: str = "") -> None:
+        super().__init__(message or code)
+        self.status, self.code, self.message = status, code, message
+
+
+class Reader:
+    """What the handlers need: the two roles' pools and the watch. `partitions` is None until the log is open."""
+
+    def __init__(self, internal: Pool, reader: Pool, watch: Watch, token: str) -> None:
+        self.internal, self.reader, self.watch = internal, reader, watch
+        self.bearer = f"Bearer {token}".encode()
+        self.partitions: int | None = None
+
+
+Handler = Callable[[Reader, Request], Awaitable[Any]]
+
+
+def routes(reader: Reader) -> list[Route]:
+    """The routes below `/internal`."""
+    return [Route(f"/internal{path}", _endpoint(reader, handler), methods=["GET"]) for path, handler in ROUTES.items()]
+
+
+def answer(status: int, body: Any) -> Response:
+    """A JSON answer."""
+    headers = {"retry-after": "1"} if status == 503 else None
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), reader.bearer):
+            return answer(401, {"error": "unauthorized"})
+        try:
+            await _wait(reader, request)
+            found = await handler(reader, request)
+        except Refused as refused:
+            body = {"error": refused.code}
+            return answer(refused.status, {**body, "message": refused.message} if refused.message else body)
+        except reads.BadCursor as error:
+            return answer(400, {"error": "bad_cursor", "message": str(error)})
+        except Unavailable as error:
+            logger.info("a read finds PostgreSQL away: %s", error)
+            return answer(503, {"error": "unavailable"})
+        except BadData:
+            # U+0000 in a parameter: nothing is called that.
+            return answer(404, {"error": "not_found"})
+        return answer(404, {"error": "not_found"}) if found is None else answer(200, found)
+
+    return endpoint
+
+
+async def _wait(reader: Reader, request: Request) -> None:
+    texts = request.query_params.getlist("min_position")
+    if not texts:
+        return
+    wait_ms = _int(request, "wait_ms", 2000, 0, MAX_WAIT_MS)
+    if len(texts) > _MAX_POSITIONS:
+        raise Refused(400, "bad_position", f"at most {_MAX_POSITIONS} positions")
+    try:
+        positions: list[Position] = [parse_position(text) for text in texts]
+    except Undecodable as error:
+        raise Refused(400, "bad_position", str(error)) from None
+    if not await reader.watch.wait(positions, wait_ms / 1000):
+        raise Refused(503, "behind")
+
+
+# ---- handlers: everything of a workspace through the reader role, the rest through the projector's
+
+
+def _scoped(read: Callable[[Connection, str, Request], Awaitable[Any]]) -> Handler:
+    async def handler(reader: Reader, request: Request) -> Any:
+        workspace = request.path_params["w"]
+        if not is_uuid(workspace):
+            return None
+        async with reader.reader.transaction(workspace=workspace, snapshot=True) as con:
+            return await read(con, workspace, request)
+
+    return handler
+
+
+async def _positions(reader: Reader, request: Request) -> Any:
+    async with reader.internal.connection() as con:
+        return await reads.positions(con)
+
+
+async def _partition(reader: Reader, request: Request) -> Any:
+    async with reader.internal.transaction(snapshot=True) as con:
+        return await reads.partition(con, request.path_params["p"])
+
+
+async def _due(reader: Reader, request: Request) -> Any:
+    until_ms = _int(request, "until_ms", None, 0, 2**62)
+    async with reader.internal.connection() as con:
+        return await reads.due(con, request.path_params["p"], until_ms)
+
+
+async def _facts(reader: Reader, request: Request) -> Any:
+    workspace = request.query_params.get("workspace_id")
+    stream = request.path_params["stream"]
+    after = _int(request, "after", 0, 0, 2**62)
+    limit = _limit(request, 1000, 1000)
+    descending = _descending(request)
+    if workspace is not None and not is_uuid(workspace):
+        return None
+    pool = reader.internal if workspace is None else reader.reader
+    async with pool.transaction(workspace=workspace, snapshot=True) as con:
+        partitions = reader.partitions
+        if partitions is None:
+            partitions = len((await reads.positions(con))["partitions"])
+        if partitions == 0:
+            raise Refused(503, "unavailable", "the view was never started")
+        partition = partition_of(stream.encode(), partitions)
+        return await reads.facts(
+            con, stream, partition, after=after, limit=limit, descending=descending, workspace=workspace
+        )
+
+
+async def _workspace(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.workspace(con, workspace)
+
+
+async def _keys(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.keys(con, workspace)
+
+
+async def _key_by_hash(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.key_by_hash(con, workspace, request.path_params["hash"])
+
+
+async def _agents(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.agents(con, workspace)
+
+
+async def _agent(con: Connection, workspace: str, request: Request) -> Any:
+    version = _int(request, "version", None, 0, 2**31 - 1) if "version" in request.query_params else None
+    return await reads.agent(con, workspace, request.path_params["agent_id"], version)
+
+
+async def _teams(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.teams(con, workspace)
+
+
+async def _threads(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.threads(
+        con,
+        workspace,
+        archived=_bool(request, "archived") or False,
+        user_id=query.get("user_id"),
+        agent_id=query.get("agent_id"),
+        pinned=_bool(request, "pinned"),
+        channel=query.get("channel"),
+        limit=_limit(request),
+        cursor=query.get("cursor"),
+    )
+
+
+async def _thread(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.thread(con, workspace, request.path_params["id"])
+
+
+async def _messages(con: Connection, workspace: str, request: Request) -> Any:
+    roles = [role for text in request.query_params.getlist("roles") for role in text.split(",") if role]
+    return await reads.messages(
+        con,
+        workspace,
+        request.path_params["id"],
+        roles=roles or None,
+        limit=_limit(request),
+        descending=_descending(request),
+        cursor=request.query_params.get("cursor"),
+    )
+
+
+async def _run(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.run(con, workspace, request.path_params["run_id"])
+
+
+async def _notes(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.notes(con, workspace, request.query_params.get("kind"), _limit(request))
+
+
+async def _skills(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.skills(con, workspace, query.get("agent_id"), query.get("query"))
+
+
+async def _skill(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.skill(con, workspace, request.path_params["slug"], request.query_params.get("agent_id"))
+
+
+ROUTES: dict[str, Handler] = {
+    "/positions": _positions,
+    "/partitions/{p:int}": _partition,
+    "/partitions/{p:int}/due": _due,
+    "/streams/{stream}/facts": _facts,
+    "/workspaces/{w}": _scoped(_workspace),
+    "/workspaces/{w}/keys": _scoped(_keys),
+    "/workspaces/{w}/keys/by-hash/{hash}": _scoped(_key_by_hash),
+    "/workspaces/{w}/agents": _scoped(_agents),
+    "/workspaces/{w}/agents/{agent_id}": _scoped(_agent),
+    "/workspaces/{w}/teams": _scoped(_teams),
+    "/workspaces/{w}/threads": _scoped(_threads),
+    "/workspaces/{w}/threads/{id}": _scoped(_thread),
+    "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
+    "/workspaces/{w}/runs/{run_id}": _scoped(_run),
+    "/workspaces/{w}/notes": _scoped(_notes),
+    "/workspaces/{w}/skills": _scoped(_skills),
+    "/workspaces/{w}/skills/{slug}": _scoped(_skill),
+}
+"""Every read, by its path below `/internal`."""
+
+
+def _int(request: Request, name: str, default: int | None, low: int, high: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        if default is None:
+            raise Refused(400, f"bad_{name}", f"{name} is missing")
+        return default
+    if not text.isascii() or not text.isdecimal() or len(text) > 19 or not low <= int(text) <= high:
+        raise Refused(400, f"bad_{name}", f"{name} must be a number from {low} to {high}")
+    return int(text)
+
+
+def _limit(request: Request, default: int = 50, most: int = 200) -> int:
+    return _int(request, "limit", default, 1, most)
+
+
+def _descending(request: Request) -> bool:
+    order = request.query_params.get("order", "asc")
+    if order not in ("asc", "desc"):
+        raise Refused(400, "bad_order", "order must be asc or desc")
+    return order == "desc"
+
+
+def _bool(request: Request, name: str) -> bool | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if text not in ("true", "false"):
+        raise Refused(400, f"bad_{name}", f"{name} must be true or false")
+    return text == "true"

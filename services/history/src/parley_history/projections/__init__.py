@@ -1,0 +1,87 @@
+"""The projections: pure functions from a batch of facts of one partition to changed rows.
+
+`needs(facts)` names the rows that the batch must see, `fold(view, facts)` applies it to them. `FOLDS` is the whole
+catalogue of what a fact does to the view; a type that is not in it is stored as a fact and does nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from parley_events import facts as f
+from parley_events.codec import Fact, UnknownBody
+from parley_history.projections import runs, threads, tools, workspaces
+from parley_history.projections.rows import Needs, View
+
+Fold = Callable[[View, Fact, Any], None]
+
+FOLDS: dict[str, Fold] = {
+    f.ThreadCreated.type: threads.thread_created,
+    f.ThreadUpdated.type: threads.thread_updated,
+    f.ThreadDeleted.type: threads.thread_deleted,
+    f.ThreadCleared.type: threads.thread_cleared,
+    f.ThreadForked.type: threads.thread_forked,
+    f.ThreadExpired.type: threads.thread_expired,
+    f.MessagePosted.type: threads.message_posted,
+    f.ChildStarted.type: runs.child_started,
+    f.ModelCalled.type: runs.model_called,
+    f.ModelReturned.type: runs.model_returned,
+    f.ModelFailed.type: runs.model_failed,
+    f.ToolCalled.type: tools.tool_called,
+    f.ToolReturned.type: tools.tool_returned,
+    f.ToolAnswered.type: tools.tool_answered,
+    f.ToolSettled.type: tools.tool_settled,
+    f.RunWaiting.type: runs.run_waiting,
+    f.ApprovalRequested.type: runs.approval_requested,
+    f.ApprovalAnswered.type: runs.approval_answered,
+    f.ApprovalExpired.type: runs.approval_expired,
+    f.RunCancelling.type: runs.run_cancelling,
+    f.RunCompleted.type: runs.run_completed,
+    f.RunFailed.type: runs.run_failed,
+    f.RunCancelled.type: runs.run_cancelled,
+    f.WorkspaceCreated.type: workspaces.workspace_created,
+    f.WorkspaceChanged.type: workspaces.workspace_changed,
+    f.KeyCreated.type: workspaces.key_created,
+    f.KeyRotated.type: workspaces.key_rotated,
+    f.KeyRevoked.type: workspaces.key_revoked,
+    f.AgentChanged.type: workspaces.agent_changed,
+    f.AgentDeleted.type: workspaces.agent_deleted,
+    f.TeamChanged.type: workspaces.team_changed,
+    f.TeamDeleted.type: workspaces.team_deleted,
+}
+"""What each fact does, by its type."""
+
+STORED_ONLY: frozenset[str] = frozenset({f.ThreadRead.type, f.KnowledgeAdded.type, f.KnowledgeRemoved.type})
+"""Facts with a seq that have no rows of their own yet."""
+
+
+def needs(facts: Iterable[Fact]) -> Needs:
+    """The keys of the rows that these facts, in their order, may change and do not make themselves."""
+    found = Needs()
+    made_threads: set[str] = set()
+    made_runs: set[str] = set()
+    for fact in facts:
+        body = fact.body
+        if not fact.stream.startswith("ws:"):
+            if fact.seq == 1:
+                made_threads.add(fact.stream)
+            elif fact.stream not in made_threads:
+                found.threads.add(fact.stream)
+        if isinstance(body, f.MessagePosted | f.ChildStarted):
+            made_runs.add(body.run_id)
+        elif (run_id := getattr(body, "run_id", None)) is not None and run_id not in made_runs:
+            found.runs.add(run_id)
+        elif isinstance(body, f.KeyRotated | f.KeyRevoked):
+            found.keys.add((fact.workspace_id, body.key_id))
+        elif isinstance(body, f.WorkspaceChanged):
+            found.workspaces.add(fact.workspace_id)
+    return found
+
+
+def fold(view: View, facts: Iterable[Fact]) -> None:
+    """Apply facts, in their order, to the rows in the view."""
+    for fact in facts:
+        apply = FOLDS.get(fact.type)
+        if apply is not None and not isinstance(fact.body, UnknownBody):
+            apply(view, fact, fact.body)

@@ -1,0 +1,277 @@
+"""The rows of the view, and one batch's changes to them, in memory.
+
+`Needs` says which rows a batch must see, `View` holds them and collects what changes; `parley_history.writes` loads
+the one and stores the other. Nothing here knows of a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from parley_events.body import Json, Usage
+
+SYSTEM_PART, MAIN_PART = 0, 1
+"""The place of a message among those of one fact."""
+
+
+@dataclass(slots=True)
+class FactRow:
+    """A fact as it was read: what `reads.StoredFact` gives back."""
+
+    stream: str
+    seq: int
+    partition: int
+    offset: int
+    type: str
+    run_id: str | None
+    workspace_id: str
+    time_ms: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class ThreadRow:
+    id: str
+    workspace_id: str
+    title: str | None
+    agent_id: str | None
+    team_id: str | None
+    user_id: str | None
+    channel: str
+    system_prompt: str | None
+    context: Json | None
+    metadata: Json
+    created_ms: int
+    updated_ms: int
+    active_ms: int
+    pinned: bool = False
+    archived: bool = False
+    forked_from: str | None = None
+    forked_at: int | None = None
+    last_message_ms: int | None = None
+    message_count: int = 0
+    cleared_seq: int = 0
+    expired: bool = False
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class MessageRow:
+    thread_id: str
+    seq: int
+    part: int
+    id: str
+    workspace_id: str
+    number: int
+    run_id: str | None
+    role: str
+    content: str | None
+    created_ms: int
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+    tool_arguments: Json | None = None
+    tool_status: str | None = None
+    author: Json | None = None
+    attachments: list[Json] = field(default_factory=list)
+    metadata: Json = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call whose status may still change: `seq` is that of its message."""
+
+    seq: int
+    call: int
+    index: int
+    tool_call_id: str
+    status: str
+
+
+@dataclass(slots=True)
+class RunRow:
+    id: str
+    workspace_id: str
+    thread_id: str
+    partition: int
+    parent_run_id: str | None
+    agent_id: str
+    agent_version: int
+    status: str
+    message_id: str
+    question_id: str | None
+    answer_number: int
+    posted_seq: int
+    created_ms: int
+    attempt: int = 1
+    usage: Usage = field(default_factory=Usage)
+    stop_reason: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    answer: str = ""
+    last_text: str = ""
+    calls: list[Call] = field(default_factory=list)
+    ended_seq: int | None = None
+    ended_ms: int | None = None
+
+
+@dataclass(slots=True)
+class DueRow:
+    stream: str
+    due_key: str
+    partition: int
+    workspace_id: str
+    run_id: str
+    due_ms: int
+
+
+@dataclass(slots=True)
+class NoteRow:
+    workspace_id: str
+    id: str
+    kind: str
+    title: str
+    body: str | None
+    agent_id: str
+    run_id: str
+    thread_id: str
+    seq: int
+    created_ms: int
+
+
+@dataclass(slots=True)
+class SkillRow:
+    workspace_id: str
+    agent_id: str
+    slug: str
+    id: str
+    name: str
+    body: str
+    updated_ms: int
+
+
+@dataclass(slots=True)
+class WorkspaceRow:
+    workspace_id: str
+    name: str
+    context: str | None = None
+    structures: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class KeyRow:
+    workspace_id: str
+    id: str
+    key_hash: str
+    user_id: str
+    scopes: list[str]
+    rate_limit: str | None
+    created_ms: int
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class AgentRow:
+    workspace_id: str
+    id: str
+    version: int
+    uuid: str
+    spec: Json
+    seq: int
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class TeamRow:
+    workspace_id: str
+    id: str
+    version: int
+    uuid: str
+    spec: Json
+
+
+K = TypeVar("K")
+R = TypeVar("R")
+
+
+class Table(Generic[K, R]):
+    """Rows by key: those that were loaded, and those that this batch changed."""
+
+    def __init__(self, key: Callable[[R], K], loaded: Iterable[R] = ()) -> None:
+        self._key = key
+        self._rows: dict[K, R] = {key(row): row for row in loaded}
+        self.changed: dict[K, R] = {}
+
+    def get(self, key: K) -> R | None:
+        """The row as it stands; change it only through `change`."""
+        return self._rows.get(key)
+
+    def change(self, key: K) -> R | None:
+        """The row, marked as changed; None when there is none."""
+        row = self._rows.get(key)
+        if row is not None:
+            self.changed[key] = row
+        return row
+
+    def put(self, row: R) -> None:
+        """A new row, or another in its place."""
+        key = self._key(row)
+        self._rows[key] = self.changed[key] = row
+
+
+@dataclass(slots=True)
+class Needs:
+    """The keys of the rows that a batch may change, and did not make itself."""
+
+    threads: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
+    keys: set[tuple[str, str]] = field(default_factory=set)
+    workspaces: set[str] = field(default_factory=set)
+
+
+def _id(row: Any) -> str:
+    text: str = row.id
+    return text
+
+
+def _key_of_key(row: KeyRow) -> tuple[str, str]:
+    return row.workspace_id, row.id
+
+
+def _key_of_workspace(row: WorkspaceRow) -> str:
+    return row.workspace_id
+
+
+class View:
+    """The rows that one batch of one partition may touch, and what becomes of them."""
+
+    def __init__(
+        self,
+        partition: int,
+        threads: Iterable[ThreadRow] = (),
+        runs: Iterable[RunRow] = (),
+        keys: Iterable[KeyRow] = (),
+        workspaces: Iterable[WorkspaceRow] = (),
+    ) -> None:
+        self.partition = partition
+        self.facts: list[FactRow] = []
+        self.threads: Table[str, ThreadRow] = Table(_id, threads)
+        self.runs: Table[str, RunRow] = Table(_id, runs)
+        self.keys: Table[tuple[str, str], KeyRow] = Table(_key_of_key, keys)
+        self.workspaces: Table[str, WorkspaceRow] = Table(_key_of_workspace, workspaces)
+        self.messages: dict[tuple[str, int, int], MessageRow] = {}
+        self.cleared: dict[str, int] = {}
+        """Thread → its messages with a smaller seq are taken away."""
+        self.call_statuses: dict[tuple[str, int], str] = {}
+        """(thread, seq) of a call's message made earlier → its status now."""
+        self.dues: dict[tuple[str, str], DueRow | None] = {}
+        self.dues_of: dict[tuple[str, str], None] = {}
+        """(stream, run) whose dues are all taken away, after `dues` was applied."""
+        self.notes: dict[tuple[str, str], NoteRow] = {}
+        self.skills: dict[tuple[str, str, str], SkillRow] = {}
+        self.agents: dict[tuple[str, str, int], AgentRow] = {}
+        self.agents_deleted: dict[tuple[str, str], int] = {}
+        """(workspace, agent) → its versions with a smaller seq are deleted."""
+        self.teams: dict[tuple[str, str], TeamRow | None] = {}

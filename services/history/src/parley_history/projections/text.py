@@ -1,0 +1,19 @@
+"""Values as PostgreSQL can hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+
+def clean(text: str | None) -> str | None:
+    """The text without U+0000, which a `text` column cannot hold: U+FFFD stands in its place. The fact keeps it."""
+    if text is None or "\x00" not in text:
+        return text
+    return text.replace("\x00", "\ufffd")
+
+
+def as_text(value: Any) -> str:
+    """A JSON value as compact text."""
+    return orjson.dumps(value).decode()

@@ -1,0 +1,155 @@
+"""Tool calls and their results: a message each, the call's with a status that later facts move on; notes and skills
+out of results."""
+
+from __future__ import annotations
+
+from parley_events import ids
+from parley_events.body import Note
+from parley_events.codec import Fact
+from parley_events.facts import ToolAnswered, ToolCalled, ToolReturned, ToolSettled
+from parley_history.projections.rows import MAIN_PART, Call, MessageRow, NoteRow, RunRow, SkillRow, View
+from parley_history.projections.threads import add_message
+
+_OPEN = frozenset({"running", "waiting", "unknown"})
+"""Statuses that a later fact may change; calls of these are kept with the run."""
+
+
+def tool_called(view: View, fact: Fact, body: ToolCalled) -> None:
+    run = view.runs.change(body.run_id)
+    if run is None:
+        return
+    resume(view, run)
+    seq = fact.seq or 0
+    message = MessageRow(
+        thread_id=fact.stream,
+        seq=seq,
+        part=MAIN_PART,
+        id=body.message_id or ids.fact_message_id(fact.stream, seq),
+        workspace_id=fact.workspace_id,
+        number=body.numbers[0] if body.numbers else 0,
+        run_id=run.id,
+        role="tool",
+        content=None,
+        created_ms=fact.time_ms,
+        tool_call_id=body.tool_call_id,
+        tool_name=body.name,
+        tool_arguments=body.arguments,
+        tool_status="running",
+    )
+    if add_message(view, message, run):
+        run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running"))
+
+
+def tool_returned(view: View, fact: Fact, body: ToolReturned) -> None:
+    run = view.runs.get(body.run_id)
+    if run is None:
+        return
+    resume(view, run)
+    for call in run.calls:
+        if (call.call, call.index) == (body.call, body.index):
+            call_status(view, run, call, body.status)
+            break
+    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
+    if body.note is not None:
+        _note(view, fact, run, body.note)
+
+
+def tool_answered(view: View, fact: Fact, body: ToolAnswered) -> None:
+    """The run goes on once nothing is pending."""
+    run = view.runs.get(body.run_id)
+    if run is None:
+        return
+    if not body.pending:
+        resume(view, run)
+    _set_latest(view, run, body.tool_call_id, "error" if body.is_error else "ok")
+    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
+
+
+def tool_settled(view: View, fact: Fact, body: ToolSettled) -> None:
+    """A person said what became of a call: it happened (`ok`), or it did not (`error`)."""
+    run = view.runs.get(body.run_id)
+    if run is not None:
+        _set_latest(view, run, body.tool_call_id, "ok" if body.happened else "error")
+
+
+def call_status(view: View, run: RunRow, call: Call, status: str) -> None:
+    """Give a call of the run another status, in its message too."""
+    view.runs.change(run.id)
+    call.status = status
+    if status not in _OPEN:
+        run.calls.remove(call)
+    message = view.messages.get((run.thread_id, call.seq, MAIN_PART))
+    if message is not None:
+        message.tool_status = status
+    else:
+        view.call_statuses[(run.thread_id, call.seq)] = status
+
+
+def resume(view: View, run: RunRow | None) -> None:
+    """A run that waited goes on; the time until which it would have waited is taken away."""
+    if run is not None and run.status == "waiting":
+        view.runs.change(run.id)
+        run.status = "running"
+        view.dues[(run.thread_id, run.id)] = None
+
+
+def _set_latest(view: View, run: RunRow, tool_call_id: str, status: str) -> None:
+    # Models have been seen to give one id to two calls: the latest is the one that is asked about.
+    for call in reversed(run.calls):
+        if call.tool_call_id == tool_call_id:
+            call_status(view, run, call, status)
+            return
+
+
+def _result(
+    view: View, fact: Fact, run: RunRow, tool_call_id: str, result: str, numbers: tuple[int, ...], message_id: str
+) -> None:
+    seq = fact.seq or 0
+    add_message(
+        view,
+        MessageRow(
+            thread_id=fact.stream,
+            seq=seq,
+            part=MAIN_PART,
+            id=message_id or ids.fact_message_id(fact.stream, seq),
+            workspace_id=fact.workspace_id,
+            number=numbers[0] if numbers else 0,
+            run_id=run.id,
+            role="tool",
+            content=result,
+            created_ms=fact.time_ms,
+            tool_call_id=tool_call_id,
+        ),
+        run,
+    )
+
+
+def _note(view: View, fact: Fact, run: RunRow, note: Note) -> None:
+    if note.kind == "skill":
+        slug = note.slug or note.id
+        row = SkillRow(
+            workspace_id=fact.workspace_id,
+            agent_id=run.agent_id,
+            slug=slug,
+            id=note.id,
+            name=note.name or note.title or slug,
+            body=note.body or "",
+            updated_ms=fact.time_ms,
+        )
+        key = (row.workspace_id, row.agent_id, slug)
+        other = view.skills.get(key)
+        if other is None or (row.updated_ms, row.id) > (other.updated_ms, other.id):
+            view.skills[key] = row
+        return
+    view.notes[(fact.workspace_id, note.id)] = NoteRow(
+        workspace_id=fact.workspace_id,
+        id=note.id,
+        kind=note.kind,
+        title=note.title or "",
+        body=note.body,
+        agent_id=run.agent_id,
+        run_id=run.id,
+        thread_id=fact.stream,
+        seq=fact.seq or 0,
+        created_ms=fact.time_ms,
+    )

@@ -1,0 +1,292 @@
+"""The projector: from `parley.events` to PostgreSQL, one transaction per batch: the position, then the rows.
+
+Every replica runs one. Partitions are spread by session advisory locks: who holds a partition's lock tails it, the
+others try again each second, so when a replica dies its connection's locks are free and another goes on within about a
+second. The locks only save work: what makes two projectors on one partition harmless is the compare-and-set of the
+position within the transaction. So a replica may also take over without the lock, when the holder has not moved for
+`STALLED_S` though there is more to read (a stopped process keeps its connection).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from parley_events.codec import EVENTS_TOPIC
+from parley_events.errors import LogError, LogUnavailable, RetentionGap
+from parley_events.log.port import Incoming, Log, Tail
+from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read
+from parley_history.db import BadData, Connection, Pool, connect
+from parley_history.errors import HistoryError, Moved, Poison, Unavailable
+from parley_history.migrate import check_schema
+from parley_history.positions import Watch
+from parley_history.projections import fold, needs
+from parley_history.reads import PROJECTION
+from parley_history.writes import SQL, load, store
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES = 16 * 1024 * 1024
+TICK_S = 1.0
+"""How often locks are tried, and the longest wait for records."""
+STALLED_S = 5.0
+_SLICE = 64
+"""Records decoded before other tasks get a turn."""
+_BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclass(slots=True)
+class Health:
+    """What readiness says of the projector. `stopped`: partitions that need a person, and why."""
+
+    started: bool = False
+    reason: str = "starting"
+    stopped: dict[int, str] = field(default_factory=dict)
+    folded: int = 0
+    fenced: int = 0
+
+
+class Projector:
+    """Folds the partitions that it holds. `dsn` is the projector role's, for the connection that holds locks."""
+
+    def __init__(self, pool: Pool, dsn: str, log: Log, watch: Watch, *, schema: str, batch: int = 1000) -> None:
+        self._pool, self._dsn, self._log, self._watch, self._schema = pool, dsn, log, watch, schema
+        self._limit = batch
+        self._lock_class = zlib.crc32(f"parley.history/{schema}".encode()) - 2**31
+        self._positions: dict[int, Position] = {}
+        self._stalled: dict[int, tuple[int, float]] = {}
+        self.health = Health()
+
+    async def run(self) -> None:
+        """Fold until cancelled. PostgreSQL or the log away: wait, and go on."""
+        failures = 0
+        while True:
+            try:
+                await self._session()
+            except (HistoryError, LogError) as error:
+                self.health.reason = str(error)
+                if failures % 20 == 0:
+                    logger.warning("the projector waits: %s", error)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                # A bug, or an answer of PostgreSQL's that no one thought of: say so, and try again, slowly.
+                self.health.reason = "internal error"
+                logger.exception("the projector failed and starts again")
+                failures = max(failures, len(_BACKOFF_S))
+            if self.health.started and self.health.reason == "":
+                failures = 0
+            await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+            failures += 1
+
+    async def _session(self) -> None:
+        """Fold until something is away."""
+        partitions = self._log.partitions
+        await self._start(partitions)
+        locks = await connect(self._dsn, schema=self._schema, timeout_s=5.0)
+        try:
+            tail = await self._log.tail(EVENTS_TOPIC, {})
+            try:
+                self._positions.clear()
+                self._stalled.clear()
+                self.health.started, self.health.reason = True, ""
+                await self._fold_on(locks, tail, partitions)
+            finally:
+                await tail.close()
+        finally:
+            await locks.close()
+
+    async def _start(self, partitions: int) -> None:
+        async with self._pool.transaction() as con:
+            await check_schema(con)
+            await con.run(SQL["start_positions"], PROJECTION, partitions)
+            rows = await con.fetch(SQL["positions"], PROJECTION)
+        if len(rows) != partitions:
+            raise HistoryError(
+                f"the view has {len(rows)} partitions, the log {partitions}: the number of partitions must not change"
+            )
+        self._watch.learn({row["partition"]: row["next_offset"] for row in rows}, {})
+
+    async def _fold_on(self, locks: Connection, tail: Tail, partitions: int) -> None:
+        loop = asyncio.get_running_loop()
+        held: set[int] = set()
+        next_tick = loop.time()
+        while True:
+            if loop.time() >= next_tick:
+                await self._tick(locks, tail, partitions, held)
+                next_tick = loop.time() + TICK_S
+            try:
+                records = await tail.batch(timeout_s=max(0.01, next_tick - loop.time()), limit=self._limit)
+            except RetentionGap as gap:
+                self._stop(tail, gap.partition, f"records were deleted before they were read: {gap}")
+                continue
+            if records:
+                await self._apply_all(tail, records)
+
+    async def _tick(self, locks: Connection, tail: Tail, partitions: int, held: set[int]) -> None:
+        """Try for what is not held; raises Unavailable when the connection with the locks is gone."""
+        missing = [p for p in range(partitions) if p not in held]
+        rows = await locks.fetch(SQL["lock_partitions"], self._lock_class, missing)
+        taken = {row["partition"] for row in rows}
+        held |= taken
+        idle = [p for p in missing if p not in self._positions and p not in self.health.stopped]
+        if not idle:
+            return
+        stands = await self._stands()
+        adopted = await self._frozen([p for p in idle if p not in taken], stands) if len(taken) < len(idle) else set()
+        for p in idle:
+            if p in taken or p in adopted:
+                self._take(tail, p, stands[p])
+
+    async def _frozen(self, others: Sequence[int], stands: dict[int, Position]) -> set[int]:
+        """Partitions held elsewhere, with more to read, whose position has not moved for a while."""
+        now = asyncio.get_running_loop().time()
+        try:
+            ends = await self._log.ends(EVENTS_TOPIC)
+        except LogUnavailable:
+            return set()
+        found = set()
+        for p in others:
+            offset = stands[p].next_offset
+            before, since = self._stalled.get(p, (-1, now))
+            if offset >= ends[p] or offset != before:
+                self._stalled[p] = (offset, now)
+            elif now - since >= STALLED_S:
+                logger.warning("partition %d stands still elsewhere at %d of %d: folding it here", p, offset, ends[p])
+                found.add(p)
+                del self._stalled[p]
+        return found
+
+    async def _stands(self) -> dict[int, Position]:
+        async with self._pool.connection() as con:
+            rows = await con.fetch(SQL["positions"], PROJECTION)
+        return {row["partition"]: Position(row["next_offset"], row["epoch"], row["last_number"]) for row in rows}
+
+    def _take(self, tail: Tail, partition: int, position: Position) -> None:
+        self._positions[partition] = position
+        tail.add(partition, position.next_offset)
+
+    def _stop(self, tail: Tail, partition: int, reason: str) -> None:
+        tail.remove(partition)
+        self._positions.pop(partition, None)
+        self.health.stopped[partition] = reason
+        logger.error("partition %d of the view is stopped, the others go on: %s", partition, reason)
+
+    async def _apply_all(self, tail: Tail, records: Sequence[Incoming]) -> None:
+        by_partition: dict[int, list[Incoming]] = {}
+        for record in records:
+            by_partition.setdefault(record.partition, []).append(record)
+        if len(by_partition) == 1:
+            ((partition, own),) = by_partition.items()
+            await self._apply(tail, partition, own)
+            return
+        async with asyncio.TaskGroup() as group:
+            for partition, own in by_partition.items():
+                group.create_task(self._apply(tail, partition, own))
+
+    async def _apply(self, tail: Tail, partition: int, records: Sequence[Incoming]) -> None:
+        """Fold the records of one partition, however long PostgreSQL is away."""
+        for chunk in chunks(records, self._limit, BATCH_BYTES):
+            failures = 0
+            while True:
+                position = self._positions.get(partition)
+                if position is None:
+                    return
+                try:
+                    poison = await self._fold(partition, position, chunk)
+                    if poison is not None:
+                        self._stop(tail, partition, f"a record cannot be folded: {poison}")
+                        return
+                    self.health.reason = ""
+                    break
+                except Moved:
+                    # Another projector was first, or our own commit came through before the connection broke.
+                    try:
+                        stands = await self._stands()
+                    except Unavailable:
+                        continue
+                    logger.info("partition %d was moved to %d", partition, stands[partition].next_offset)
+                    self._take(tail, partition, stands[partition])
+                    return
+                except OffsetGap as gap:
+                    self._stop(tail, partition, str(gap))
+                    return
+                except BadData as error:
+                    self._stop(
+                        tail, partition, f"PostgreSQL refuses a row of offsets from {position.next_offset}: {error}"
+                    )
+                    return
+                except Unavailable as error:
+                    self.health.reason = str(error)
+                    if failures % 20 == 0:
+                        logger.warning("partition %d waits: %s", partition, error)
+                    await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                    failures += 1
+
+    async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
+        """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""
+        batch = await _read(partition, position, records)
+        while True:
+            try:
+                await self._commit(partition, batch)
+                return batch.poison
+            except Poison as hole:
+                batch = await _read(partition, position, [r for r in records if r.offset < hole.offset])
+                batch.poison = hole
+
+    async def _commit(self, partition: int, batch: Batch) -> None:
+        start, end = batch.start, batch.end
+        if end.next_offset == start.next_offset:
+            return
+        async with self._pool.transaction() as con:
+            moved = await con.run(
+                SQL["move"],
+                PROJECTION,
+                partition,
+                start.next_offset,
+                start.epoch,
+                end.next_offset,
+                end.epoch,
+                end.last_number,
+            )
+            if moved != 1:
+                raise Moved
+            heads: dict[str, tuple[str, int]] = {}
+            if batch.facts:
+                streams = list({fact.stream for fact, _ in batch.facts})
+                rows = await con.fetch(SQL["load_streams"], streams)
+                fresh, heads = new_facts(batch, {row["key"]: row["seq"] for row in rows})
+                facts = [fact for fact, _ in fresh]
+                view = await load(con, partition, needs(facts))
+                view.facts.extend(row for _, row in fresh)
+                fold(view, facts)
+                await store(con, view, heads)
+        self._positions[partition] = end
+        self.health.folded += len(batch.facts)
+        self.health.fenced += batch.fenced
+        self._watch.learn({partition: end.next_offset}, {stream: seq for stream, (_, seq) in heads.items()})
+
+
+async def _read(partition: int, position: Position, records: Sequence[Incoming]) -> Batch:
+    """`batch.read`, a slice at a time."""
+    whole = read(position, partition, records[:_SLICE])
+    for start in range(_SLICE, len(records), _SLICE):
+        if whole.poison is not None:
+            break
+        await asyncio.sleep(0)
+        more = read(whole.end, partition, records[start : start + _SLICE])
+        whole.facts.extend(more.facts)
+        whole.fenced += more.fenced
+        whole.end, whole.poison = more.end, more.poison
+    return whole
+
+
+async def stopped(task: asyncio.Task[None], grace_s: float = 3.0) -> None:
+    """Cancel the task and wait until it has ended, at most `grace_s`."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asyncio.gather(task, return_exceptions=True)), grace_s)

@@ -1,0 +1,326 @@
+"""What readers ask: each function runs one query of `sql/reads.sql` and answers in a shape of `parley_events.reads`.
+
+Answers are plain values for orjson; JSON that is stored as text or bytes is put into them as it is
+(`orjson.Fragment`). The caller gives the connection: of the reader role, within a transaction for the workspace, where
+a workspace is named; of the projector role otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from parley_events.clock import rfc3339
+from parley_history.db import Connection
+from parley_history.sql import blocks
+
+SQL = blocks("reads.sql")
+PROJECTION = "history"
+FACTS_BYTES = 32 * 1024 * 1024
+"""A page of facts ends after the one with which it passes this size."""
+
+Row = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+class BadCursor(Exception):
+    """The cursor is none that was given out."""
+
+
+async def positions(con: Connection) -> Answer:
+    return {"partitions": [dict(row) for row in await con.fetch(SQL["positions"], PROJECTION)]}
+
+
+async def reached(con: Connection, partitions: list[int], streams: list[str]) -> tuple[dict[int, int], dict[str, int]]:
+    """How far the view is on these partitions (next offset) and streams (newest seq)."""
+    row = await con.row(SQL["reached"], PROJECTION, partitions, streams)
+    if row is None:
+        return {}, {}
+    offsets = {int(number): offset for number, offset in orjson.loads(row["partitions"]).items()}
+    return offsets, orjson.loads(row["streams"])
+
+
+async def partition(con: Connection, number: int) -> Answer | None:
+    """None when there is no such partition. Call it within a snapshot."""
+    row = await con.row(SQL["partition"], PROJECTION, number)
+    if row is None:
+        return None
+    threads = await con.fetch(SQL["open_threads"], number)
+    return {
+        **row,
+        "open_threads": [thread["thread_id"] for thread in threads],
+        "waiting_threads": [thread["thread_id"] for thread in threads if thread["waiting"]],
+    }
+
+
+async def due(con: Connection, number: int, until_ms: int) -> Answer:
+    rows = await con.fetch(SQL["due"], number, until_ms)
+    return {
+        "items": [
+            {
+                "stream": row["stream"],
+                "workspace_id": row["workspace_id"],
+                "due_key": row["due_key"],
+                "due_at_ms": row["due_ms"],
+            }
+            for row in rows
+        ]
+    }
+
+
+async def facts(
+    con: Connection, stream: str, partition: int, *, after: int, limit: int, descending: bool, workspace: str | None
+) -> Answer | None:
+    """Stored facts of a stream beyond `after` (descending: below it, 0: from the newest); None while the partition has
+    no position. A page may be shorter than `limit` when facts are large. Call it within a snapshot."""
+    head = await con.row(SQL["stream_head"], stream, PROJECTION, partition, workspace)
+    if head is None:
+        return None
+    bound = after or 2**62 if descending else after
+    sql = SQL["facts_desc" if descending else "facts_asc"]
+    rows = await con.fetch(sql, stream, bound, limit, FACTS_BYTES, workspace)
+    return {
+        "items": [
+            {
+                "offset": row["offset"],
+                "time_ms": row["time_ms"],
+                "headers": orjson.Fragment(row["headers"]),
+                "body": orjson.Fragment(row["body"]),
+            }
+            for row in rows
+        ],
+        "last_seq": head["seq"] or 0,
+        "partition": partition,
+        "next_offset": head["next_offset"],
+        "epoch": head["epoch"],
+    }
+
+
+async def workspace(con: Connection, workspace_id: str) -> Answer | None:
+    row = await con.row(SQL["workspace"], workspace_id)
+    return None if row is None else {**row, "structures": _json(row["structures"])}
+
+
+async def keys(con: Connection, workspace_id: str) -> Answer:
+    return {"items": [_key(row) for row in await con.fetch(SQL["keys"], workspace_id, None)]}
+
+
+async def key_by_hash(con: Connection, workspace_id: str, key_hash: str) -> Answer | None:
+    """The key with this hash, revoked or not."""
+    row = await con.row(SQL["keys"], workspace_id, key_hash)
+    return None if row is None else _key(row)
+
+
+async def agents(con: Connection, workspace_id: str) -> Answer:
+    return {"items": [_spec(row) for row in await con.fetch(SQL["agents"], workspace_id)]}
+
+
+async def agent(con: Connection, workspace_id: str, agent_id: str, version: int | None) -> Answer | None:
+    """By its id or its UUID; one that was deleted too, saying so."""
+    row = await con.row(SQL["agent"], workspace_id, agent_id, version)
+    return None if row is None else _spec(row)
+
+
+async def teams(con: Connection, workspace_id: str) -> Answer:
+    return {"items": [_spec(row) for row in await con.fetch(SQL["teams"], workspace_id)]}
+
+
+async def thread(con: Connection, workspace_id: str, thread_id: str) -> Answer | None:
+    row = await con.row(SQL["thread"], workspace_id, thread_id)
+    return None if row is None else _thread(row)
+
+
+async def threads(
+    con: Connection,
+    workspace_id: str,
+    *,
+    archived: bool,
+    user_id: str | None,
+    agent_id: str | None,
+    pinned: bool | None,
+    channel: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Answer:
+    """Most recent activity first. Raises BadCursor."""
+    wanted = (workspace_id, archived, user_id, agent_id, pinned, channel)
+    active_ms, thread_id = _open_cursor(cursor, str)
+    rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1)
+    return {
+        "items": [_thread(row) for row in rows[:limit]],
+        "next_cursor": _cursor(rows[limit - 1]["active_ms"], rows[limit - 1]["id"]) if len(rows) > limit else None,
+        "total": await con.value(SQL["threads_total"], *wanted),
+    }
+
+
+async def messages(
+    con: Connection,
+    workspace_id: str,
+    thread_id: str,
+    *,
+    roles: Sequence[str] | None,
+    limit: int,
+    descending: bool,
+    cursor: str | None,
+) -> Answer | None:
+    """None when there is no such thread. Raises BadCursor."""
+    seq, part = _open_cursor(cursor, int)
+    if await con.row(SQL["thread"], workspace_id, thread_id) is None:
+        return None
+    sql = SQL["messages_desc" if descending else "messages_asc"]
+    rows = await con.fetch(sql, workspace_id, thread_id, roles, seq, part, limit + 1)
+    return {
+        "items": [_message(row) for row in rows[:limit]],
+        "next_cursor": _cursor(rows[limit - 1]["seq"], rows[limit - 1]["part"]) if len(rows) > limit else None,
+        "total": await con.value(SQL["messages_total"], workspace_id, thread_id, roles),
+    }
+
+
+async def run(con: Connection, workspace_id: str, run_id: str) -> Answer | None:
+    row = await con.row(SQL["run"], workspace_id, run_id)
+    return None if row is None else _run(row)
+
+
+async def notes(con: Connection, workspace_id: str, kind: str | None, limit: int) -> Answer:
+    rows = await con.fetch(SQL["notes"], workspace_id, kind, limit)
+    return {"items": [_stamped(dict(row)) for row in rows]}
+
+
+async def skills(con: Connection, workspace_id: str, agent_id: str | None, query: str | None) -> Answer:
+    rows = await con.fetch(SQL["skills"], workspace_id, agent_id, query)
+    return {"items": [_skill({**row, "body": None}) for row in rows]}
+
+
+async def skill(con: Connection, workspace_id: str, slug: str, agent_id: str | None) -> Answer | None:
+    row = await con.row(SQL["skill"], workspace_id, slug, agent_id)
+    return None if row is None else _skill(dict(row))
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else orjson.Fragment(text)
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)
+
+
+def _stamped(values: Answer) -> Answer:
+    return {**values, "created_at": rfc3339(values.pop("created_ms"))}
+
+
+def _key(row: Row) -> Answer:
+    return _stamped({**row, "scopes": _json(row["scopes"])})
+
+
+def _spec(row: Row) -> Answer:
+    return {**row, "spec": _json(row["spec"])}
+
+
+def _skill(values: Answer) -> Answer:
+    return {**values, "updated_at": rfc3339(values.pop("updated_ms"))}
+
+
+def _thread(row: Row) -> Answer:
+    return {
+        "id": row["id"],
+        "workspace_id": str(row["workspace_id"]),
+        "title": row["title"],
+        "agent_id": row["agent_id"],
+        "user_id": row["user_id"],
+        "channel": row["channel"],
+        "pinned": row["pinned"],
+        "archived": row["archived"],
+        "system_prompt": row["system_prompt"],
+        "context": _json(row["context"]),
+        "metadata": _json(row["metadata"]),
+        "created_at": rfc3339(row["created_ms"]),
+        "updated_at": rfc3339(row["updated_ms"]),
+        "last_message_at": _time(row["last_message_ms"]),
+        "message_count": row["message_count"],
+        "expired": row["expired"],
+        "position": f"{row['id']}@{row['seq']}",
+    }
+
+
+def _message(row: Row) -> Answer:
+    status = row["tool_status"]
+    calls = None
+    if status is not None:
+        calls = [
+            {
+                "id": row["tool_call_id"],
+                "name": row["tool_name"],
+                "arguments": _json(row["tool_arguments"]),
+                "status": status,
+                "result": None,
+                "is_error": None if status in ("running", "waiting") else status != "ok",
+            }
+        ]
+    return {
+        "id": row["id"],
+        "number": row["number"],
+        "seq": row["seq"],
+        "thread_id": row["thread_id"],
+        "run_id": row["run_id"],
+        "role": row["role"],
+        "content": row["content"],
+        "tool_calls": calls,
+        "tool_call_id": row["tool_call_id"],
+        "author": _json(row["author"]),
+        "attachments": _json(row["attachments"]),
+        "metadata": _json(row["metadata"]),
+        "created_at": rfc3339(row["created_ms"]),
+    }
+
+
+def _run(row: Row) -> Answer:
+    error = None
+    if row["error_code"] is not None:
+        error = {"code": row["error_code"], "message": row["error_message"] or ""}
+    return {
+        "id": row["id"],
+        "thread_id": row["thread_id"],
+        "workspace_id": str(row["workspace_id"]),
+        "parent_run_id": row["parent_run_id"],
+        "agent_id": row["agent_id"],
+        "agent_version": row["agent_version"],
+        "status": row["status"],
+        "attempt": row["attempt"],
+        "usage": {
+            "input_tokens": row["input_tokens"],
+            "output_tokens": row["output_tokens"],
+            "cache_read_tokens": row["cache_read_tokens"],
+            "cache_write_tokens": row["cache_write_tokens"],
+        },
+        "stop_reason": row["stop_reason"],
+        "error": error,
+        "message_id": row["message_id"],
+        "question_id": row["question_id"],
+        "answer": row["answer"],
+        "last_text": row["last_text"],
+        "posted_seq": row["posted_seq"],
+        "ended_seq": row["ended_seq"],
+        "created_at": rfc3339(row["created_ms"]),
+        "ended_at": _time(row["ended_ms"]),
+    }
+
+
+def _cursor(first: int, second: int | str) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([first, second])).rstrip(b"=").decode()
+
+
+def _open_cursor(cursor: str | None, second: type[int] | type[str]) -> tuple[int | None, Any]:
+    if cursor is None:
+        return None, None
+    try:
+        values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError as error:
+        raise BadCursor("not a cursor that was given out") from error
+    if not isinstance(values, list) or [type(value) for value in values] != [int, second]:
+        raise BadCursor("not a cursor that was given out")
+    if not 0 <= values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
+        raise BadCursor("not a cursor that was given out")
+    return values[0], values[1]

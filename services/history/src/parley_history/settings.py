@@ -1,0 +1,97 @@
+"""History's settings: one frozen value, read from the environment here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+PROJECTOR_ROLE = "parley_projector"
+READER_ROLE = "parley_reader"
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Secrets are left out of its text."""
+
+    postgres_projector: str = field(repr=False)
+    postgres_reader: str = field(repr=False)
+    internal_token: str = field(repr=False)
+    postgres: str | None = field(default=None, repr=False)
+    """The owner's DSN; only migrations need it."""
+    log: Literal["kafka", "embedded"] = "kafka"
+    kafka: str = "127.0.0.1:9092"
+    data: Path = Path("data")
+    partitions: int = 8
+    schema: str = "parley"
+    host: str = "127.0.0.1"
+    port: int = 8082
+    log_file: Path | None = None
+    log_level: str = "INFO"
+    query_timeout_s: float = 5.0
+    batch: int = 1000
+    """Facts folded in one transaction, at most."""
+
+    def __post_init__(self) -> None:
+        for name, dsn, role in (
+            ("PARLEY_POSTGRES_PROJECTOR", self.postgres_projector, PROJECTOR_ROLE),
+            ("PARLEY_POSTGRES_READER", self.postgres_reader, READER_ROLE),
+        ):
+            if dsn_login(dsn)[0] != role:
+                raise SettingsError(f"{name} must log in as {role}, the role that the row policies are written for")
+        if len(self.internal_token) < 8:
+            raise SettingsError("PARLEY_INTERNAL_TOKEN must have at least 8 characters")
+        if not self.schema.isidentifier() or not self.schema.islower():
+            raise SettingsError("the schema's name must be a plain lower-case identifier")
+
+
+def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in the environment. Raises SettingsError with one line that says what to set."""
+    kind = environ.get("PARLEY_LOG", "kafka")
+    if kind not in ("kafka", "embedded"):
+        raise SettingsError(f"PARLEY_LOG must be kafka or embedded, not {kind!r}")
+    log_file = environ.get("PARLEY_LOG_FILE")
+    return Settings(
+        postgres_projector=_needed(environ, "PARLEY_POSTGRES_PROJECTOR"),
+        postgres_reader=_needed(environ, "PARLEY_POSTGRES_READER"),
+        internal_token=_needed(environ, "PARLEY_INTERNAL_TOKEN"),
+        postgres=environ.get("PARLEY_POSTGRES"),
+        log="kafka" if kind == "kafka" else "embedded",
+        kafka=environ.get("PARLEY_KAFKA", "127.0.0.1:9092"),
+        data=Path(environ.get("PARLEY_DATA", "data")),
+        partitions=_number(environ, "PARLEY_PARTITIONS", 8, 1, 256),
+        host=environ.get("PARLEY_HOST", "127.0.0.1"),
+        port=_number(environ, "PARLEY_PORT", 8082, 0, 65535),
+        log_file=Path(log_file) if log_file else None,
+        log_level=environ.get("PARLEY_LOG_LEVEL", "INFO").upper(),
+    )
+
+
+def dsn_login(dsn: str) -> tuple[str | None, str | None]:
+    """The user and password that a DSN names."""
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    user = unquote(parts.username) if parts.username else query.get("user", [None])[0]
+    password = unquote(parts.password) if parts.password else query.get("password", [None])[0]
+    return user, password
+
+
+def _needed(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name)
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environ.get(name, str(default))
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise SettingsError(f"{name} must be a number from {low} to {high}, not {text!r}")
+    return int(text)

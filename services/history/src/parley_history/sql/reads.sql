@@ -1,0 +1,119 @@
+-- What readers ask. Queries with a workspace name it, though the reader role's row policy holds without that too.
+
+-- name: positions
+SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 ORDER BY partition
+
+-- name: ready
+SELECT count(*) FROM positions WHERE projection = $1
+
+-- name: reached
+SELECT (SELECT coalesce(json_object_agg(partition, next_offset), '{}') FROM positions
+        WHERE projection = $1 AND partition = ANY($2::int[])) AS partitions,
+       (SELECT coalesce(json_object_agg(key, seq), '{}') FROM streams WHERE key = ANY($3::text[])) AS streams
+
+-- name: partition
+SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 AND partition = $2
+
+-- name: open_threads
+SELECT r.thread_id,
+       bool_and(r.status = 'waiting' AND coalesce(r.posted_seq > t.cleared_seq AND NOT t.deleted AND NOT t.expired, true))
+           AS waiting
+FROM runs r LEFT JOIN threads t ON t.id = r.thread_id
+WHERE r.partition = $1 AND r.ended_seq IS NULL
+GROUP BY r.thread_id ORDER BY r.thread_id
+
+-- name: due
+SELECT stream, workspace_id::text AS workspace_id, due_key, due_ms FROM dues
+WHERE partition = $1 AND due_ms <= $2 ORDER BY due_ms, stream, due_key LIMIT 500
+
+-- name: stream_head
+SELECT s.seq, p.partition, p.next_offset, p.epoch
+FROM positions p LEFT JOIN streams s ON s.key = $1 AND ($4::uuid IS NULL OR s.workspace_id = $4)
+WHERE p.projection = $2 AND p.partition = $3
+
+-- name: facts_asc
+SELECT "offset", time_ms, headers, body FROM (
+    SELECT "offset", time_ms, headers, body, seq, sum(octet_length(body)) OVER (ORDER BY seq) - octet_length(body) AS before
+    FROM (SELECT * FROM facts WHERE stream = $1 AND seq > $2 AND ($5::uuid IS NULL OR workspace_id = $5)
+          ORDER BY seq LIMIT $3) AS page
+) AS sized WHERE before < $4 ORDER BY seq
+
+-- name: facts_desc
+SELECT "offset", time_ms, headers, body FROM (
+    SELECT "offset", time_ms, headers, body, seq,
+           sum(octet_length(body)) OVER (ORDER BY seq DESC) - octet_length(body) AS before
+    FROM (SELECT * FROM facts WHERE stream = $1 AND seq < $2 AND ($5::uuid IS NULL OR workspace_id = $5)
+          ORDER BY seq DESC LIMIT $3) AS page
+) AS sized WHERE before < $4 ORDER BY seq DESC
+
+-- name: workspace
+SELECT workspace_id::text AS id, name, context, structures FROM workspaces WHERE workspace_id = $1
+
+-- name: keys
+SELECT k.id, k.key_hash, k.workspace_id::text AS workspace_id, coalesce(w.name, '') AS workspace, k.user_id, k.scopes,
+       k.rate_limit, k.created_ms, k.revoked
+FROM keys k LEFT JOIN workspaces w USING (workspace_id)
+WHERE k.workspace_id = $1 AND ($2::text IS NULL OR k.key_hash = $2)
+ORDER BY k.created_ms, k.id
+
+-- name: agents
+SELECT id, uuid, version, spec, deleted FROM (
+    SELECT DISTINCT ON (id) id, uuid, version, spec, deleted FROM agents WHERE workspace_id = $1 ORDER BY id, version DESC
+) AS newest WHERE NOT deleted ORDER BY id
+
+-- name: agent
+SELECT id, uuid, version, spec, deleted FROM agents
+WHERE workspace_id = $1 AND (id = $2 OR uuid = $2) AND ($3::int IS NULL OR version = $3)
+ORDER BY version DESC LIMIT 1
+
+-- name: teams
+SELECT id, uuid, version, spec FROM teams WHERE workspace_id = $1 ORDER BY id
+
+-- name: thread
+SELECT t.*, coalesce(s.seq, 0) AS seq FROM threads t LEFT JOIN streams s ON s.key = t.id
+WHERE t.workspace_id = $1 AND t.id = $2 AND NOT t.deleted
+
+-- name: threads
+SELECT t.*, coalesce(s.seq, 0) AS seq FROM threads t LEFT JOIN streams s ON s.key = t.id
+WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
+  AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
+  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
+  AND ($7::bigint IS NULL OR (t.active_ms, t.id) < ($7, $8::text))
+ORDER BY t.active_ms DESC, t.id DESC LIMIT $9
+
+-- name: threads_total
+SELECT count(*) FROM threads t
+WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
+  AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
+  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
+
+-- name: messages_asc
+SELECT * FROM messages WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
+  AND ($4::bigint IS NULL OR (seq, part) > ($4, $5::int))
+ORDER BY seq, part LIMIT $6
+
+-- name: messages_desc
+SELECT * FROM messages WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
+  AND ($4::bigint IS NULL OR (seq, part) < ($4, $5::int))
+ORDER BY seq DESC, part DESC LIMIT $6
+
+-- name: messages_total
+SELECT count(*) FROM messages
+WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
+
+-- name: run
+SELECT * FROM runs WHERE workspace_id = $1 AND id = $2
+
+-- name: notes
+SELECT id, kind, title, body, agent_id, run_id, thread_id, created_ms FROM notes
+WHERE workspace_id = $1 AND ($2::text IS NULL OR kind = $2) ORDER BY created_ms DESC, id DESC LIMIT $3
+
+-- name: skills
+SELECT slug, name, agent_id, updated_ms FROM skills
+WHERE workspace_id = $1 AND ($2::text IS NULL OR agent_id = $2)
+  AND ($3::text IS NULL OR strpos(lower(slug || ' ' || name || ' ' || body), lower($3)) > 0)
+ORDER BY updated_ms DESC, slug, agent_id LIMIT 200
+
+-- name: skill
+SELECT slug, name, agent_id, body, updated_ms FROM skills
+WHERE workspace_id = $1 AND slug = $2 AND ($3::text IS NULL OR agent_id = $3) ORDER BY updated_ms DESC, agent_id LIMIT 1

@@ -1,0 +1,150 @@
+-- What the projector runs in its one transaction per batch. Rows come as one array per column.
+
+-- name: start_positions
+INSERT INTO positions (projection, partition, next_offset, epoch, last_number)
+SELECT $1, p, 0, -1, 0 FROM generate_series(0, $2::int - 1) AS p
+ON CONFLICT DO NOTHING
+
+-- name: positions
+SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 ORDER BY partition
+
+-- name: move
+UPDATE positions SET next_offset = $5, epoch = $6, last_number = greatest(last_number, $7)
+WHERE projection = $1 AND partition = $2 AND next_offset = $3 AND epoch = $4
+
+-- name: lock_partitions
+SELECT p AS partition FROM unnest($2::int[]) AS p WHERE pg_try_advisory_lock($1, p)
+
+-- name: load_streams
+SELECT key, seq FROM streams WHERE key = ANY($1::text[])
+
+-- name: load_threads
+SELECT id, workspace_id::text AS workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context,
+       metadata, created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
+       message_count, cleared_seq, expired, deleted
+FROM threads WHERE id = ANY($1::text[])
+
+-- name: load_runs
+SELECT id, workspace_id::text AS workspace_id, thread_id, partition, parent_run_id, agent_id, agent_version, status,
+       message_id, question_id, answer_number, posted_seq, created_ms, attempt, input_tokens, output_tokens,
+       cache_read_tokens, cache_write_tokens, stop_reason, error_code, error_message, answer, last_text, calls,
+       ended_seq, ended_ms
+FROM runs WHERE id = ANY($1::text[])
+
+-- name: load_keys
+SELECT k.workspace_id::text AS workspace_id, k.id, key_hash, user_id, scopes, rate_limit, created_ms, revoked
+FROM keys k JOIN unnest($1::uuid[], $2::text[]) AS wanted (workspace_id, id) USING (workspace_id, id)
+
+-- name: load_workspaces
+SELECT workspace_id::text AS workspace_id, name, context, structures FROM workspaces WHERE workspace_id = ANY($1::uuid[])
+
+-- name: put_facts
+INSERT INTO facts (stream, seq, partition, "offset", type, run_id, workspace_id, time_ms, headers, body)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::uuid[],
+                     $8::bigint[], $9::json[], $10::bytea[])
+
+-- name: put_streams
+INSERT INTO streams (key, partition, workspace_id, seq)
+SELECT * FROM unnest($1::text[], $2::int[], $3::uuid[], $4::bigint[])
+ON CONFLICT (key) DO UPDATE SET seq = excluded.seq
+
+-- name: put_threads
+INSERT INTO threads (id, workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context, metadata,
+                     created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
+                     message_count, cleared_seq, expired, deleted)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::json[], $10::json[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::bool[],
+                     $16::text[], $17::bigint[], $18::bigint[], $19::int[], $20::bigint[], $21::bool[], $22::bool[])
+ON CONFLICT (id) DO UPDATE SET
+    title = excluded.title, pinned = excluded.pinned, archived = excluded.archived, metadata = excluded.metadata,
+    updated_ms = excluded.updated_ms, active_ms = excluded.active_ms, last_message_ms = excluded.last_message_ms,
+    message_count = excluded.message_count, cleared_seq = excluded.cleared_seq, expired = excluded.expired,
+    deleted = excluded.deleted
+
+-- name: clear_messages
+DELETE FROM messages m USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)
+WHERE m.thread_id = c.thread_id AND m.seq < c.seq
+
+-- name: put_messages
+INSERT INTO messages (thread_id, seq, part, id, workspace_id, number, run_id, role, content, created_ms, tool_call_id,
+                      tool_name, tool_arguments, tool_status, author, attachments, metadata)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::text[], $5::uuid[], $6::bigint[], $7::text[],
+                     $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::json[], $14::text[],
+                     $15::json[], $16::json[], $17::json[])
+
+-- name: put_call_statuses
+UPDATE messages m SET tool_status = c.status FROM unnest($1::text[], $2::bigint[], $3::text[]) AS c (thread_id, seq, status)
+WHERE m.thread_id = c.thread_id AND m.seq = c.seq AND m.part = 1
+
+-- name: put_runs
+INSERT INTO runs (id, workspace_id, thread_id, partition, parent_run_id, agent_id, agent_version, status, message_id,
+                  question_id, answer_number, posted_seq, created_ms, attempt, input_tokens, output_tokens,
+                  cache_read_tokens, cache_write_tokens, stop_reason, error_code, error_message, answer, last_text,
+                  calls, ended_seq, ended_ms)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::text[],
+                     $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::int[], $15::bigint[],
+                     $16::bigint[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::text[], $22::text[],
+                     $23::text[], $24::json[], $25::bigint[], $26::bigint[])
+ON CONFLICT (id) DO UPDATE SET
+    agent_id = excluded.agent_id, agent_version = excluded.agent_version, status = excluded.status,
+    message_id = excluded.message_id, attempt = excluded.attempt, input_tokens = excluded.input_tokens,
+    output_tokens = excluded.output_tokens, cache_read_tokens = excluded.cache_read_tokens,
+    cache_write_tokens = excluded.cache_write_tokens, stop_reason = excluded.stop_reason,
+    error_code = excluded.error_code, error_message = excluded.error_message, answer = excluded.answer,
+    last_text = excluded.last_text, calls = excluded.calls, ended_seq = excluded.ended_seq, ended_ms = excluded.ended_ms
+
+-- name: put_dues
+INSERT INTO dues (stream, due_key, partition, workspace_id, run_id, due_ms)
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::uuid[], $5::text[], $6::bigint[])
+ON CONFLICT (stream, due_key) DO UPDATE SET due_ms = excluded.due_ms
+
+-- name: drop_dues
+DELETE FROM dues d USING unnest($1::text[], $2::text[]) AS c (stream, due_key)
+WHERE d.stream = c.stream AND d.due_key = c.due_key
+
+-- name: drop_dues_of
+DELETE FROM dues d USING unnest($1::text[], $2::text[]) AS c (stream, run_id)
+WHERE d.stream = c.stream AND d.run_id = c.run_id
+
+-- name: put_notes
+INSERT INTO notes (workspace_id, id, kind, title, body, agent_id, run_id, thread_id, seq, created_ms)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::bigint[], $10::bigint[])
+ON CONFLICT (workspace_id, id) DO NOTHING
+
+-- name: put_skills
+INSERT INTO skills AS s (workspace_id, agent_id, slug, id, name, body, updated_ms)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
+ON CONFLICT (workspace_id, agent_id, slug) DO UPDATE SET
+    id = excluded.id, name = excluded.name, body = excluded.body, updated_ms = excluded.updated_ms
+WHERE (excluded.updated_ms, excluded.id) > (s.updated_ms, s.id)
+
+-- name: put_workspaces
+INSERT INTO workspaces (workspace_id, name, context, structures)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::json[])
+ON CONFLICT (workspace_id) DO UPDATE SET
+    name = excluded.name, context = excluded.context, structures = excluded.structures
+
+-- name: put_keys
+INSERT INTO keys (workspace_id, id, key_hash, user_id, scopes, rate_limit, created_ms, revoked)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::json[], $6::text[], $7::bigint[], $8::bool[])
+ON CONFLICT (workspace_id, id) DO UPDATE SET key_hash = excluded.key_hash, revoked = excluded.revoked
+
+-- name: put_agents
+INSERT INTO agents (workspace_id, id, version, uuid, spec, seq, deleted)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::json[], $6::bigint[], $7::bool[])
+ON CONFLICT (workspace_id, id, version) DO UPDATE SET
+    spec = excluded.spec, seq = excluded.seq, deleted = excluded.deleted
+
+-- name: delete_agents
+UPDATE agents a SET deleted = true FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS c (workspace_id, id, seq)
+WHERE a.workspace_id = c.workspace_id AND a.id = c.id AND a.seq < c.seq
+
+-- name: put_teams
+INSERT INTO teams (workspace_id, id, version, uuid, spec)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::json[])
+ON CONFLICT (workspace_id, id) DO UPDATE SET version = excluded.version, spec = excluded.spec
+
+-- name: drop_teams
+DELETE FROM teams t USING unnest($1::uuid[], $2::text[]) AS c (workspace_id, id)
+WHERE t.workspace_id = c.workspace_id AND t.id = c.id

@@ -1,0 +1,146 @@
+"""Loading the rows that a batch needs, and storing what it changed: `sql/writes.sql` around `projections`.
+
+Called within the transaction that moved the position, so that no other projector is at the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from parley_events.body import Usage
+from parley_history.db import Connection
+from parley_history.projections.rows import Call, KeyRow, Needs, RunRow, ThreadRow, View, WorkspaceRow
+from parley_history.projections.text import as_text, clean
+from parley_history.sql import blocks
+
+SQL = blocks("writes.sql")
+
+
+async def load(connection: Connection, partition: int, needs: Needs) -> View:
+    """The view of a batch, with the rows it needs."""
+    return View(
+        partition,
+        threads=await _rows(connection, "load_threads", needs.threads, _thread),
+        runs=await _rows(connection, "load_runs", needs.runs, _run),
+        keys=[
+            KeyRow(**{**row, "scopes": orjson.loads(row["scopes"])})
+            for row in (await connection.fetch(SQL["load_keys"], *_pairs(needs.keys)) if needs.keys else ())
+        ],
+        workspaces=await _rows(connection, "load_workspaces", needs.workspaces, _workspace),
+    )
+
+
+async def store(connection: Connection, view: View, streams: Mapping[str, tuple[str, int]]) -> None:
+    """Write what changed, and each stream's (workspace, newest seq)."""
+
+    async def put(name: str, rows: Iterable[Any]) -> None:
+        """The columns of the statement are the fields of the row, in their order."""
+        rows = list(rows)
+        if rows:
+            names = [field.name for field in fields(rows[0])]
+            await connection.run(SQL[name], *([_plain(getattr(row, name)) for row in rows] for name in names))
+
+    async def columns(name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        rows = list(rows)
+        if rows:
+            await connection.run(SQL[name], *(list(column) for column in zip(*rows, strict=True)))
+
+    await put("put_facts", view.facts)
+    await columns("put_streams", ((key, view.partition, ws, seq) for key, (ws, seq) in streams.items()))
+    await put("put_threads", view.threads.changed.values())
+    await columns("clear_messages", view.cleared.items())
+    await put("put_messages", view.messages.values())
+    await columns("put_call_statuses", ((*key, status) for key, status in view.call_statuses.items()))
+    await columns("put_runs", (_run_columns(run) for run in view.runs.changed.values()))
+    await put("put_dues", (due for due in view.dues.values() if due is not None))
+    await columns("drop_dues", (key for key, due in view.dues.items() if due is None))
+    await columns("drop_dues_of", view.dues_of)
+    await put("put_notes", view.notes.values())
+    # Partitions meet at skills alone: one order of locking, so that no two wait for each other.
+    await put("put_skills", (view.skills[key] for key in sorted(view.skills)))
+    await put("put_workspaces", view.workspaces.changed.values())
+    await put("put_keys", view.keys.changed.values())
+    await put("put_agents", view.agents.values())
+    await columns("delete_agents", ((*key, seq) for key, seq in view.agents_deleted.items()))
+    await put("put_teams", (team for team in view.teams.values() if team is not None))
+    await columns("drop_teams", (key for key, team in view.teams.items() if team is None))
+
+
+async def _rows(
+    connection: Connection, name: str, keys: Iterable[str], make: Callable[[Mapping[str, Any]], Any]
+) -> list[Any]:
+    wanted = list(keys)
+    if not wanted:
+        return []
+    return [make(row) for row in await connection.fetch(SQL[name], wanted)]
+
+
+def _pairs(keys: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    pairs = list(keys)
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _thread(row: Mapping[str, Any]) -> ThreadRow:
+    values = dict(row)
+    values["context"] = None if values["context"] is None else orjson.loads(values["context"])
+    values["metadata"] = orjson.loads(values["metadata"])
+    return ThreadRow(**values)
+
+
+def _workspace(row: Mapping[str, Any]) -> WorkspaceRow:
+    return WorkspaceRow(**{**row, "structures": orjson.loads(row["structures"])})
+
+
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+
+
+def _run(row: Mapping[str, Any]) -> RunRow:
+    values = dict(row)
+    usage = Usage.model_construct(**{name: values.pop(name) for name in _TOKENS})
+    calls = [Call(*call) for call in orjson.loads(values.pop("calls"))]
+    return RunRow(usage=usage, calls=calls, **values)
+
+
+def _run_columns(run: RunRow) -> tuple[Any, ...]:
+    usage = run.usage
+    return (
+        run.id,
+        run.workspace_id,
+        run.thread_id,
+        run.partition,
+        run.parent_run_id,
+        clean(run.agent_id),
+        run.agent_version,
+        run.status,
+        run.message_id,
+        run.question_id,
+        run.answer_number,
+        run.posted_seq,
+        run.created_ms,
+        run.attempt,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        clean(run.stop_reason),
+        clean(run.error_code),
+        clean(run.error_message),
+        clean(run.answer),
+        clean(run.last_text),
+        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status) for c in run.calls]),
+        run.ended_seq,
+        run.ended_ms,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as a column takes it: texts cleaned, JSON as text."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict | list):
+        return as_text(value)
+    return value
