@@ -84,7 +84,8 @@ class StoredFact(Shape):
 
 
 class FactsPage(Shape):
-    """Facts of one stream. `last_seq` is the newest seq the view has of the stream (0: none);
+    """Facts of one stream; fewer than `limit` also when they are large (about 32 MiB), so go on until `last_seq`, which
+    is the newest seq that the view has of the stream (0: none).
     (`next_offset`, `epoch`) is where the view of the stream's partition stood in the same snapshot."""
 
     items: tuple[StoredFact, ...]

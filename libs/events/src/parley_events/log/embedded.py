@@ -1,0 +1,676 @@
+"""The embedded log: a real, durable log for a single process, in SQLite; in memory for tests.
+
+One thread of its own does all the writing, with group commit: whatever is queued while a transaction runs goes into
+the next one, so that many writers share one flush to disk. A record exists once its transaction has committed
+(`synchronous=FULL`: it survives a power cut), and only then do tails see it and futures resolve. Readers are woken in
+the process and served from a ring of recent records; older ones come from SQLite.
+
+`parley.deltas` is kept in memory alone, bounded: pieces are hints, and a restart makes every unfinished call anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import queue
+import sqlite3
+import struct
+import threading
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from parley_events.clock import Clock, system_clock
+from parley_events.errors import (
+    LogError,
+    LogInUse,
+    LogUnavailable,
+    ProducerBroken,
+    RecordTooLarge,
+    RetentionGap,
+    TopicMismatch,
+)
+from parley_events.log.port import Headers, Incoming, OnAssigned, OnRevoked, Outgoing
+from parley_events.topics import MAX_RECORD_BYTES, TOPICS
+
+SCHEMA_VERSION = 1
+_RING_BYTES = 8 * 1024 * 1024
+_FALLBACK_ROWS = 2000
+_RETENTION_S = 600.0
+_CLOSE = object()
+
+
+@dataclass(slots=True)
+class _Partition:
+    """One partition: what is in memory of it. `first` is the offset of the oldest record kept anywhere."""
+
+    first: int = 0
+    next: int = 0
+    ring: deque[Incoming] = field(default_factory=deque)
+    ring_bytes: int = 0
+    last_ms: int = 0
+
+    def keep(self, record: Incoming, limit: float, only_here: bool) -> None:
+        """Remember a record, and at most `limit` bytes in all; `only_here`: what is let go of is gone for good."""
+        self.ring.append(record)
+        self.ring_bytes += _weight(record)
+        while self.ring_bytes > limit and len(self.ring) > 1:
+            self.ring_bytes -= _weight(self.ring.popleft())
+        if only_here:
+            self.first = self.ring_first
+
+    @property
+    def ring_first(self) -> int:
+        return self.ring[0].offset if self.ring else self.next
+
+
+def _weight(record: Incoming) -> int:
+    return len(record.value or b"") + 600
+
+
+class EmbeddedLog:
+    """See `port.Log`. Opened with `open`; everything but the writing thread lives on one event loop."""
+
+    def __init__(self, folder: Path | None, partitions: int, clock: Clock) -> None:
+        self._folder, self._partitions, self._clock = folder, partitions, clock
+        self._parts: dict[tuple[str, int], _Partition] = {
+            (topic, p): _Partition() for topic in TOPICS for p in range(partitions)
+        }
+        self._readers: dict[str, set[asyncio.Event]] = {topic: set() for topic in TOPICS}
+        self._groups: dict[tuple[str, str], _GroupState] = {}
+        self._offsets: dict[tuple[str, str, int], int] = {}
+        self._jobs: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._lock: int | None = None
+        self._thread: threading.Thread | None = None
+        self._db: sqlite3.Connection | None = None
+        self._closed = False
+        self._cleaning: asyncio.Task[None] | None = None
+        self.fail_next_commit = False
+        """For tests: the next commit fails as a full disk would, and its outcome is unknown to the writers."""
+
+    @classmethod
+    async def open(cls, folder: Path | None, partitions: int, clock: Clock = system_clock) -> EmbeddedLog:
+        """Open or make the log in `folder` (None: memory). Raises LogInUse, TopicMismatch."""
+        if not 1 <= partitions <= 256:
+            raise TopicMismatch(f"{partitions} partitions: there must be 1 to 256")
+        log = cls(folder, partitions, clock)
+        if folder is not None:
+            log._take_lock(folder)
+        try:
+            await asyncio.to_thread(log._prepare)
+        except BaseException:
+            log._drop_lock()
+            raise
+        log._thread = threading.Thread(target=log._write_loop, name="parley-log", daemon=True)
+        log._thread.start()
+        log._cleaning = log._loop.create_task(log._retire_regularly())
+        return log
+
+    # ---- the port
+
+    @property
+    def partitions(self) -> int:
+        return self._partitions
+
+    async def producer(self) -> EmbeddedProducer:
+        self._check_open()
+        return EmbeddedProducer(self)
+
+    async def tail(self, topic: str, starts: Mapping[int, int]) -> EmbeddedTail:
+        self._check_open()
+        tail = EmbeddedTail(self, topic)
+        for partition, offset in starts.items():
+            tail.add(partition, offset)
+        return tail
+
+    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> EmbeddedGroup:
+        self._check_open()
+        state = self._groups.setdefault((topic, group_id), _GroupState())
+        member = EmbeddedGroup(self, topic, group_id, on_assigned, on_revoked)
+        await state.change(self._partitions, add=member)
+        return member
+
+    async def begins(self, topic: str) -> dict[int, int]:
+        self._check_open()
+        return {p: self._parts[(topic, p)].first for p in range(self._partitions)}
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        self._check_open()
+        return {p: self._parts[(topic, p)].next for p in range(self._partitions)}
+
+    async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
+        self._check_open()
+        found: dict[int, int] = {}
+        for p in range(self._partitions):
+            part = self._parts[(topic, p)]
+            found[p] = part.next
+            if part.first < part.ring_first:
+                older = await asyncio.to_thread(self._first_at, topic, p, time_ms, part.ring_first)
+                if older is not None:
+                    found[p] = older
+                    continue
+            found[p] = next((r.offset for r in part.ring if r.time_ms >= time_ms), part.next)
+        return found
+
+    async def close(self) -> None:
+        """Write what was handed over, then let go of the folder."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+        self._jobs.put(_CLOSE)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 10.0)
+        for events in self._readers.values():
+            for event in events:
+                event.set()
+        self._drop_lock()
+
+    # ---- writing
+
+    def publish(self, record: Outgoing) -> Future[int]:
+        """Queue a record; its future gives the offset once it is committed."""
+        if (record.topic, record.partition) not in self._parts:
+            raise LogError(f"there is no {record.topic}[{record.partition}]")
+        size = len(record.value or b"") + len(record.key or b"") + sum(len(k) + len(v) for k, v in record.headers)
+        if size > MAX_RECORD_BYTES:
+            raise RecordTooLarge(f"a record of {size} bytes; {MAX_RECORD_BYTES} fit")
+        future: Future[int] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(LogUnavailable("the log is closed"))
+            return future
+        if self._folder is None or not TOPICS[record.topic].durable:
+            self._admit([(record, future)])
+        else:
+            self._jobs.put((record, future))
+        return future
+
+    def commit_offsets(self, group_id: str, topic: str, offsets: Mapping[int, int]) -> Future[int]:
+        """Keep a group's offsets; resolved once they are on disk."""
+        future: Future[int] = self._loop.create_future()
+        for partition, offset in offsets.items():
+            self._offsets[(group_id, topic, partition)] = offset
+        if self._folder is None or self._closed:
+            future.set_result(0)
+        else:
+            self._jobs.put((group_id, topic, dict(offsets), future))
+        return future
+
+    def _admit(self, written: list[tuple[Outgoing, Future[int]]]) -> None:
+        """On the loop: the records are in the log; number them as the writer did, show them, resolve their futures."""
+        now = self._clock()
+        topics: set[str] = set()
+        for record, future in written:
+            part = self._parts[(record.topic, record.partition)]
+            offset, part.next = part.next, part.next + 1
+            part.last_ms = max(part.last_ms, now)
+            durable = TOPICS[record.topic].durable
+            part.keep(
+                Incoming(
+                    record.topic, record.partition, offset, part.last_ms, record.key, record.value, record.headers
+                ),
+                float("inf") if durable and self._folder is None else _RING_BYTES,
+                only_here=self._folder is None or not durable,
+            )
+            topics.add(record.topic)
+            if not future.done():
+                future.set_result(offset)
+        for topic in topics:
+            for event in self._readers[topic]:
+                event.set()
+
+    def _write_loop(self) -> None:
+        """The writing thread: everything that is queued goes into one transaction."""
+        db = self._db
+        nexts = {key: part.next for key, part in self._parts.items()}
+        times = {key: part.last_ms for key, part in self._parts.items()}
+        closing = False
+        while not closing:
+            jobs = [self._jobs.get()]
+            with suppress(queue.Empty):
+                while len(jobs) < 5000:
+                    jobs.append(self._jobs.get_nowait())
+            if _CLOSE in jobs:
+                jobs = [job for job in jobs if job is not _CLOSE]
+                closing = True
+            self._write(db, jobs, nexts, times)
+        if db is not None:
+            db.close()
+
+    def _write(
+        self,
+        db: sqlite3.Connection | None,
+        jobs: list[object],
+        nexts: dict[tuple[str, int], int],
+        times: dict[tuple[str, int], int],
+    ) -> None:
+        if db is None or not jobs:
+            return
+        written: list[tuple[Outgoing, Future[int]]] = []
+        resolved: list[Future[int]] = []
+        rows = []
+        now = self._clock()
+        ahead = dict[tuple[str, int], int]()
+        try:
+            if self.fail_next_commit:
+                self.fail_next_commit = False
+                raise sqlite3.OperationalError("a commit failed on purpose")
+            for job in jobs:
+                if callable(job):
+                    job(db)
+                elif isinstance(job, tuple) and isinstance(job[0], Outgoing):
+                    record: Outgoing = job[0]
+                    key = (record.topic, record.partition)
+                    offset = ahead.get(key, nexts[key])
+                    ahead[key] = offset + 1
+                    times[key] = max(times[key], now)
+                    rows.append((*key, offset, times[key], record.key, record.value, _pack(record.headers)))
+                    written.append((record, job[1]))
+                elif isinstance(job, tuple):
+                    group_id, topic, offsets, future = job
+                    db.executemany(
+                        "INSERT OR REPLACE INTO group_offsets VALUES (?, ?, ?, ?)",
+                        [(group_id, topic, p, o) for p, o in offsets.items()],
+                    )
+                    resolved.append(future)
+            db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            db.commit()
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                db.rollback()
+            self._call(self._fail, [future for _, future in written] + resolved or _futures(jobs), str(error))
+            return
+        nexts.update(ahead)
+        self._call(self._committed, written, resolved)
+
+    def _committed(self, written: list[tuple[Outgoing, Future[int]]], resolved: list[Future[int]]) -> None:
+        self._admit(written)
+        for future in resolved:
+            if not future.done():
+                future.set_result(0)
+
+    def _fail(self, futures: list[Future[int]], why: str) -> None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(LogUnavailable(f"the embedded log could not write: {why}"))
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # ---- reading
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> Sequence[Incoming] | None:
+        """What memory has from `offset` on; None when it must come from SQLite. Raises RetentionGap."""
+        part = self._parts[(topic, partition)]
+        if offset < part.first:
+            raise RetentionGap(topic, partition, offset, part.first)
+        if offset >= part.next:
+            return ()
+        skip = offset - part.ring_first
+        if skip < 0:
+            return None
+        return list(islice(part.ring, skip, skip + limit))
+
+    def read_older(self, topic: str, partition: int, offset: int, limit: int) -> list[Incoming]:
+        """On another thread: records from SQLite."""
+        db = self._connect(readonly=True)
+        try:
+            rows = db.execute(
+                "SELECT offset, time_ms, key, value, headers FROM records WHERE topic = ? AND partition = ?"
+                " AND offset >= ? ORDER BY offset LIMIT ?",
+                (topic, partition, offset, min(limit, _FALLBACK_ROWS)),
+            ).fetchall()
+        finally:
+            db.close()
+        return [Incoming(topic, partition, o, t, k, v, _unpack(h)) for o, t, k, v, h in rows]
+
+    def _first_at(self, topic: str, partition: int, time_ms: int, below: int) -> int | None:
+        db = self._connect(readonly=True)
+        try:
+            row = db.execute(
+                "SELECT min(offset) FROM records WHERE topic = ? AND partition = ? AND time_ms >= ? AND offset < ?",
+                (topic, partition, time_ms, below),
+            ).fetchone()
+        finally:
+            db.close()
+        return None if row is None or row[0] is None else int(row[0])
+
+    def subscribe(self, topic: str) -> asyncio.Event:
+        """An event that is set whenever the topic has grown."""
+        event = asyncio.Event()
+        self._readers[topic].add(event)
+        return event
+
+    def unsubscribe(self, topic: str, event: asyncio.Event) -> None:
+        self._readers[topic].discard(event)
+
+    def committed(self, group_id: str, topic: str, partition: int) -> int:
+        """The group's offset; the oldest record where there is none."""
+        first = self._parts[(topic, partition)].first
+        return max(self._offsets.get((group_id, topic, partition), first), first)
+
+    async def leave(self, topic: str, group_id: str, member: EmbeddedGroup) -> None:
+        await self._groups[(topic, group_id)].change(self._partitions, remove=member)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogUnavailable("the log is closed")
+
+    # ---- the folder
+
+    def _take_lock(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            text = os.read(handle, 20).decode(errors="replace").strip()
+            os.close(handle)
+            raise LogInUse(str(folder), int(text) if text.isdigit() else None) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        self._lock = handle
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _connect(self, readonly: bool = False) -> sqlite3.Connection:
+        assert self._folder is not None
+        db = sqlite3.connect(self._folder / "log.sqlite", check_same_thread=False, timeout=5.0)
+        if readonly:
+            db.execute("PRAGMA query_only = ON")
+        return db
+
+    def _prepare(self) -> None:
+        """Make or check the tables, and learn where each partition stands."""
+        if self._folder is None:
+            return
+        db = self._db = self._connect()
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            db.close()
+            raise TopicMismatch(
+                f"{self._folder} was written by a newer Parley (version {version}, this one knows {SCHEMA_VERSION})"
+            )
+        if version == 0:
+            db.executescript(
+                """
+                CREATE TABLE records (
+                    topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+                    time_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB NOT NULL,
+                    PRIMARY KEY (topic, partition, offset)) WITHOUT ROWID;
+                CREATE TABLE group_offsets (
+                    group_id TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+                    PRIMARY KEY (group_id, topic, partition)) WITHOUT ROWID;
+                CREATE TABLE facts_of_the_log (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+                """
+            )
+            db.execute("INSERT INTO facts_of_the_log VALUES ('partitions', ?)", (self._partitions,))
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.commit()
+        kept = int(db.execute("SELECT value FROM facts_of_the_log WHERE name = 'partitions'").fetchone()[0])
+        if kept != self._partitions:
+            db.close()
+            raise TopicMismatch(f"{self._folder} has {kept} partitions, {self._partitions} were asked for")
+        for (topic, p), part in self._parts.items():
+            first, last, time_ms = db.execute(
+                "SELECT min(offset), max(offset), max(time_ms) FROM records WHERE topic = ? AND partition = ?",
+                (topic, p),
+            ).fetchone()
+            if last is not None:
+                part.first, part.next, part.last_ms = first, last + 1, time_ms
+        for group_id, topic, p, offset in db.execute("SELECT * FROM group_offsets"):
+            self._offsets[(group_id, topic, p)] = offset
+
+    async def _retire_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(_RETENTION_S)
+            self.retire()
+
+    def retire(self) -> None:
+        """Let go of records that are older than their topic keeps; the newest of a partition always stays."""
+        for (topic, p), part in self._parts.items():
+            keep_ms = TOPICS[topic].retention_ms
+            if keep_ms is None:
+                continue
+            oldest = self._clock() - keep_ms
+            while len(part.ring) > 1 and part.ring[0].time_ms < oldest:
+                part.ring_bytes -= _weight(part.ring.popleft())
+                part.first = max(part.first, part.ring_first) if self._folder is None else part.first
+            if self._folder is not None and TOPICS[topic].durable:
+                self._jobs.put(self._deleter(topic, p, oldest))
+
+    def _deleter(self, topic: str, partition: int, oldest_ms: int) -> Callable[[sqlite3.Connection], None]:
+        def delete(db: sqlite3.Connection) -> None:
+            row = db.execute(
+                "SELECT max(offset) FROM records WHERE topic = ? AND partition = ? AND time_ms < ? AND offset <"
+                " (SELECT max(offset) FROM records WHERE topic = ? AND partition = ?)",
+                (topic, partition, oldest_ms, topic, partition),
+            ).fetchone()
+            if row[0] is not None:
+                db.execute(
+                    "DELETE FROM records WHERE topic = ? AND partition = ? AND offset <= ?", (topic, partition, row[0])
+                )
+                self._call(self._retired, topic, partition, row[0] + 1)
+
+        return delete
+
+    def _retired(self, topic: str, partition: int, first: int) -> None:
+        part = self._parts[(topic, partition)]
+        part.first = max(part.first, first)
+
+
+def _futures(jobs: list[object]) -> list[Future[int]]:
+    return [job[-1] for job in jobs if isinstance(job, tuple)]
+
+
+def _pack(headers: Headers) -> bytes:
+    parts = []
+    for name, value in headers:
+        raw = name.encode()
+        parts.append(struct.pack(">II", len(raw), len(value)) + raw + value)
+    return b"".join(parts)
+
+
+def _unpack(data: bytes) -> Headers:
+    headers = []
+    at = 0
+    while at < len(data):
+        name, value = struct.unpack_from(">II", data, at)
+        at += 8
+        headers.append((data[at : at + name].decode(), bytes(data[at + name : at + name + value])))
+        at += name + value
+    return tuple(headers)
+
+
+class EmbeddedProducer:
+    """See `port.Producer`."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self._flying: set[Future[int]] = set()
+        self._broken = False
+
+    @property
+    def broken(self) -> bool:
+        return self._broken
+
+    def send(self, record: Outgoing) -> Future[int]:
+        if self._broken:
+            raise ProducerBroken("this producer failed before; make a new one")
+        future = self._log.publish(record)
+        if not future.done():
+            self._flying.add(future)
+        future.add_done_callback(self._landed)
+        return future
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        if self._flying and grace_s > 0:
+            await asyncio.wait(set(self._flying), timeout=grace_s)
+        self._break()
+
+    def _landed(self, future: Future[int]) -> None:
+        self._flying.discard(future)
+        if not future.cancelled() and future.exception() is not None:
+            self._break()
+
+    def _break(self) -> None:
+        self._broken = True
+        flying, self._flying = self._flying, set()
+        for future in flying:
+            if not future.done():
+                future.set_exception(LogUnavailable("the producer was closed or broke; the outcome is unknown"))
+                future.exception()
+
+
+class EmbeddedTail:
+    """See `port.Tail`."""
+
+    def __init__(self, log: EmbeddedLog, topic: str) -> None:
+        self._log, self._topic = log, topic
+        self._positions: dict[int, int] = {}
+        self._grown = log.subscribe(topic)
+
+    async def batch(self, timeout_s: float = 1.0, limit: int = 5000) -> Sequence[Incoming]:
+        found = await self._read(limit)
+        if found:
+            return found
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._grown.wait()
+        return await self._read(limit)
+
+    async def _read(self, limit: int) -> Sequence[Incoming]:
+        self._grown.clear()
+        found: list[Incoming] = []
+        for partition in list(self._positions):
+            room = limit - len(found)
+            if room <= 0:
+                self._grown.set()
+                break
+            position = self._positions[partition]
+            records = self._log.read(self._topic, partition, position, room)
+            if records is None:
+                older = await asyncio.to_thread(self._log.read_older, self._topic, partition, position, room)
+                # While that was read the partition may have been moved or removed.
+                if self._positions.get(partition) != position:
+                    continue
+                records = older
+            if records:
+                self._positions[partition] = records[-1].offset + 1
+                found.extend(records)
+                if len(records) >= min(room, _FALLBACK_ROWS):
+                    self._grown.set()
+        return found
+
+    def add(self, partition: int, offset: int) -> None:
+        self._positions[partition] = offset
+        self._grown.set()
+
+    def remove(self, partition: int) -> None:
+        self._positions.pop(partition, None)
+
+    def position(self, partition: int) -> int:
+        return self._positions[partition]
+
+    async def close(self) -> None:
+        self._log.unsubscribe(self._topic, self._grown)
+
+
+class _GroupState:
+    """The members of one group, and who has what."""
+
+    def __init__(self) -> None:
+        self._members: list[EmbeddedGroup] = []
+        self._turn = asyncio.Lock()
+
+    async def change(
+        self, partitions: int, add: EmbeddedGroup | None = None, remove: EmbeddedGroup | None = None
+    ) -> None:
+        async with self._turn:
+            for member in self._members:
+                await member.revoke()
+            if add is not None:
+                self._members.append(add)
+            if remove is not None and remove in self._members:
+                self._members.remove(remove)
+            for place, member in enumerate(self._members):
+                await member.assign(frozenset(range(place, partitions, len(self._members))))
+
+
+class EmbeddedGroup:
+    """See `port.Group`."""
+
+    def __init__(
+        self, log: EmbeddedLog, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked
+    ) -> None:
+        self._log, self._topic, self._group_id = log, topic, group_id
+        self._on_assigned, self._on_revoked = on_assigned, on_revoked
+        self._tail = EmbeddedTail(log, topic)
+        self._assigned: frozenset[int] = frozenset()
+        self._paused: dict[int, int] = {}
+        self._left = False
+
+    async def revoke(self) -> None:
+        if self._assigned:
+            await self._on_revoked(self._assigned)
+        for partition in self._assigned:
+            self._tail.remove(partition)
+        self._paused.clear()
+
+    async def assign(self, partitions: frozenset[int]) -> None:
+        self._assigned = partitions
+        for partition in partitions:
+            self._tail.add(partition, self._log.committed(self._group_id, self._topic, partition))
+        await self._on_assigned(partitions)
+
+    async def batch(self, timeout_s: float = 1.0, limit: int = 500) -> Sequence[Incoming]:
+        return await self._tail.batch(timeout_s, limit)
+
+    def pause(self, partition: int) -> None:
+        if partition in self._assigned and partition not in self._paused:
+            self._paused[partition] = self._tail.position(partition)
+            self._tail.remove(partition)
+
+    def resume(self, partition: int) -> None:
+        position = self._paused.pop(partition, None)
+        if position is not None:
+            self._tail.add(partition, position)
+
+    async def rewind(self, partition: int) -> None:
+        if partition in self._assigned:
+            self._paused.pop(partition, None)
+            self._tail.add(partition, self._log.committed(self._group_id, self._topic, partition))
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        mine = {p: o for p, o in offsets.items() if p in self._assigned}
+        if not mine:
+            return
+        try:
+            async with asyncio.timeout(5.0):
+                await self._log.commit_offsets(self._group_id, self._topic, mine)
+        except TimeoutError:
+            raise LogUnavailable("the offsets were not on disk within 5 s") from None
+
+    def assignment(self) -> frozenset[int]:
+        return self._assigned
+
+    async def close(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        await self._log.leave(self._topic, self._group_id, self)
+        self._assigned = frozenset()
+        await self._tail.close()
