@@ -62,11 +62,12 @@ class History:
             for item in page.items:
                 heads = {name: value.encode() for name, value in item.headers.items()}
                 found.append(fact_from(heads, orjson.dumps(item.body), item.offset, item.time_ms))
-            if len(page.items) < _PAGE:
-                return found
-            last = found[-1].seq
+            last = found[-1].seq if page.items else page.last_seq
             if last is None:
                 raise HistoryUnavailable(f"{stream}: a stored fact without a seq")
+            # A page of large facts is shorter than was asked for: only the newest seq says that all is there.
+            if last >= page.last_seq:
+                return found
             after = last
 
     async def agent(self, workspace_id: str, agent_id: str, version: int | None) -> AgentView | None:
