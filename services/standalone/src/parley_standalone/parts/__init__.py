@@ -1,0 +1,7 @@
+"""The real parts that Parley runs on, as local processes: Apache Kafka and PostgreSQL.
+
+process     a child process: started, watched, stopped, never left behind
+java        a Java 17 or newer: from the path, else from a wheel
+kafka       one broker (KRaft), from its published jars
+postgres    one server, from the binaries of a wheel
+"""

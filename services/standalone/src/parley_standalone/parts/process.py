@@ -1,0 +1,110 @@
+"""A child process: started in its own session, its output in a file, stopped by signal, never left behind.
+
+On Linux the kernel ends a child when its parent dies (PR_SET_PDEATHSIG), so that a killed `parley` leaves nothing; what
+still survives is found by its pid file and command line at the next start (`end_leftover`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: ask the kernel for SIGTERM when the parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def spawn(
+    command: Sequence[str | Path], log: Path, env: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a child whose output goes to the end of `log`. A Ctrl-C at the terminal does not reach it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+
+
+def stop(process: subprocess.Popen[bytes], number: int, limit_s: float) -> None:
+    """Ask a child to end; kill it after the limit."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether one could listen on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], limit_s: float, host: str = "127.0.0.1") -> bool:
+    """Whether somebody listens on the port within the limit, with the process still alive."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError), socket.create_connection((host, port), 0.5):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def end_leftover(pid: int, marks: Sequence[str], number: int = signal.SIGTERM, limit_s: float = 10.0) -> bool:
+    """End a process of an earlier run, if `pid` still is one: its command line has all of `marks`. Whether it was."""
+    try:
+        process = psutil.Process(pid)
+        line = " ".join(process.cmdline())
+        if pid == os.getpid() or not all(mark in line for mark in marks):
+            return False
+        process.send_signal(number)
+        process.wait(limit_s)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+    return True
+
+
+def tail_of(log: Path, lines: int = 5) -> str:
+    """The last lines of a log, for an error message."""
+    with suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return ""
