@@ -50,13 +50,18 @@ class Health:
     fenced: int = 0
 
 
+def lock_class(schema: str) -> int:
+    """The first half of the key of a partition's advisory lock; the partition is the other."""
+    return zlib.crc32(f"parley.history/{schema}".encode()) - 2**31
+
+
 class Projector:
     """Folds the partitions that it holds. `dsn` is the projector role's, for the connection that holds locks."""
 
     def __init__(self, pool: Pool, dsn: str, log: Log, watch: Watch, *, schema: str, batch: int = 1000) -> None:
         self._pool, self._dsn, self._log, self._watch, self._schema = pool, dsn, log, watch, schema
         self._limit = batch
-        self._lock_class = zlib.crc32(f"parley.history/{schema}".encode()) - 2**31
+        self._lock_class = lock_class(schema)
         self._positions: dict[int, Position] = {}
         self._stalled: dict[int, tuple[int, float]] = {}
         self.health = Health()

@@ -208,7 +208,8 @@ def _time(ms: int | None) -> str | None:
 
 
 def _stamped(values: Answer) -> Answer:
-    return {**values, "created_at": rfc3339(values.pop("created_ms"))}
+    values["created_at"] = rfc3339(values.pop("created_ms"))
+    return values
 
 
 def _key(row: Row) -> Answer:
@@ -220,7 +221,8 @@ def _spec(row: Row) -> Answer:
 
 
 def _skill(values: Answer) -> Answer:
-    return {**values, "updated_at": rfc3339(values.pop("updated_ms"))}
+    values["updated_at"] = rfc3339(values.pop("updated_ms"))
+    return values
 
 
 def _thread(row: Row) -> Answer:

@@ -1,0 +1,463 @@
+"""What the view must say, worked out the slow way from the whole list of facts: a second, independent reading of what
+each fact means, without rows, batches or a database. Answers are in the shapes of `parley_events.reads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from parley_events import facts as f
+from parley_events import ids
+from parley_events.body import Block, ThreadSeed, Usage
+from parley_events.clock import rfc3339
+from parley_events.codec import Fact
+
+Answer = dict[str, Any]
+
+
+def shown(text: str | None) -> str | None:
+    """A text as the view can hold it."""
+    return None if text is None else text.replace("\x00", "\ufffd")
+
+
+class Reference:
+    """The facts that count, in the order of the log (of each partition)."""
+
+    def __init__(self, facts: list[Fact]) -> None:
+        self.facts = [fact for fact in facts if fact.seq is not None]
+        self.streams: dict[str, list[Fact]] = {}
+        for fact in self.facts:
+            self.streams.setdefault(fact.stream, []).append(fact)
+
+    # ---- threads
+
+    def threads(self, workspace: str) -> list[Answer]:
+        """All threads of a workspace that are not deleted, by their latest activity."""
+        found = [
+            self.thread(stream)
+            for stream, facts in self.streams.items()
+            if not stream.startswith("ws:") and facts[0].workspace_id == workspace
+        ]
+        return sorted(
+            (one for one in found if one is not None), key=lambda one: (one["active"], one["id"]), reverse=True
+        )
+
+    def thread(self, stream: str) -> Answer | None:
+        facts = self.streams[stream]
+        if any(isinstance(fact.body, f.ThreadDeleted) for fact in facts):
+            return None
+        first = facts[0].body
+        seed = first.opened if isinstance(first, f.MessagePosted) else getattr(first, "seed", None)
+        assert isinstance(seed, ThreadSeed)
+        values: Answer = {"title": seed.title, "pinned": False, "archived": False, "metadata": seed.metadata}
+        for fact in facts:
+            if isinstance(fact.body, f.ThreadUpdated):
+                for name in fact.body.changes:
+                    value = getattr(fact.body, name)
+                    values[name] = {} if name == "metadata" and value is None else value
+        ever = [message for fact in facts for message in self._made_by(fact)]
+        now = self.messages(stream)
+        clears = [fact.time_ms for fact in facts if isinstance(fact.body, f.ThreadCleared)]
+        touches = [
+            fact.time_ms for fact in facts if isinstance(fact.body, f.ThreadUpdated | f.ThreadExpired | f.ThreadCleared)
+        ]
+        born = facts[0].time_ms
+        said = [message["time_ms"] for message in ever]
+        return {
+            "id": stream,
+            "workspace_id": facts[0].workspace_id,
+            "title": shown(values["title"]),
+            "agent_id": seed.agent_id,
+            "user_id": seed.user_id,
+            "channel": seed.channel,
+            "pinned": values["pinned"],
+            "archived": values["archived"],
+            "system_prompt": seed.system_prompt,
+            "context": seed.context,
+            "metadata": values["metadata"],
+            "created_at": rfc3339(born),
+            "updated_at": rfc3339(max([born, *touches, *said])),
+            "last_message_at": rfc3339(max(message["time_ms"] for message in now)) if now else None,
+            "message_count": len(now),
+            "expired": any(isinstance(fact.body, f.ThreadExpired) for fact in facts),
+            "position": f"{stream}@{facts[-1].seq}",
+            "active": max([born, *clears, *said]),
+        }
+
+    # ---- messages
+
+    def messages(self, stream: str) -> list[Answer]:
+        """What is shown of a thread now, in order; tool calls with the status they have now."""
+        facts = self.streams[stream]
+        border = max(
+            (_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared | f.ThreadDeleted)), default=0
+        )
+        statuses = self._call_statuses(stream)
+        found = [message for fact in facts if _seq(fact) > border for message in self._made_by(fact)]
+        for message in found:
+            for call in message["tool_calls"] or ():
+                call["status"] = statuses[message["seq"]]
+                if call["status"] not in ("running", "waiting"):
+                    call["is_error"] = call["status"] != "ok"
+        return found
+
+    def _made_by(self, fact: Fact) -> Iterator[Answer]:
+        """The messages that a fact made at its time, whatever happened later."""
+        body, seq = fact.body, _seq(fact)
+        run = getattr(body, "run_id", None)
+        if run is None or not self._shows(fact, run):
+            return
+        base: Answer = {
+            "seq": seq,
+            "thread_id": fact.stream,
+            "run_id": run,
+            "tool_calls": None,
+            "tool_call_id": None,
+            "author": None,
+            "attachments": [],
+            "metadata": {},
+            "created_at": rfc3339(fact.time_ms),
+            "time_ms": fact.time_ms,
+        }
+        if isinstance(body, f.MessagePosted):
+            if body.system_prompt is not None or body.context is not None:
+                text = body.system_prompt if body.system_prompt is not None else orjson.dumps(body.context).decode()
+                own = ids.fact_message_id(fact.stream, seq)
+                yield {**base, "id": own, "number": body.numbers[0], "role": "system", "content": shown(text)}
+            yield {
+                **base,
+                "id": body.message_id,
+                "number": body.numbers[1],
+                "role": "user",
+                "content": shown(body.text),
+                "author": body.author.model_dump(),
+                "attachments": [attachment.model_dump() for attachment in body.attachments],
+                "metadata": body.metadata,
+            }
+        elif isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
+            row = {
+                **base,
+                "id": ids.fact_message_id(fact.stream, seq),
+                "number": body.numbers[0],
+                "role": "tool",
+                "content": None,
+                "tool_call_id": body.tool_call_id,
+            }
+            if isinstance(body, f.ToolCalled):
+                call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments}
+                row["tool_calls"] = [{**call, "status": "running", "result": None, "is_error": None}]
+            else:
+                row["content"] = shown(body.result)
+            yield row
+        elif body.type in f.RUN_ENDS:
+            view = self.run(fact.stream, run)
+            posted = self._origin(fact.stream, run).body
+            assert isinstance(posted, f.MessagePosted)
+            if view["answer"] or body.type == "run.completed":
+                agent = {"kind": "agent", "id": view["agent_id"], "name": None}
+                yield {
+                    **base,
+                    "id": view["message_id"],
+                    "number": posted.numbers[2],
+                    "role": "assistant",
+                    "content": view["answer"],
+                    "author": agent,
+                }
+
+    def _shows(self, fact: Fact, run: str) -> bool:
+        """Whether the fact's messages were shown when it came: a top-level run, posted since the last clearing."""
+        origin = self._origin(fact.stream, run)
+        if not isinstance(origin.body, f.MessagePosted):
+            return False
+        return not any(
+            isinstance(other.body, f.ThreadCleared | f.ThreadDeleted) and _seq(origin) < _seq(other) < _seq(fact)
+            for other in self.streams[fact.stream]
+        )
+
+    def _origin(self, stream: str, run: str) -> Fact:
+        return next(
+            fact
+            for fact in self.streams[stream]
+            if isinstance(fact.body, f.MessagePosted | f.ChildStarted) and fact.body.run_id == run
+        )
+
+    def _call_statuses(self, stream: str) -> dict[int, str]:
+        """The seq of each call → its status now."""
+        status: dict[int, str] = {}
+        for fact in self.streams[stream]:
+            body = fact.body
+            earlier = {
+                _seq(one): one.body
+                for one in self.streams[stream]
+                if isinstance(one.body, f.ToolCalled)
+                and _seq(one) < _seq(fact)
+                and one.body.run_id == getattr(body, "run_id", None)
+                and self._shows(one, one.body.run_id)
+                and status[_seq(one)] in ("running", "waiting", "unknown")
+            }
+            if isinstance(body, f.ToolCalled):
+                status[_seq(fact)] = "running"
+            elif isinstance(body, f.ToolReturned):
+                for seq, call in earlier.items():
+                    if (call.call, call.index) == (body.call, body.index):
+                        status[seq] = body.status
+            elif isinstance(body, f.RunWaiting) and not self._ended(fact, body.run_id):
+                for seq, call in earlier.items():
+                    if call.tool_call_id in body.tool_call_ids and status[seq] == "running":
+                        status[seq] = "waiting"
+            elif isinstance(body, f.ToolAnswered | f.ToolSettled):
+                named = [seq for seq, call in earlier.items() if call.tool_call_id == body.tool_call_id]
+                good = not body.is_error if isinstance(body, f.ToolAnswered) else body.happened
+                if named:
+                    status[max(named)] = "ok" if good else "error"
+        return status
+
+    def _ended(self, fact: Fact, run: str) -> bool:
+        return any(
+            other.body.type in f.RUN_ENDS and other.body.run_id == run and _seq(other) < _seq(fact)  # type: ignore[attr-defined]
+            for other in self.streams[fact.stream]
+        )
+
+    # ---- runs
+
+    def runs(self) -> list[tuple[str, str]]:
+        """(stream, run) of every run."""
+        return [
+            (fact.stream, fact.body.run_id)
+            for fact in self.facts
+            if isinstance(fact.body, f.MessagePosted | f.ChildStarted)
+        ]
+
+    def run(self, stream: str, run: str) -> Answer:
+        origin = self._origin(stream, run)
+        start = origin.body
+        assert isinstance(start, f.MessagePosted | f.ChildStarted)
+        own = [
+            fact for fact in self.streams[stream] if getattr(fact.body, "run_id", None) == run and fact is not origin
+        ]
+        end = next((fact for fact in own if fact.body.type in f.RUN_ENDS), None)
+        calls = [fact.body for fact in own if isinstance(fact.body, f.ModelCalled)]
+        turns = [fact.body for fact in own if isinstance(fact.body, f.ModelReturned)]
+        failures = [fact.body for fact in own if isinstance(fact.body, f.ModelFailed)]
+        attempts = [fact.body.attempt for fact in own if isinstance(fact.body, f.ModelCalled | f.ModelFailed)]
+        answer = "".join(_said(turn.blocks) for turn in turns)
+        usage = sum([*(turn.usage for turn in turns), *(failure.usage for failure in failures)], Usage())
+        status = "running"
+        if isinstance(start, f.MessagePosted) and start.disposition == "queued":
+            status = "queued"
+        stop_reason, error, message_id = None, None, ids.answer_id(run)
+        for fact in own:
+            body = fact.body
+            if isinstance(body, f.RunWaiting):
+                status = "waiting"
+            elif isinstance(body, f.ModelCalled) or (
+                status == "waiting"
+                and (
+                    isinstance(
+                        body,
+                        f.ToolCalled | f.ToolReturned | f.ApprovalAnswered | f.ApprovalExpired | f.RunCancelling,
+                    )
+                    or (isinstance(body, f.ToolAnswered) and not body.pending)
+                )
+            ):
+                status = "running"
+            elif isinstance(body, f.RunCompleted):
+                status, stop_reason, usage = "completed", body.stop_reason, body.usage
+            elif isinstance(body, f.RunFailed):
+                status, usage = "failed", body.usage
+                error = {"code": body.code, "message": shown(body.message)}
+            elif isinstance(body, f.RunCancelled):
+                status, usage = "cancelled", body.usage
+                answer += _said(body.blocks)
+        return {
+            "id": run,
+            "thread_id": stream,
+            "workspace_id": origin.workspace_id,
+            "parent_run_id": getattr(start, "parent_run_id", None),
+            "agent_id": calls[-1].agent_id if calls else start.agent_id,
+            "agent_version": calls[-1].agent_version if calls else start.agent_version,
+            "status": status,
+            "attempt": attempts[-1] if attempts else 1,
+            "usage": usage.model_dump(),
+            "stop_reason": stop_reason,
+            "error": error,
+            "message_id": message_id,
+            "question_id": getattr(start, "message_id", None),
+            "answer": shown(answer),
+            "last_text": shown(_said(turns[-1].blocks)) if turns else "",
+            "posted_seq": origin.seq,
+            "ended_seq": None if end is None else end.seq,
+            "created_at": rfc3339(origin.time_ms),
+            "ended_at": None if end is None else rfc3339(end.time_ms),
+        }
+
+    def open_threads(self) -> tuple[set[str], set[str]]:
+        """Threads with open runs, and those of them whose every open run is parked and may stay so."""
+        open_runs = [self.run(stream, run) for stream, run in self.runs()]
+        open_runs = [run for run in open_runs if run["ended_seq"] is None]
+        busy = {run["thread_id"] for run in open_runs if run["status"] != "waiting" or self._disturbed(run)}
+        all_open = {run["thread_id"] for run in open_runs}
+        return all_open, all_open - busy
+
+    def _disturbed(self, run: Answer) -> bool:
+        return any(
+            isinstance(fact.body, f.ThreadExpired)
+            or (isinstance(fact.body, f.ThreadCleared | f.ThreadDeleted) and _seq(fact) > run["posted_seq"])
+            for fact in self.streams[run["thread_id"]]
+        )
+
+    def dues(self) -> set[tuple[str, str, int]]:
+        """(stream, key, time) of what is waited for."""
+        found: dict[tuple[str, str], tuple[str, int]] = {}
+        status: dict[str, str] = {}
+        for fact in self.facts:
+            body = fact.body
+            run = getattr(body, "run_id", "")
+            before = status.get(run)
+            if before == "ended":
+                continue
+            if isinstance(body, f.ApprovalRequested):
+                found[(fact.stream, body.approval_id)] = (run, body.due_at_ms)
+            elif isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
+                found.pop((fact.stream, body.approval_id), None)
+                status[run] = "running"
+            elif isinstance(body, f.RunWaiting):
+                status[run] = "waiting"
+                if body.due_at_ms is not None:
+                    found[(fact.stream, run)] = (run, body.due_at_ms)
+            elif isinstance(body, f.ToolAnswered):
+                status[run] = before or "running" if body.pending else "running"
+            elif isinstance(body, f.ModelCalled | f.ToolCalled | f.ToolReturned | f.RunCancelling):
+                status[run] = "running"
+            elif body.type in f.RUN_ENDS:
+                status[run] = "ended"
+                for key in [key for key, (owner, _) in found.items() if owner == run]:
+                    del found[key]
+            if status.get(run) == "running" and before == "waiting":
+                found.pop((fact.stream, run), None)
+        return {(stream, key, due) for (stream, key), (_, due) in found.items()}
+
+    # ---- notes and skills
+
+    def _noted(self, workspace: str) -> Iterator[tuple[Fact, Any, str]]:
+        for fact in self.facts:
+            body = fact.body
+            if isinstance(body, f.ToolReturned) and body.note is not None and fact.workspace_id == workspace:
+                start = self._origin(fact.stream, body.run_id).body
+                before = [
+                    one.body.agent_id
+                    for one in self.streams[fact.stream]
+                    if isinstance(one.body, f.ModelCalled) and one.body.run_id == body.run_id and _seq(one) < _seq(fact)
+                ]
+                yield fact, body, before[-1] if before else start.agent_id  # type: ignore[attr-defined]
+
+    def notes(self, workspace: str) -> list[Answer]:
+        found = [
+            (
+                fact.time_ms,
+                {
+                    "id": body.note.id,
+                    "kind": body.note.kind,
+                    "title": shown(body.note.title),
+                    "body": shown(body.note.body),
+                    "agent_id": agent,
+                    "run_id": body.run_id,
+                    "thread_id": fact.stream,
+                    "created_at": rfc3339(fact.time_ms),
+                },
+            )
+            for fact, body, agent in self._noted(workspace)
+            if body.note.kind != "skill"
+        ]
+        found.sort(key=lambda one: (one[0], one[1]["id"]), reverse=True)
+        return [note for _, note in found]
+
+    def skills(self, workspace: str) -> set[tuple[str, str, str]]:
+        """(agent, slug, updated_at)."""
+        newest: dict[tuple[str, str], int] = {}
+        for fact, body, agent in self._noted(workspace):
+            if body.note.kind == "skill":
+                key = (agent, body.note.slug)
+                newest[key] = max(newest.get(key, 0), fact.time_ms)
+        return {(agent, slug, rfc3339(time_ms)) for (agent, slug), time_ms in newest.items()}
+
+    # ---- a workspace
+
+    def workspace(self, workspace: str) -> Answer | None:
+        found: Answer | None = None
+        for fact in self.streams.get(ids.workspace_stream(workspace), ()):
+            if isinstance(fact.body, f.WorkspaceCreated):
+                found = {"id": workspace, "name": fact.body.name, "context": None, "structures": []}
+            elif isinstance(fact.body, f.WorkspaceChanged) and found is not None:
+                found |= {"context": fact.body.context, "structures": list(fact.body.structures)}
+        return found
+
+    def keys(self, workspace: str) -> dict[str, Answer]:
+        found: dict[str, Answer] = {}
+        name = (self.workspace(workspace) or {}).get("name")
+        for fact in self.streams.get(ids.workspace_stream(workspace), ()):
+            body = fact.body
+            if isinstance(body, f.KeyCreated):
+                found[body.key_id] = {
+                    "id": body.key_id,
+                    "key_hash": body.key_hash,
+                    "workspace_id": workspace,
+                    "workspace": name,
+                    "user_id": body.user_id,
+                    "scopes": list(body.scopes),
+                    "rate_limit": body.rate_limit,
+                    "created_at": rfc3339(fact.time_ms),
+                    "revoked": False,
+                }
+            elif isinstance(body, f.KeyRotated) and body.key_id in found:
+                found[body.key_id]["key_hash"] = body.key_hash
+            elif isinstance(body, f.KeyRevoked) and body.key_id in found:
+                found[body.key_id]["revoked"] = True
+        return found
+
+    def agents(self, workspace: str) -> dict[tuple[str, int], Answer]:
+        """Every version."""
+        found: dict[tuple[str, int], Answer] = {}
+        for fact in self.streams.get(ids.workspace_stream(workspace), ()):
+            body = fact.body
+            if isinstance(body, f.AgentChanged):
+                name = body.spec.agent_id
+                found[(name, body.agent_version)] = {
+                    "id": name,
+                    "uuid": ids.agent_uuid(workspace, name),
+                    "version": body.agent_version,
+                    "spec": body.spec.model_dump(mode="json"),
+                    "deleted": False,
+                }
+            elif isinstance(body, f.AgentDeleted):
+                for (name, _), version in found.items():
+                    version["deleted"] |= name == body.agent_id
+        return found
+
+    def teams(self, workspace: str) -> dict[str, Answer]:
+        found: dict[str, Answer] = {}
+        for fact in self.streams.get(ids.workspace_stream(workspace), ()):
+            body = fact.body
+            if isinstance(body, f.TeamChanged):
+                name = body.spec.team_id
+                found[name] = {
+                    "id": name,
+                    "uuid": ids.agent_uuid(workspace, name),
+                    "version": body.team_version,
+                    "spec": body.spec.model_dump(mode="json"),
+                }
+            elif isinstance(body, f.TeamDeleted):
+                found.pop(body.team_id, None)
+        return found
+
+
+def _seq(fact: Fact) -> int:
+    assert fact.seq is not None
+    return fact.seq
+
+
+def _said(blocks: tuple[Block, ...]) -> str:
+    return "".join(block.text for block in blocks if block.kind == "text")

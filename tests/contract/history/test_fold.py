@@ -1,0 +1,182 @@
+"""Promise 4: the view is a pure fold. Whatever the batches, live or from the start, it says what the reference says."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from parley_events import ids, reads
+from parley_history.settings import Settings
+from tests.contract.history.conftest import Client, running
+from tests.contract.history.listlog import ListLog
+from tests.contract.history.reference import Reference
+from tests.contract.history.story import Writer, random_story, workspace
+
+STEPS = 260
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename <> 'migrations'"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_view_says_what_the_reference_says(settings: Settings, seed: int) -> None:
+    log = ListLog(4)
+    writer = random_story(seed, log, STEPS)
+    batch = random.Random(seed).choice([1, 3, 20, 1000])
+    async with running(settings, log, batch=batch) as client:
+        await client.caught_up(log)
+        await _compare(client, writer, log)
+
+
+async def test_folding_while_the_story_goes_on_gives_the_same(settings: Settings) -> None:
+    log = ListLog(4)
+    async with running(settings, log) as client:
+        for part in range(4):
+            writer = random_story(99, ListLog(4), (part + 1) * 80)
+            # The same story from its start, longer each time: what is new of it is appended.
+            for own, story in zip(log.records, writer.log.records, strict=True):
+                for record in story[len(own) :]:
+                    own.append(record)
+            for tail_news in list(log._news):
+                tail_news.set()
+            await client.caught_up(log)
+            await _compare(client, writer, log)
+
+
+async def test_twice_is_once(settings: Settings) -> None:
+    """Positions lost, everything read again from the start: the same rows."""
+    log = ListLog(4)
+    writer = random_story(5, log, STEPS)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        before = await _dump(client)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        assert await _dump(client) == before
+        async with client.history.writer.transaction() as con:
+            await con.run("UPDATE positions SET next_offset = 0, epoch = -1")
+    async with running(settings, log, batch=7) as client:
+        await client.caught_up(log)
+        await _positions_at_end(client, log)
+        assert await _dump(client) == before
+        await _compare(client, writer, log)
+
+
+async def _positions_at_end(client: Client, log: ListLog) -> None:
+    found = (await client.get("/positions"))["partitions"]
+    assert {one["partition"]: one["next_offset"] for one in found} == await log.ends("parley.events")
+
+
+async def _dump(client: Client) -> dict[str, list[Any]]:
+    tables = [row["tablename"] for row in await client.rows(_TABLES)]
+    return {
+        table: sorted((tuple(row.values()) for row in await client.rows(f"SELECT * FROM {table}")), key=repr)
+        for table in tables
+    }
+
+
+async def _compare(client: Client, writer: Writer, log: ListLog) -> None:
+    reference = Reference(writer.written)
+    for number in range(2):
+        ws = workspace(number)
+        await _compare_threads(client, reference, ws)
+        await _compare_workspace(client, reference, ws)
+    for stream, run in reference.runs():
+        expected = reference.run(stream, run)
+        found = await client.get(f"/workspaces/{expected['workspace_id']}/runs/{run}")
+        assert found == expected
+        reads.RunView.model_validate(found)
+    await _compare_facts(client, reference)
+    open_threads, waiting = reference.open_threads()
+    parts = [await client.get(f"/partitions/{p}") for p in range(log.partitions)]
+    assert {stream for part in parts for stream in part["open_threads"]} == open_threads
+    assert {stream for part in parts for stream in part["waiting_threads"]} == waiting
+    dues = [await client.get(f"/partitions/{p}/due", until_ms=2**60) for p in range(log.partitions)]
+    assert {(due["stream"], due["due_key"], due["due_at_ms"]) for one in dues for due in one["items"]} == (
+        reference.dues()
+    )
+    for part in parts:
+        reads.PartitionView.model_validate(part)
+        numbers = [
+            number
+            for fact in reference.facts
+            if writer.partition(fact.stream) == part["partition"]
+            for number in getattr(fact.body, "numbers", ())
+        ]
+        assert part["last_number"] == max(numbers, default=0)
+        assert part["epoch"] == writer.epochs.get(part["partition"], -1)
+
+
+async def _compare_threads(client: Client, reference: Reference, ws: str) -> None:
+    expected = reference.threads(ws)
+    for archived in (False, True):
+        wanted = [
+            {name: value for name, value in thread.items() if name != "active"}
+            for thread in expected
+            if thread["archived"] is archived
+        ]
+        page = await client.get(f"/workspaces/{ws}/threads", archived=str(archived).lower())
+        reads.ThreadPage.model_validate(page)
+        assert page == {"items": wanted, "next_cursor": None, "total": len(wanted)}
+    for thread in expected:
+        messages = [
+            {name: value for name, value in message.items() if name != "time_ms"}
+            for message in reference.messages(thread["id"])
+        ]
+        found: list[Any] = []
+        cursor: dict[str, Any] = {}
+        while True:
+            page = await client.get(f"/workspaces/{ws}/threads/{thread['id']}/messages", limit=7, **cursor)
+            reads.MessagePage.model_validate(page)
+            found += page["items"]
+            assert page["total"] == len(messages) == thread["message_count"]
+            if page["next_cursor"] is None:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        assert found == messages
+    for stream, facts in reference.streams.items():
+        if not stream.startswith("ws:") and facts[0].workspace_id == ws and reference.thread(stream) is None:
+            await client.get(f"/workspaces/{ws}/threads/{stream}", status=404)
+            await client.get(f"/workspaces/{ws}/threads/{stream}/messages", status=404)
+
+
+async def _compare_workspace(client: Client, reference: Reference, ws: str) -> None:
+    expected = reference.workspace(ws)
+    if expected is not None:
+        assert await client.get(f"/workspaces/{ws}") == expected
+    keys = reference.keys(ws)
+    found = (await client.get(f"/workspaces/{ws}/keys"))["items"]
+    for key in found:
+        assert key == keys.pop(key["id"])
+    assert not keys
+    keys = reference.keys(ws)
+    for key in keys.values():
+        assert await client.get(f"/workspaces/{ws}/keys/by-hash/{key['key_hash']}") == key
+    agents = reference.agents(ws)
+    for (name, version), agent in agents.items():
+        assert await client.get(f"/workspaces/{ws}/agents/{name}", version=version) == agent
+    newest = {name: agents[(name, max(v for n, v in agents if n == name))] for name, _ in agents}
+    listed = (await client.get(f"/workspaces/{ws}/agents"))["items"]
+    assert {agent["id"]: agent for agent in listed} == {
+        name: agent for name, agent in newest.items() if not agent["deleted"]
+    }
+    for name, agent in newest.items():
+        assert await client.get(f"/workspaces/{ws}/agents/{name}") == agent
+        assert await client.get(f"/workspaces/{ws}/agents/{ids.agent_uuid(ws, name)}") == agent
+    teams = (await client.get(f"/workspaces/{ws}/teams"))["items"]
+    assert {team["id"]: team for team in teams} == reference.teams(ws)
+    notes = (await client.get(f"/workspaces/{ws}/notes", limit=200))["items"]
+    assert notes == reference.notes(ws)
+    skills = (await client.get(f"/workspaces/{ws}/skills"))["items"]
+    assert {(skill["agent_id"], skill["slug"], skill["updated_at"]) for skill in skills} == reference.skills(ws)
+
+
+async def _compare_facts(client: Client, reference: Reference) -> None:
+    for stream, facts in reference.streams.items():
+        page = await client.get(f"/streams/{stream}/facts")
+        reads.FactsPage.model_validate(page)
+        assert page["last_seq"] == facts[-1].seq
+        assert [(item["offset"], item["headers"]["ce_type"]) for item in page["items"]] == [
+            (fact.offset, fact.type) for fact in facts
+        ]
+        assert [item["body"] for item in page["items"]] == [fact.body.model_dump(mode="json") for fact in facts]

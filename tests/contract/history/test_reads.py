@@ -1,0 +1,298 @@
+"""The read API: filters, pages, cursors, refusals; what it says is in the shapes that both sides know."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from parley_events import facts as f
+from parley_events import ids, reads
+from parley_events.body import ThreadSeed
+from parley_events.codec import fact_from
+from parley_history import reads as history_reads
+from parley_history.settings import Settings
+from tests.contract.history.conftest import running
+from tests.contract.history.listlog import ListLog
+from tests.contract.history.story import Writer, thread, workspace
+
+WS, T1 = workspace(1), thread(1)
+
+
+async def test_a_stored_fact_decodes_to_the_fact_that_was_written(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    run = writer.post(T1, WS, "h\x00llo é 😀")
+    writer.turn(T1, WS, run, "answer")
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        page = reads.FactsPage.model_validate(await client.get(f"/streams/{T1}/facts"))
+        found = [
+            fact_from(
+                {name: value.encode() for name, value in item.headers.items()},
+                orjson.dumps(item.body),
+                item.offset,
+                item.time_ms,
+            )
+            for item in page.items
+        ]
+        assert found == writer.written
+
+
+async def test_facts_are_paged_both_ways(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    writer.post(T1, WS)
+    for _ in range(9):
+        writer.write(T1, WS, f.ThreadCleared())
+
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+
+        async def seqs(**params: Any) -> list[int]:
+            page = await client.get(f"/streams/{T1}/facts", **params)
+            assert page["last_seq"] == 10
+            assert page["next_offset"] == 11
+            return [int(item["headers"]["ce_seq"]) for item in page["items"]]
+
+        assert await seqs(after=3, limit=4) == [4, 5, 6, 7]
+        assert await seqs(order="desc", limit=3) == [10, 9, 8]
+        assert await seqs(order="desc", after=8, limit=3) == [7, 6, 5]
+        assert await seqs(after=10) == []
+        assert await seqs(workspace_id=WS, limit=2) == [1, 2]
+        foreign = await client.get(f"/streams/{T1}/facts", workspace_id=workspace(2))
+        assert (foreign["items"], foreign["last_seq"]) == ([], 0)
+        unknown = await client.get(f"/streams/{thread(5)}/facts")
+        assert (unknown["items"], unknown["last_seq"]) == ([], 0)
+
+
+async def test_a_page_of_large_facts_is_cut_short_but_never_empty(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_reads, "FACTS_BYTES", 3000)
+    log = ListLog(4)
+    writer = Writer(log)
+    for number in range(6):
+        writer.post(T1, WS, "x" * 2000, command=f"c{number}")
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        after, sizes = 0, []
+        while True:
+            page = await client.get(f"/streams/{T1}/facts", after=after)
+            sizes.append(len(page["items"]))
+            after = int(page["items"][-1]["headers"]["ce_seq"])
+            if after == page["last_seq"]:
+                break
+        assert sizes == [2, 2, 2]
+        assert len((await client.get(f"/streams/{T1}/facts", order="desc"))["items"]) == 2
+
+
+async def test_threads_are_filtered_and_listed_by_latest_activity(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    for number in range(1, 8):
+        seed = ThreadSeed(
+            user_id="ada" if number % 2 else "bob",
+            agent_id="assistant" if number < 4 else None,
+            channel="slack" if number == 7 else "threads",
+            title=f"t{number}",
+        )
+        writer.write(thread(number), WS, f.ThreadCreated(seed=seed))
+    writer.write(thread(2), WS, f.ThreadUpdated(pinned=True, changes=("pinned",)))
+    writer.write(thread(6), WS, f.ThreadUpdated(archived=True, changes=("archived",)))
+    writer.write(thread(5), WS, f.ThreadDeleted())
+    writer.post(thread(1), WS)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+
+        async def titles(**params: Any) -> tuple[list[str], int]:
+            page = await client.get(f"/workspaces/{WS}/threads", **params)
+            return [item["title"] for item in page["items"]], page["total"]
+
+        assert await titles() == (["t1", "t7", "t4", "t3", "t2"], 5)
+        assert await titles(user_id="ada") == (["t1", "t7", "t3"], 3)
+        assert await titles(agent_id="assistant") == (["t1", "t3", "t2"], 3)
+        assert await titles(pinned="true") == (["t2"], 1)
+        assert await titles(pinned="false", channel="threads") == (["t1", "t4", "t3"], 3)
+        assert await titles(archived="true") == (["t6"], 1)
+        assert await titles(channel="slack") == (["t7"], 1)
+        first = await client.get(f"/workspaces/{WS}/threads", limit=2)
+        second = await client.get(f"/workspaces/{WS}/threads", limit=2, cursor=first["next_cursor"])
+        third = await client.get(f"/workspaces/{WS}/threads", limit=2, cursor=second["next_cursor"])
+        found = [item["title"] for page in (first, second, third) for item in page["items"]]
+        assert found == ["t1", "t7", "t4", "t3", "t2"]
+        assert third["next_cursor"] is None and {page["total"] for page in (first, second, third)} == {5}
+
+
+async def test_messages_are_paged_both_ways_and_by_role(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    for number in range(3):
+        run = writer.post(T1, WS, f"q{number}", command=f"c{number}", system_prompt="be brief")
+        writer.turn(T1, WS, run, f"a{number}")
+        writer.complete(T1, WS, run)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+
+        async def texts(pages: int = 1, **params: Any) -> list[str]:
+            found: list[str] = []
+            for _ in range(pages):
+                page = await client.get(f"/workspaces/{WS}/threads/{T1}/messages", **params)
+                found += [item["content"] for item in page["items"]]
+                params["cursor"] = page["next_cursor"]
+            assert params["cursor"] is None
+            return found
+
+        everything = [text for number in range(3) for text in ("be brief", f"q{number}", f"a{number}")]
+        assert await texts() == everything
+        assert await texts(order="desc") == everything[::-1]
+        assert await texts(pages=5, limit=2) == everything
+        assert await texts(pages=5, limit=2, order="desc") == everything[::-1]
+        assert await texts(roles="user,assistant") == [text for text in everything if text != "be brief"]
+        assert await texts(roles="system", pages=2, limit=2) == ["be brief"] * 3
+        page = await client.get(f"/workspaces/{WS}/threads/{T1}/messages", roles="user", limit=1)
+        assert page["total"] == 3
+
+
+async def test_skills_are_found_by_words(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    for number, (slug, body) in enumerate([("fold-paper", "First a Crease."), ("boil-eggs", "Seven minutes.")]):
+        note = {"kind": "skill", "id": f"n{number}", "slug": slug, "name": slug.title(), "body": body}
+        fields = {"run_id": run, "call": 2, "index": number, "tool_call_id": f"t{number}", "name": "learn_skill"}
+        writer.write(T1, WS, f.ToolReturned.model_validate(fields | {"status": "ok", "result": "kept", "note": note}))
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+
+        async def slugs(**params: Any) -> set[str]:
+            items = (await client.get(f"/workspaces/{WS}/skills", **params))["items"]
+            assert all(item["body"] is None for item in items)
+            return {reads.SkillView.model_validate(item).slug for item in items}
+
+        assert await slugs() == {"fold-paper", "boil-eggs"} == await slugs(agent_id="assistant")
+        assert await slugs(query="crease") == {"fold-paper"}
+        assert await slugs(agent_id="other") == set()
+        found = await client.get(f"/workspaces/{WS}/skills/boil-eggs", agent_id="assistant")
+        assert found["body"] == "Seven minutes."
+        await client.get(f"/workspaces/{WS}/skills/nothing", status=404)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (f"/workspaces/{WS}/threads?limit=0", "bad_limit"),
+        (f"/workspaces/{WS}/threads?limit=201", "bad_limit"),
+        (f"/workspaces/{WS}/threads?limit=x", "bad_limit"),
+        (f"/workspaces/{WS}/threads?limit=-1", "bad_limit"),
+        (f"/workspaces/{WS}/threads?cursor=abc", "bad_cursor"),
+        (f"/workspaces/{WS}/threads?cursor=WzEsMl0", "bad_cursor"),
+        (f"/workspaces/{WS}/threads?cursor=%F0%9F%98%80", "bad_cursor"),
+        (f"/workspaces/{WS}/threads/{T1}/messages?cursor=WzEsIngiXQ", "bad_cursor"),
+        (f"/workspaces/{WS}/threads/{T1}/messages?order=up", "bad_order"),
+        (f"/workspaces/{WS}/threads?pinned=maybe", "bad_pinned"),
+        (f"/workspaces/{WS}/notes?limit=999", "bad_limit"),
+        (f"/streams/{T1}/facts?limit=1001", "bad_limit"),
+        (f"/streams/{T1}/facts?after=x", "bad_after"),
+        ("/positions?min_position=garbage", "bad_position"),
+        (f"/positions?min_position={T1}@1&wait_ms=10001", "bad_wait_ms"),
+        ("/partitions/0/due", "bad_until_ms"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(settings: Settings, path: str, code: str) -> None:
+    async with running(settings, ListLog(4)) as client:
+        await client.caught_up(ListLog(4))
+        answer = await client.http.get(f"/internal{path}")
+        assert (answer.status_code, answer.json()["error"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/workspaces/{WS}",
+        "/workspaces/garbage",
+        "/workspaces/garbage/threads",
+        f"/workspaces/{WS}/keys/by-hash/00",
+        f"/workspaces/{WS}/agents/nobody",
+        f"/workspaces/{WS}/agents/a%00b",
+        f"/workspaces/{WS}/threads/{T1}",
+        f"/workspaces/{WS}/threads/{T1}/messages",
+        f"/workspaces/{WS}/runs/{T1}.r0",
+        "/partitions/4",
+        "/nothing",
+    ],
+)
+async def test_what_is_not_there_is_404(settings: Settings, path: str) -> None:
+    async with running(settings, ListLog(4)) as client:
+        await client.caught_up(ListLog(4))
+        assert await client.get(path, status=404) == {"error": "not_found"}
+
+
+async def test_nobody_reads_without_the_token(settings: Settings) -> None:
+    async with running(settings, ListLog(4)) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}):
+            transport = client.http._transport
+            async with httpx2.AsyncClient(transport=transport, base_url="http://h", headers=headers) as stranger:
+                assert (await stranger.get("/internal/positions")).status_code == 401
+                assert (await stranger.get("/livez")).status_code == 200
+        posted = await client.http.post("/internal/positions")
+        assert (posted.status_code, posted.json()) == (405, {"error": "method_not_allowed"})
+
+
+async def test_a_read_waits_for_the_position_that_it_names(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        waiting = asyncio.create_task(
+            client.get(f"/workspaces/{WS}/threads/{T1}", min_position=[f"{T1}@1", f"{writer.partition(T1)}.2"])
+        )
+        behind = await client.get(f"/workspaces/{WS}/threads/{T1}", 503, min_position=f"{T1}@1", wait_ms=80)
+        assert behind == {"error": "behind"}
+        assert not waiting.done()
+        writer.post(T1, WS)
+        assert (await waiting)["position"] == f"{T1}@1"
+
+
+async def test_a_read_waits_for_what_another_replica_folds(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    async with running(settings, log) as first, running(settings, ListLog(4)) as second:
+        await first.caught_up(log)
+        await second.caught_up(log)
+        # The second has a log of its own, where nothing is: what it answers, the first has folded.
+        waiting = asyncio.create_task(second.get(f"/workspaces/{WS}/threads/{T1}", min_position=f"{T1}@1"))
+        await asyncio.sleep(0)
+        writer.post(T1, WS)
+        assert (await waiting)["id"] == T1
+
+
+async def test_due_lists_what_is_due_by_then(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    wait = f.RunWaiting(run_id=run, waits_for="client_tool", tool_call_ids=("t",), due_at_ms=5000)
+    writer.write(T1, WS, wait)
+    partition = writer.partition(T1)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        assert (await client.get(f"/partitions/{partition}/due", until_ms=4999)) == {"items": []}
+        found = await client.get(f"/partitions/{partition}/due", until_ms=5000)
+        assert found == {"items": [{"stream": T1, "workspace_id": WS, "due_key": run, "due_at_ms": 5000}]}
+        reads.DueList.model_validate(found)
+        assert (await client.get(f"/partitions/{partition}"))["waiting_threads"] == [T1]
+
+
+async def test_a_workspaces_facts_are_read_by_its_stream(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    stream = ids.workspace_stream(WS)
+    writer.write(stream, WS, f.WorkspaceCreated(workspace_id=WS, name="default"))
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        page = await client.get(f"/streams/{stream}/facts")
+        assert [item["body"]["name"] for item in page["items"]] == ["default"]
+        assert (await client.get(f"/workspaces/{WS}"))["name"] == "default"
