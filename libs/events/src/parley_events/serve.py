@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,20 @@ def set_up_logs(level: str, file: Path | None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0) -> int:
-    """Serve an ASGI application until a signal; the exit status. Open streams get `grace_s` to end."""
+class _Server(uvicorn.Server):
+    """Says that it stops before it waits for open answers to end."""
+
+    on_stop: Callable[[], None] | None = None
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        if self.on_stop is not None:
+            self.on_stop()
+        await super().shutdown(sockets)
+
+
+def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Callable[[], None] | None = None) -> int:
+    """Serve an ASGI application until a signal; the exit status. `on_stop` is called at the signal, so that open
+    streams can be ended; they get `grace_s`."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -56,7 +69,8 @@ def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0) -> int:
         lifespan="on",
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    server.on_stop = on_stop
     server.run()
     return 0 if server.started else 1
 

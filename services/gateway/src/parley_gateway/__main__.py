@@ -1,0 +1,25 @@
+"""`python -m parley_gateway`: one gateway as a process."""
+
+from __future__ import annotations
+
+import sys
+
+from parley_events.serve import serve, set_up_logs
+from parley_gateway.app import build, drain
+from parley_gateway.settings import Settings
+
+
+def main() -> int:
+    """Serve until a signal; the exit status."""
+    try:
+        settings = Settings.from_env()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    set_up_logs(settings.log_level, settings.log_file)
+    app = build(settings)
+    return serve(app, settings.host, settings.port, grace_s=settings.drain_s, on_stop=lambda: drain(app))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

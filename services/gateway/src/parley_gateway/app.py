@@ -1,0 +1,127 @@
+"""The composition root: `build` makes a whole gateway out of its settings; tests and `standalone` call the same one.
+
+A missing part means "make the real one". Nothing is opened before the application starts; what was opened here is
+closed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from parley_events.clock import Clock, system_clock
+from parley_events.ids import NewUuid, random_uuid
+from parley_events.log import Log
+from parley_events.log.open import open_log
+from parley_gateway import administration, health
+from parley_gateway.auth import Auth
+from parley_gateway.core import Core, forget_deleted
+from parley_gateway.dialects import DIALECTS
+from parley_gateway.errors import Problem
+from parley_gateway.feed.hub import Hub, HubLimits
+from parley_gateway.history import History
+from parley_gateway.http import failure
+from parley_gateway.reads import Reads
+from parley_gateway.send import Sender
+from parley_gateway.settings import Settings
+from parley_gateway.workspaces import Workspaces
+
+logger = logging.getLogger(__name__)
+
+MEGABYTE = 1024 * 1024
+
+
+def build(
+    settings: Settings,
+    *,
+    log: Log | None = None,
+    history: History | None = None,
+    clock: Clock = system_clock,
+    new_uuid: NewUuid = random_uuid,
+    new_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+) -> FastAPI:
+    """The gateway as an ASGI application; `app.state.core` holds its parts. A log or history that is given in is not
+    closed at the end."""
+    opened: list[Log] = []
+
+    async def the_log() -> Log:
+        if log is not None:
+            return log
+        made = await open_log(settings.log, settings.kafka, settings.data, settings.partitions, "parley-gateway")
+        opened.append(made)
+        return made
+
+    asked = history or History.over(settings.history_url, settings.internal_token)
+    limits = HubLimits(settings.queue_items, settings.queue_mb * MEGABYTE, settings.kept_mb * MEGABYTE)
+    hub = Hub(the_log, asked.positions, clock, limits)
+    sender = Sender(hub, clock, new_uuid, settings.outcome_s)
+    core = Core(
+        settings=settings,
+        hub=hub,
+        history=asked,
+        auth=Auth(hub, asked, settings.anonymous_key, lambda: clock() / 1000),
+        workspaces=Workspaces(hub, asked),
+        sender=sender,
+        reads=Reads(asked, hub, sender),
+        clock=clock,
+        new_uuid=new_uuid,
+        new_secret=new_secret,
+    )
+    forget_deleted(core)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        reading = asyncio.create_task(hub.run())
+        reading.add_done_callback(_died)
+        try:
+            yield
+        finally:
+            hub.drain()
+            reading.cancel()
+            await asyncio.wait([reading], timeout=5)
+            await sender.close()
+            if history is None:
+                await asked.close()
+            for made in opened:
+                await made.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.state.core = core
+    app.router.routes.extend(health.routes(hub))
+    for dialect in DIALECTS.values():
+        app.router.routes.extend(dialect.routes(core))
+    app.router.routes.extend(administration.routes(core))
+    app.add_exception_handler(HTTPException, _framework_error)
+    return app
+
+
+def drain(app: FastAPI) -> None:
+    """End all open streams cleanly, and take nothing new: call it when the process is told to stop."""
+    core: Core = app.state.core
+    core.hub.drain()
+
+
+def _died(reading: asyncio.Task[None]) -> None:
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        logger.critical("the hub died; this gateway must be started again", exc_info=error)
+
+
+async def _framework_error(request: Request, error: Exception) -> Response:
+    """What the router itself refuses, in the shape of the contract that the path belongs to."""
+    assert isinstance(error, HTTPException)
+    flat = any(dialect.flat and request.url.path.startswith(dialect.base) for dialect in DIALECTS.values())
+    if error.status_code == 404:
+        return failure(Problem("not_found", "there is nothing at this address", 404), flat)
+    if error.status_code == 405:
+        return failure(
+            Problem("method_not_allowed", "that method is not served here", 405, headers=error.headers), flat
+        )
+    return failure(Problem("invalid_request", str(error.detail), error.status_code), flat)

@@ -1,0 +1,178 @@
+"""What all dialects share: saying something and following what comes of it. Dialects stand above, parts below.
+
+`Core` holds the parts of one gateway. `say` puts a message on the log and gives back what became of it (`Said`);
+`feed_of` follows that run from its outcome fact, without a read; `run_feed` and `thread_feed` follow what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.responses import Response
+
+from parley_events import ids
+from parley_events.clock import Clock
+from parley_events.codec import Command, Fact
+from parley_events.commands import PostMessage
+from parley_events.facts import ThreadDeleted
+from parley_events.ids import NewUuid
+from parley_events.reads import RunView
+from parley_gateway.auth import Auth, Principal
+from parley_gateway.errors import Missing, Problem
+from parley_gateway.feed.cursor import START, Cursor, parse_cursor
+from parley_gateway.feed.follow import Follow, Shown, ShownFact
+from parley_gateway.feed.hub import Hub, Listener
+from parley_gateway.feed.join import Feed
+from parley_gateway.feed.sse import EventStream, Show
+from parley_gateway.history import History
+from parley_gateway.reads import Reads
+from parley_gateway.runs import RunTold
+from parley_gateway.send import Outcome, Sender
+from parley_gateway.settings import Settings
+from parley_gateway.workspaces import Workspaces
+
+BOUND_LIMIT = 50_000
+
+
+@dataclass(slots=True)
+class Core:
+    """The parts of one gateway. `bound`: threads whose agent is known here (None: open to any)."""
+
+    settings: Settings
+    hub: Hub
+    history: History
+    auth: Auth
+    workspaces: Workspaces
+    sender: Sender
+    reads: Reads
+    clock: Clock
+    new_uuid: NewUuid
+    new_secret: Callable[[], bytes]
+    bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
+
+    def bind(self, thread_id: str, agent_id: str | None) -> None:
+        """Remember whom a thread is bound to; that never changes."""
+        self.bound[thread_id] = agent_id
+        if len(self.bound) > BOUND_LIMIT:
+            self.bound.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message that was accepted. `listener` has heard the thread since before the message was sent."""
+
+    outcome: Outcome
+    thread_id: str
+    run_id: str
+    question_id: str
+    queued: bool
+    listener: Listener | None
+
+    @property
+    def position(self) -> str:
+        return self.outcome.position
+
+
+async def say(core: Core, principal: Principal, command: Command, *, follow: bool, pieces: bool = True) -> Said:
+    """Send a `message.post` and wait for its outcome. `follow`: begin to listen to the thread first."""
+    assert isinstance(command.body, PostMessage)
+    thread_id = command.stream
+    listener = core.hub.listen(thread_id, principal.key_id, pieces) if follow else None
+    try:
+        outcome = await core.sender.ask(principal, command)
+        receipt = outcome.receipt
+        run_id = str(receipt.get("run_id") or ids.run_id(thread_id, command.id))
+        question_id = str(receipt.get("message_id") or ids.question_id(thread_id, command.id))
+        if command.body.open is not None:
+            core.bind(thread_id, command.body.open.agent_id)
+        if outcome.pending and listener is not None:
+            core.hub.leave(listener)
+            listener = None
+        return Said(outcome, thread_id, run_id, question_id, receipt.get("disposition") != "started", listener)
+    except BaseException:
+        if listener is not None:
+            core.hub.leave(listener)
+        raise
+
+
+async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool) -> Feed:
+    """Follow the run of a message that was just accepted. A repeated one is followed from its first fact on."""
+    assert said.listener is not None and said.outcome.seq is not None
+    cursor = Cursor(said.outcome.seq - 1)
+    follow = Follow(said.run_id, cursor, restarts=restarts)
+    feed = Feed(core.hub, core.history, principal.workspace_id, said.listener, follow, cursor)
+    if said.outcome.fact is None:
+        await _started(feed, said.outcome.seq)
+    return feed
+
+
+async def run_feed(
+    core: Core, principal: Principal, run: RunView, cursor: str | None, *, restarts: bool, pieces: bool = True
+) -> Feed:
+    """Follow a stored run from a cursor (None: from its beginning)."""
+    begin = Cursor(run.posted_seq - 1)
+    at = begin if cursor is None else parse_cursor(cursor)
+    if at.done < begin.seq:
+        at = begin
+    listener = core.hub.listen(run.thread_id, principal.key_id, pieces)
+    follow = Follow(run.id, at, restarts=restarts)
+    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at)
+    await _started(feed, run.posted_seq)
+    return feed
+
+
+async def thread_feed(core: Core, principal: Principal, thread_id: str, cursor: str | None, *, restarts: bool) -> Feed:
+    """Follow a thread from a cursor (None: from its beginning)."""
+    at = START if cursor is None else parse_cursor(cursor)
+    listener = core.hub.listen(thread_id, principal.key_id)
+    follow = Follow(None, at, restarts=restarts)
+    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at)
+    await _started(feed, None)
+    return feed
+
+
+async def _started(feed: Feed, begin: int | None) -> None:
+    try:
+        await feed.start(begin)
+    except Missing:
+        feed.close()
+        raise Problem("not_found", "there is no such stream", 404) from None
+    except BaseException:
+        feed.close()
+        raise
+
+
+def stream(core: Core, feed: Feed, show: Show, headers: Mapping[str, str]) -> Response:
+    """The feed as the answer to a request."""
+    settings = core.settings
+    return EventStream(feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers)
+
+
+async def told(feed: Feed, run_id: str, thread_id: str, wait_s: float) -> tuple[RunTold, list[Shown]]:
+    """Follow a run from its beginning to its end, for at most `wait_s`: what its facts told, and all that was shown.
+    Closes the feed."""
+    run = RunTold(run_id, thread_id)
+    shown: list[Shown] = []
+    now = asyncio.get_running_loop().time
+    until = now() + wait_s
+    try:
+        while not feed.over and (left := until - now()) > 0:
+            for item in await feed.take(left):
+                shown.append(item)
+                if isinstance(item, ShownFact):
+                    run.fold(item.fact)
+    finally:
+        feed.close()
+    return run, shown
+
+
+def forget_deleted(core: Core) -> None:
+    """Let go of what is known of a thread when it is deleted."""
+
+    def forget(fact: Fact) -> None:
+        core.bound.pop(fact.stream, None)
+
+    core.hub.watch(ThreadDeleted.type, forget)

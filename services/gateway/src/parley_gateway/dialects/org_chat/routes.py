@@ -1,0 +1,164 @@
+"""The routes of `org_chat`: thin. `inbound` makes commands, `core` sends and follows, `outbound` words the answers."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from parley_events.reads import AgentView
+from parley_gateway import core as core_
+from parley_gateway.auth import Principal
+from parley_gateway.core import Core, Said
+from parley_gateway.dialects.org_chat import inbound, outbound, wire
+from parley_gateway.errors import Missing, unsupported
+from parley_gateway.http import (
+    REPLAYED,
+    Handler,
+    answer,
+    body_of,
+    endpoint,
+    idempotency_key,
+    min_position,
+    query,
+    query_limit,
+    query_wait,
+    resume_point,
+    traceparent,
+)
+from parley_gateway.workspaces import Workspace
+
+ROOT = "/api/org"
+BASE = "/api/org/chat"
+WAIT_S = 300.0
+REPLAY_S = 30.0
+"""How long the events of a run that has ended may take to be read."""
+
+
+async def _message(core: Core, request: Request, who: Principal) -> Response:
+    said = await _said(core, request, who, pieces=True)
+    if said.outcome.pending:
+        return answer(202, _open(said.run_id, "queued"), _headers(said))
+    feed = await core_.feed_of(core, who, said, restarts=False)
+    return core_.stream(core, feed, outbound.Events(core.clock), _headers(said))
+
+
+async def _sync(core: Core, request: Request, who: Principal) -> Response:
+    wait_s = query_wait(request, WAIT_S)
+    said = await _said(core, request, who, pieces=False)
+    status = "queued" if said.queued else "running"
+    if said.outcome.pending:
+        return answer(202, _open(said.run_id, status), _headers(said))
+    feed = await core_.feed_of(core, who, said, restarts=False)
+    run, shown = await core_.told(feed, said.run_id, said.thread_id, WAIT_S if wait_s is None else wait_s)
+    if run.ended_seq is None:
+        return answer(202, _open(said.run_id, run.status if run.posted_seq else status), _headers(said))
+    return answer(200, outbound.whole(shown, core.clock), _headers(said))
+
+
+async def _said(core: Core, request: Request, who: Principal, *, pieces: bool) -> Said:
+    asked = await body_of(request, wire.NewMessage, core.settings.body_mb)
+    query_wait(request, WAIT_S)
+    workspace, structure_id, agent = await _node(core, who, asked.structure_id, asked.role_id)
+    who.to_chat(agent.id)
+    thread_id = inbound.default_thread(workspace.id, structure_id, agent.id)
+    command = core.sender.command(
+        who,
+        core.sender.command_id(who, "message.post", thread_id, idempotency_key(request)),
+        thread_id,
+        inbound.post_message(who, asked, agent),
+        asked.model_dump(),
+        traceparent=traceparent(request),
+    )
+    return await core_.say(core, who, command, follow=True, pieces=pieces)
+
+
+def _headers(said: Said) -> dict[str, str]:
+    return {"Parley-Run-Id": said.run_id, **(REPLAYED if said.outcome.repeated else {})}
+
+
+def _open(run_id: str, status: str) -> dict[str, str]:
+    """What is said of a run that has not ended."""
+    url = f"{BASE}/runs/{run_id}"
+    return {"run_id": run_id, "status": status, "poll_url": url, "events_url": f"{url}/events"}
+
+
+async def _poll(core: Core, request: Request, who: Principal) -> Response:
+    run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
+    headers = {"Parley-Run-Id": run.id}
+    if run.ended_seq is None:
+        return answer(202, _open(run.id, run.status), headers)
+    feed = await core_.run_feed(core, who, run, None, restarts=False, pieces=False)
+    _, shown = await core_.told(feed, run.id, run.thread_id, REPLAY_S)
+    return answer(200, outbound.whole(shown, core.clock), headers)
+
+
+async def _run_events(core: Core, request: Request, who: Principal) -> Response:
+    run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
+    feed = await core_.run_feed(core, who, run, resume_point(request), restarts=False)
+    return core_.stream(core, feed, outbound.Events(core.clock), {"Parley-Run-Id": run.id})
+
+
+async def _history(core: Core, request: Request, who: Principal) -> Response:
+    structure, role = query(request, "structure_id"), query(request, "role_id")
+    workspace, structure_id, agent = await _node(core, who, structure, role)
+    who.to_read(agent.id)
+    include = query(request, "include")
+    limit = query_limit(request)
+    params = {
+        "limit": limit,
+        "cursor": query(request, "cursor"),
+        "order": "desc",
+        "roles": None if include == "events" else "user,assistant",
+    }
+    thread_id = inbound.default_thread(workspace.id, structure_id, agent.id)
+    try:
+        page = await core.reads.messages(who, thread_id, params, min_position(request))
+    except Missing:
+        return answer(200, [])
+    names = {known.id: known.spec.name for known in workspace.agents.values()}
+    headers = {}
+    if page.next_cursor is not None:
+        again = {"structure_id": structure, "role_id": role, "limit": limit, "cursor": page.next_cursor}
+        if include is not None:
+            again["include"] = include
+        headers["Link"] = f'<{BASE}/history?{urlencode(again)}>; rel="next"'
+    return answer(200, [outbound.message(view, names) for view in page.items], headers)
+
+
+async def _log(core: Core, request: Request, who: Principal) -> Response:
+    workspace = await core.workspaces.get(who.workspace_id)
+    inbound.structure(workspace, query(request, "structure_id"))
+    who.to_read(None)
+    notes = await core.reads.notes(who, {"limit": query_limit(request)}, min_position(request))
+    return answer(200, [outbound.entry(view) for view in notes.items])
+
+
+async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
+    raise unsupported("this version does not serve files yet")
+
+
+async def _node(
+    core: Core, who: Principal, structure_id: str | None, role_id: str | None
+) -> tuple[Workspace, str, AgentView]:
+    workspace = await core.workspaces.get(who.workspace_id)
+    return workspace, inbound.structure(workspace, structure_id), inbound.node(workspace, role_id)
+
+
+PATHS: dict[str, dict[str, Handler]] = {
+    "/chat/message": {"POST": _message},
+    "/chat/message/sync": {"POST": _sync},
+    "/chat/history": {"GET": _history},
+    "/chat/runs/{run_id}": {"GET": _poll},
+    "/chat/runs/{run_id}/events": {"GET": _run_events},
+    "/chat/artifacts/{name}": {"GET": _not_yet},
+    "/log": {"GET": _log},
+}
+"""Every path below `/api/org`, with its methods."""
+
+
+def routes(core: Core) -> list[Route]:
+    """The routes of the dialect."""
+    return [endpoint(core, ROOT + path, methods, flat=False) for path, methods in PATHS.items()]

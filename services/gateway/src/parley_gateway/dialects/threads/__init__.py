@@ -1,0 +1,5 @@
+"""The native contract: threads, their messages, and every fact of them as frames (base `/api/v1/chat`)."""
+
+from parley_gateway.dialects.threads.routes import BASE, routes
+
+__all__ = ["BASE", "routes"]

@@ -1,0 +1,261 @@
+"""From facts, pieces and views to the frames and answers of `threads`. Pure; `Frames` remembers open tool calls.
+
+A frame is `{type, seq, thread_id, run_id, message_id, …}`. `type` is a fact's type, `text.delta`, `thought.delta`, or
+`run.restarted` (a further attempt begins: drop what came since the last `model.returned`). `message_id` is the run's
+one assistant message, from the first frame on; the question's own id is `question_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parley_events import facts as f
+from parley_events.body import Json, Usage
+from parley_events.clock import rfc3339
+from parley_events.codec import Fact, UnknownBody
+from parley_events.ids import answer_id
+from parley_events.reads import MessageView, RunView, ThreadView
+from parley_gateway.feed.follow import Shown, ShownFact, run_of
+from parley_gateway.feed.sse import Frame
+from parley_gateway.runs import text_of
+
+_DELTAS = {"text": "text.delta", "thought": "thought.delta"}
+
+
+class Frames:
+    """The frames of one stream of one thread."""
+
+    def __init__(self, thread_id: str) -> None:
+        self._thread_id = thread_id
+        self._tools: dict[tuple[int, int], Json] = {}
+        self._answer: tuple[str, str] = ("", "")
+
+    def __call__(self, shown: Shown) -> list[Frame]:
+        """All frames of one thing shown."""
+        if isinstance(shown, ShownFact):
+            return self._fact(shown.fact)
+        if self._answer[0] != shown.run_id:
+            self._answer = (shown.run_id, answer_id(shown.run_id))
+        return [
+            Frame(
+                {
+                    "type": _DELTAS[shown.kind],
+                    "seq": shown.call,
+                    "thread_id": self._thread_id,
+                    "run_id": shown.run_id,
+                    "message_id": self._answer[1],
+                    "delta": shown.text,
+                }
+            )
+        ]
+
+    def _fact(self, fact: Fact) -> list[Frame]:
+        body = fact.body
+        run_id = run_of(fact)
+        head = {
+            "type": fact.type,
+            "seq": fact.seq,
+            "thread_id": self._thread_id,
+            "run_id": run_id,
+            "message_id": answer_id(run_id) if run_id else None,
+        }
+        time = {"created_at": rfc3339(fact.time_ms)}
+        if isinstance(body, f.ToolCalled):
+            self._tools[body.call, body.index] = body.arguments
+        own = _OWN.get(type(body))
+        if own is not None:
+            frames = [Frame({**head, **own(body), **time})]
+        elif isinstance(body, f.ToolReturned):
+            call = _tool_returned(body, self._tools.pop((body.call, body.index), None))
+            frames = [Frame({**head, **call, **time})]
+        else:
+            data = {} if isinstance(body, UnknownBody) else body.model_dump(mode="json", exclude={"numbers"})
+            frames = [Frame({**data, **head, **time})]
+        if isinstance(body, f.ModelCalled) and body.attempt > 1:
+            frames.insert(0, Frame({**head, "type": "run.restarted", "attempt": body.attempt, **time}))
+        return frames
+
+
+def usage(value: Usage) -> Json:
+    return {"input_tokens": value.input_tokens, "output_tokens": value.output_tokens}
+
+
+def _posted(body: f.MessagePosted) -> Json:
+    return {
+        "question_id": body.message_id,
+        "role": "user",
+        "content": body.text,
+        "author": body.author.model_dump(),
+        "agent_id": body.agent_id,
+        "agent_version": body.agent_version,
+        "status": "running" if body.disposition == "started" else "queued",
+        "attachments": [attachment.model_dump() for attachment in body.attachments],
+        "lead_context": body.lead_context,
+        "metadata": body.metadata,
+    }
+
+
+def _model_called(body: f.ModelCalled) -> Json:
+    return {
+        "turn": body.turn,
+        "attempt": body.attempt,
+        "agent_id": body.agent_id,
+        "agent_version": body.agent_version,
+        "model": body.model,
+        "shown": body.shown,
+    }
+
+
+def _model_returned(body: f.ModelReturned) -> Json:
+    return {
+        "call": body.call,
+        "turn": body.turn,
+        "content": text_of(body.blocks),
+        "stop_reason": body.stop_reason,
+        "usage": usage(body.usage),
+    }
+
+
+def _model_failed(body: f.ModelFailed) -> Json:
+    return {
+        "call": body.call,
+        "turn": body.turn,
+        "attempt": body.attempt,
+        "error": {"code": f"model_{body.kind}", "message": body.message},
+        "retry": body.retry,
+        "usage": usage(body.usage),
+    }
+
+
+def _tool_called(body: f.ToolCalled) -> Json:
+    call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments, "status": "running"}
+    return {"call": body.call, "tool_call": call}
+
+
+def _tool_returned(body: f.ToolReturned, arguments: Json | None) -> Json:
+    call: Json = {"id": body.tool_call_id, "name": body.name}
+    if arguments is not None:
+        call["arguments"] = arguments
+    call |= {"result": body.result, "is_error": body.is_error, "status": body.status}
+    note = None if body.note is None else body.note.model_dump(exclude_none=True)
+    return {"call": body.call, "tool_call": call, "duration_ms": body.duration_ms, **({"note": note} if note else {})}
+
+
+def _tool_answered(body: f.ToolAnswered) -> Json:
+    status = "error" if body.is_error else "ok"
+    call = {"id": body.tool_call_id, "result": body.result, "is_error": body.is_error, "status": status}
+    return {"tool_call": call, "pending": list(body.pending)}
+
+
+def _approval(body: f.ApprovalRequested) -> Json:
+    call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments, "status": "waiting"}
+    return {"approval_id": body.approval_id, "tool_call": call, "expires_at": rfc3339(body.due_at_ms)}
+
+
+def _completed(body: f.RunCompleted) -> Json:
+    return {"status": "completed", "stop_reason": body.stop_reason, "usage": usage(body.usage)}
+
+
+def _failed(body: f.RunFailed) -> Json:
+    return {"status": "failed", "error": {"code": body.code, "message": body.message}, "usage": usage(body.usage)}
+
+
+def _cancelled(body: f.RunCancelled) -> Json:
+    return {"status": "cancelled", "by": body.by, "reason": body.reason, "usage": usage(body.usage)}
+
+
+_OWN: dict[type[f.FactBody], Callable[[Any], Json]] = {
+    f.MessagePosted: _posted,
+    f.ModelCalled: _model_called,
+    f.ModelReturned: _model_returned,
+    f.ModelFailed: _model_failed,
+    f.ToolCalled: _tool_called,
+    f.ToolAnswered: _tool_answered,
+    f.ApprovalRequested: _approval,
+    f.RunCompleted: _completed,
+    f.RunFailed: _failed,
+    f.RunCancelled: _cancelled,
+}
+"""What a frame has beside its head; facts that are not here show their body as it is."""
+
+
+# ---- answers
+
+
+def thread(view: ThreadView, agent_id: str | None = None) -> Json:
+    """A thread. `agent_id`: how the client named the agent, if it did."""
+    return {
+        "id": view.id,
+        "title": view.title,
+        "agent_id": agent_id or view.agent_id,
+        "user_id": view.user_id,
+        "pinned": view.pinned,
+        "archived": view.archived,
+        "system_prompt": view.system_prompt,
+        "context": view.context,
+        "metadata": view.metadata,
+        "created_at": view.created_at,
+        "updated_at": view.updated_at,
+        "last_message_at": view.last_message_at,
+        "message_count": view.message_count,
+        "position": view.position,
+    }
+
+
+def new_thread(workspace_id: str, thread_id: str, seed: Json, time_ms: int, position: str) -> ThreadView:
+    """A thread that was just made, as its `thread.created` tells it."""
+    made = rfc3339(time_ms)
+    return ThreadView.model_validate(
+        {
+            **{name: seed.get(name) for name in ("title", "agent_id", "user_id", "system_prompt", "context")},
+            "channel": seed.get("channel") or "threads",
+            "metadata": seed.get("metadata") or {},
+            "id": thread_id,
+            "workspace_id": workspace_id,
+            "pinned": False,
+            "archived": False,
+            "created_at": made,
+            "updated_at": made,
+            "last_message_at": None,
+            "message_count": 0,
+            "position": position,
+        }
+    )
+
+
+def message(view: MessageView) -> Json:
+    calls = None
+    if view.tool_calls is not None:
+        calls = [call.model_dump(exclude_none=True) for call in view.tool_calls]
+    return {
+        "id": view.id,
+        "seq": view.seq,
+        "thread_id": view.thread_id,
+        "run_id": view.run_id,
+        "role": view.role,
+        "content": view.content,
+        "tool_calls": calls,
+        "tool_call_id": view.tool_call_id,
+        "author": None if view.author is None else view.author.model_dump(),
+        "attachments": [attachment.model_dump() for attachment in view.attachments],
+        "metadata": view.metadata,
+        "created_at": view.created_at,
+    }
+
+
+def run(view: RunView) -> Json:
+    return {
+        "id": view.id,
+        "thread_id": view.thread_id,
+        "agent_id": view.agent_id,
+        "agent_version": view.agent_version,
+        "status": view.status,
+        "attempt": view.attempt,
+        "usage": usage(view.usage),
+        "stop_reason": view.stop_reason,
+        "error": None if view.error is None else view.error.model_dump(),
+        "message_id": view.message_id,
+        "created_at": view.created_at,
+        "ended_at": view.ended_at,
+    }

@@ -1,0 +1,336 @@
+"""The routes of `threads`: thin. `inbound` makes commands, `core` sends and follows, `outbound` words the answers."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from parley_events.commands import CancelRun, DeleteThread
+from parley_events.ids import is_uuid, thread_of
+from parley_events.reads import AgentView
+from parley_gateway import core as core_
+from parley_gateway.auth import Principal
+from parley_gateway.core import Core, Said
+from parley_gateway.dialects.threads import inbound, outbound, wire
+from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, not_found, unsupported
+from parley_gateway.feed.cursor import cursor_ahead, parse_cursor
+from parley_gateway.feed.follow import ShownFact, run_of
+from parley_gateway.feed.join import PAGE, RECALL
+from parley_gateway.feed.sse import MEDIA_TYPE
+from parley_gateway.http import (
+    REPLAYED,
+    Handler,
+    answer,
+    body_of,
+    endpoint,
+    idempotency_key,
+    min_position,
+    query,
+    query_flag,
+    query_limit,
+    query_wait,
+    resume_point,
+    traceparent,
+    wants,
+)
+from parley_gateway.workspaces import DEFAULT_AGENT
+
+BASE = "/api/v1/chat"
+WAIT_S = 30.0
+"""How long `?wait` holds when it is given without a number."""
+
+
+# ---- threads
+
+
+async def _create(core: Core, request: Request, who: Principal) -> Response:
+    asked = await body_of(request, wire.NewThread, core.settings.body_mb)
+    agent = None if asked.agent_id is None else await _agent(core, who, asked.agent_id)
+    who.to_chat(agent.id if agent else None)
+    key = idempotency_key(request)
+    thread_id = core.sender.thread_id(who, "thread.create", key)
+    command = core.sender.command(
+        who,
+        core.sender.command_id(who, "thread.create", thread_id, key),
+        thread_id,
+        inbound.create_thread(who, asked, agent),
+        asked.model_dump(),
+        fresh=key is None,
+        traceparent=traceparent(request),
+    )
+    outcome = await core.sender.ask(who, command)
+    core.bind(thread_id, agent.id if agent else None)
+    if outcome.pending:
+        return answer(202, {"id": thread_id, "status": "accepted"})
+    view = outbound.new_thread(who.workspace_id, thread_id, outcome.receipt["seed"], outcome.time_ms, outcome.position)
+    return answer(201, outbound.thread(view, asked.agent_id), REPLAYED if outcome.repeated else None)
+
+
+async def _list(core: Core, request: Request, who: Principal) -> Response:
+    user_id = query(request, "user_id") or who.user_id
+    if user_id != who.user_id and not who.admin:
+        raise forbidden("another user's threads need a key with the scope admin")
+    asked_agent = query(request, "agent_id")
+    agent_id = asked_agent
+    if asked_agent is not None:
+        known = (await core.workspaces.get(who.workspace_id)).named(asked_agent)
+        agent_id = known.id if known else asked_agent
+    elif who.agents is not None and len(who.agents) == 1:
+        (agent_id,) = who.agents
+    who.to_read(agent_id)
+    pinned, archived = query_flag(request, "pinned"), query_flag(request, "archived")
+    params = {
+        "user_id": user_id,
+        "agent_id": agent_id,
+        "pinned": None if pinned is None else str(pinned).lower(),
+        "archived": None if archived is None else str(archived).lower(),
+        "limit": query_limit(request),
+        "cursor": query(request, "cursor"),
+    }
+    page = await core.reads.threads(who, params, min_position(request))
+    items = [outbound.thread(view, asked_agent) for view in page.items]
+    return answer(200, {"items": items, "next_cursor": page.next_cursor, "total": page.total})
+
+
+async def _get(core: Core, request: Request, who: Principal) -> Response:
+    view = await core.reads.thread(who, request.path_params["thread_id"], min_position(request))
+    core.bind(view.id, view.agent_id)
+    return answer(200, outbound.thread(view))
+
+
+async def _patch(core: Core, request: Request, who: Principal) -> Response:
+    thread_id = _thread_id(request)
+    asked = await body_of(request, wire.ThreadChanges, core.settings.body_mb)
+    body = inbound.update_thread(who, asked)
+    await _may_change(core, who, thread_id)
+    if body is None:
+        return answer(200, outbound.thread(await core.reads.thread(who, thread_id)))
+    command = core.sender.command(who, core.new_uuid(), thread_id, body, traceparent=traceparent(request))
+    outcome = await core.sender.ask(who, command)
+    try:
+        view = await core.history.thread(who.workspace_id, thread_id, [outcome.position], 5000)
+    except (Unavailable, Behind):
+        # The change is on the log; what the thread looks like now cannot be read.
+        return answer(202, {"id": thread_id, "position": outcome.position})
+    return answer(200, outbound.thread(view))
+
+
+async def _delete(core: Core, request: Request, who: Principal) -> Response:
+    thread_id = _thread_id(request)
+    await _may_change(core, who, thread_id)
+    body = DeleteThread(principal=who.asker)
+    await core.sender.ask(who, core.sender.command(who, core.new_uuid(), thread_id, body))
+    return Response(status_code=204)
+
+
+# ---- messages
+
+
+async def _post(core: Core, request: Request, who: Principal) -> Response:
+    thread_id = _thread_id(request)
+    asked = await body_of(request, wire.NewMessage, core.settings.body_mb)
+    wait_s = query_wait(request, WAIT_S)
+    streaming = wants(request, MEDIA_TYPE)
+    agent = await _answering(core, who, thread_id, asked.agent_id)
+    key = idempotency_key(request)
+    command = core.sender.command(
+        who,
+        core.sender.command_id(who, "message.post", thread_id, key),
+        thread_id,
+        inbound.post_message(who, asked, agent),
+        asked.model_dump(),
+        traceparent=traceparent(request),
+    )
+    follow = streaming or bool(wait_s)
+    said = await core_.say(core, who, command, follow=follow, pieces=streaming)
+    headers = {"Parley-Run-Id": said.run_id, **(REPLAYED if said.outcome.repeated else {})}
+    if not follow or said.outcome.pending:
+        return answer(202, _accepted(said), headers)
+    feed = await core_.feed_of(core, who, said, restarts=True)
+    if streaming:
+        return core_.stream(core, feed, outbound.Frames(thread_id), headers)
+    run, _ = await core_.told(feed, said.run_id, thread_id, wait_s or 0)
+    if run.ended_seq is None:
+        return answer(202, _accepted(said), headers)
+    message = run.message()
+    return answer(
+        200,
+        {
+            "thread_id": thread_id,
+            "message_id": said.question_id,
+            "run": outbound.run(run.view()),
+            "message": None if message is None else outbound.message(message),
+        },
+        headers,
+    )
+
+
+def _accepted(said: Said) -> dict[str, object]:
+    return {
+        "thread_id": said.thread_id,
+        "message_id": said.question_id,
+        "run_id": said.run_id,
+        "status": "queued" if said.queued else "running",
+        "position": said.position,
+        "conversation_id": said.thread_id,
+        "events_url": f"{BASE}/runs/{said.run_id}/events",
+    }
+
+
+async def _messages(core: Core, request: Request, who: Principal) -> Response:
+    order = query(request, "order") or "asc"
+    if order not in ("asc", "desc"):
+        raise invalid("order must be asc or desc")
+    params = {"limit": query_limit(request), "cursor": query(request, "cursor"), "order": order}
+    position = min_position(request)
+    view = await core.reads.thread(who, request.path_params["thread_id"], position)
+    page = await core.reads.messages(who, view.id, params, position)
+    items = [outbound.message(message) for message in page.items]
+    return answer(200, {"items": items, "next_cursor": page.next_cursor, "total": page.total})
+
+
+# ---- events
+
+
+async def _thread_events(core: Core, request: Request, who: Principal) -> Response:
+    view = await core.reads.thread(who, request.path_params["thread_id"], min_position(request))
+    if _as_page(request):
+        return await _page(core, request, who, view.id, None, 0, None)
+    feed = await core_.thread_feed(core, who, view.id, resume_point(request), restarts=True)
+    return core_.stream(core, feed, outbound.Frames(view.id), {})
+
+
+async def _run_events(core: Core, request: Request, who: Principal) -> Response:
+    run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
+    if _as_page(request):
+        return await _page(core, request, who, run.thread_id, run.id, run.posted_seq - 1, run.ended_seq)
+    feed = await core_.run_feed(core, who, run, resume_point(request), restarts=True)
+    return core_.stream(core, feed, outbound.Frames(run.thread_id), {"Parley-Run-Id": run.id})
+
+
+def _as_page(request: Request) -> bool:
+    return wants(request, "application/json") and not wants(request, MEDIA_TYPE)
+
+
+async def _page(
+    core: Core, request: Request, who: Principal, thread_id: str, run_id: str | None, begin: int, end: int | None
+) -> Response:
+    """A page of facts: of the thread, or of one run of it that begins after `begin` and, if known, ends with `end`."""
+    limit = query_limit(request)
+    text = query(request, "cursor") or resume_point(request)
+    after = begin if text is None else max(begin, parse_cursor(text).done)
+    frames = outbound.Frames(thread_id)
+    if text is not None and after > begin:
+        recent, _ = await core.history.facts(who.workspace_id, thread_id, after + 1, RECALL, "desc")
+        for fact in reversed(recent):
+            frames(ShownFact(fact, ""))
+    items: list[dict[str, object]] = []
+    last = after
+    more = True
+    while more and len(items) < limit:
+        facts, page = await core.history.facts(who.workspace_id, thread_id, last, limit if run_id is None else PAGE)
+        if text is not None and after > page.last_seq:
+            raise cursor_ahead()
+        for fact in facts:
+            if len(items) < limit and (end is None or last < end):
+                last = fact.seq or last
+                if run_id is None or run_of(fact) == run_id:
+                    items.append(frames(ShownFact(fact, ""))[-1].data)
+        more = bool(facts) and last < (page.last_seq if end is None else min(end, page.last_seq))
+    return answer(200, {"items": items, "next_cursor": str(last) if more else None})
+
+
+# ---- runs
+
+
+async def _run(core: Core, request: Request, who: Principal) -> Response:
+    return answer(200, outbound.run(await core.reads.run(who, request.path_params["run_id"], min_position(request))))
+
+
+async def _cancel(core: Core, request: Request, who: Principal) -> Response:
+    run_id = request.path_params["run_id"]
+    thread_id = thread_of(run_id)
+    if thread_id is None or len(run_id) > 100:
+        raise not_found("run")
+    await body_of(request, wire.Nothing, core.settings.body_mb)
+    await _may_change(core, who, thread_id)
+    command = core.sender.command(
+        who,
+        core.sender.command_id(who, "run.cancel", run_id, idempotency_key(request)),
+        thread_id,
+        CancelRun(principal=who.asker, run_id=run_id),
+        traceparent=traceparent(request),
+    )
+    outcome = await core.sender.ask(who, command)
+    headers = REPLAYED if outcome.repeated else None
+    try:
+        view = await core.history.run(who.workspace_id, run_id, [] if outcome.pending else [outcome.position], 5000)
+    except (Unavailable, Behind):
+        return answer(202, {"id": run_id, "thread_id": thread_id, "status": "running"}, headers)
+    return answer(200, outbound.run(view), headers)
+
+
+async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
+    raise unsupported("this version does not serve that yet")
+
+
+# ---- who and what
+
+
+def _thread_id(request: Request) -> str:
+    thread_id: str = request.path_params["thread_id"]
+    if not is_uuid(thread_id):
+        raise not_found("thread")
+    return thread_id
+
+
+async def _agent(core: Core, who: Principal, name: str) -> AgentView:
+    agent = (await core.workspaces.get(who.workspace_id)).named(name)
+    if agent is None:
+        raise inbound.unknown_agent(name)
+    return agent
+
+
+async def _answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
+    """Who answers a message in a thread, as far as this gateway knows: asked for by name, or bound to the thread."""
+    agent = None if asked is None else await _agent(core, who, asked)
+    if who.agents is not None:
+        # A key that is bound to agents: the thread decides, so it must be known.
+        bound = (await core.reads.thread(who, thread_id)).agent_id
+        who.to_chat(bound or (agent.id if agent else None))
+    else:
+        who.to_chat(None)
+    if agent is None and thread_id in core.bound:
+        try:
+            workspace = await core.workspaces.get(who.workspace_id)
+        except Problem:
+            return None
+        return workspace.agents.get(core.bound[thread_id] or DEFAULT_AGENT)
+    return agent
+
+
+async def _may_change(core: Core, who: Principal, thread_id: str) -> None:
+    if who.agents is not None:
+        who.to_chat((await core.reads.thread(who, thread_id)).agent_id)
+    else:
+        who.to_chat(None)
+
+
+PATHS: dict[str, dict[str, Handler]] = {
+    "/threads": {"POST": _create, "GET": _list},
+    "/threads/{thread_id}": {"GET": _get, "PATCH": _patch, "DELETE": _delete},
+    "/threads/{thread_id}/messages": {"POST": _post, "GET": _messages},
+    "/threads/{thread_id}/events": {"GET": _thread_events},
+    "/threads/{thread_id}/fork": {"POST": _not_yet},
+    "/runs/{run_id}": {"GET": _run},
+    "/runs/{run_id}/events": {"GET": _run_events},
+    "/runs/{run_id}/cancel": {"POST": _cancel},
+    "/approvals/{approval_id}": {"POST": _not_yet},
+}
+"""Every path below the base, with its methods."""
+
+
+def routes(core: Core) -> list[Route]:
+    """The routes of the dialect."""
+    return [endpoint(core, BASE + path, methods, flat=True) for path, methods in PATHS.items()]

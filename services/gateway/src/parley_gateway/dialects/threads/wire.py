@@ -1,0 +1,41 @@
+"""What clients of `threads` send. Unknown fields are ignored; types are exact."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from parley_events.body import Json
+from parley_gateway.http import Wire
+
+
+class NewThread(Wire):
+    agent_id: str | None = Field(default=None, min_length=1, max_length=200)
+    title: str | None = Field(default=None, max_length=1000)
+    system_prompt: str | None = None
+    context: Json | None = None
+    metadata: Json | None = None
+
+
+class ThreadChanges(Wire):
+    """Only the fields that are there are changed; `title: null` takes the title away."""
+
+    title: str | None = Field(default=None, max_length=1000)
+    pinned: bool | None = None
+    archived: bool | None = None
+    metadata: Json | None = None
+
+
+class NewMessage(Wire):
+    content: str
+    agent_id: str | None = Field(default=None, min_length=1, max_length=200)
+    attachments: list[Any] | None = None
+    knowledge_ids: list[str] | None = None
+    lead_context: Json | None = None
+    metadata: Json | None = None
+    on_busy: Literal["queue"] | None = None
+
+
+class Nothing(Wire):
+    """A body of which nothing is read."""

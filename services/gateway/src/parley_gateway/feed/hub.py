@@ -1,0 +1,392 @@
+"""The hub: one per process. It tails `parley.events` and `parley.deltas` once, and feeds everyone who listens.
+
+Above it: `join` (a client's feed), `send` (who waits for a command's outcome), `auth` and `workspaces` (who keep their
+caches current). Below it: the log port. Events start where history stands, with the epoch in force there; deltas two
+minutes back. Records are told apart by their headers; a body is decoded once, and only if someone wants it. The raw
+pieces of unfinished calls are kept, so that whoever joins in the middle of a call gets its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from parley_events.clock import Clock
+from parley_events.codec import EVENTS_TOPIC, Fact, FactHead, decode_fact, head_of
+from parley_events.errors import EventsError, LogUnavailable, Undecodable
+from parley_events.facts import RUN_ENDS, ModelCalled, ModelReturned, PartitionClaimed
+from parley_events.fence import FactFence, PieceFence
+from parley_events.log import Incoming, Log, Tail
+from parley_events.partition import partition_of
+from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces, pieces_epoch
+from parley_events.reads import Positions
+from parley_gateway.errors import GatewayError
+
+log = logging.getLogger(__name__)
+
+PIECES_BACK_MS = 120_000
+_PIECE_COST = 200
+_FACT_COST = 1000
+_CLOSED_LIMIT = 50_000
+_CALL_LIMIT = 4 * 1024 * 1024
+
+Item = Fact | Piece
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """Bytes are what the texts and objects roughly take in memory."""
+
+    queue_items: int = 20_000
+    queue_bytes: int = 16 * 1024 * 1024
+    kept_bytes: int = 64 * 1024 * 1024
+
+
+class Listener:
+    """One listener's bounded queue of a stream's facts and pieces.
+
+    A listener that lets more than its limit wait loses pieces first (they are hints: the fact carries the text), and
+    is closed when that does not help: never is a fact dropped silently. Whoever was closed resumes by its cursor.
+    """
+
+    __slots__ = ("_bytes", "_items", "_limits", "_wake", "closed", "owner", "pieces", "stream")
+
+    def __init__(self, stream: str, limits: HubLimits, owner: str, pieces: bool) -> None:
+        self.stream, self.owner, self.pieces, self.closed = stream, owner, pieces, False
+        self._limits = limits
+        self._items: list[Item] = []
+        self._bytes = 0
+        self._wake: asyncio.Future[None] | None = None
+
+    def put(self, item: Item, cost: int) -> None:
+        """Queue an item, at once."""
+        if self.closed:
+            return
+        if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
+            if isinstance(item, Piece):
+                return
+            self._items = [waiting for waiting in self._items if not isinstance(waiting, Piece)]
+            self._bytes = len(self._items) * _FACT_COST * 4
+            if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
+                self.close()
+                return
+        self._items.append(item)
+        self._bytes += cost
+        self._rouse()
+
+    def close(self) -> None:
+        """End the feed; what waits is still handed out, and `closed` says that nothing comes after it."""
+        self.closed = True
+        self._rouse()
+
+    async def take(self, timeout_s: float) -> list[Item]:
+        """Everything that waits, in order; [] when nothing came in time, or it was closed."""
+        if not self._items and not self.closed:
+            loop = asyncio.get_running_loop()
+            self._wake = loop.create_future()
+            timer = loop.call_later(timeout_s, self._rouse)
+            try:
+                await self._wake
+            finally:
+                timer.cancel()
+                self._wake = None
+        items, self._items, self._bytes = self._items, [], 0
+        return items
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+@dataclass(slots=True)
+class _Kept:
+    run_id: str | None = None
+    pieces: list[Piece] = field(default_factory=list)
+    bytes: int = 0
+    full: bool = False
+
+
+class Hub:
+    """See the module. `run()` is a task of its own; everything else is synchronous and never waits."""
+
+    def __init__(
+        self,
+        open_log: Callable[[], Awaitable[Log]],
+        positions: Callable[[], Awaitable[Positions]],
+        clock: Clock,
+        limits: HubLimits | None = None,
+    ) -> None:
+        self._open_log, self._positions, self._clock = open_log, positions, clock
+        self._limits = limits or HubLimits()
+        self._log: Log | None = None
+        self._next: dict[int, int] = {}
+        self._goal: dict[int, int] = {}
+        self._next_piece: dict[int, int] = {}
+        self._fences: dict[int, FactFence] = {}
+        self._piece_fences: dict[int, PieceFence] = {}
+        self._waiting: dict[str, deque[tuple[str | None, asyncio.Future[Fact]]]] = {}
+        self._listeners: dict[str, list[Listener]] = {}
+        self._watchers: dict[str, list[Callable[[Fact], None]]] = {}
+        self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._calls: dict[str, list[int]] = {}
+        self._run_calls: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
+        self._closed: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self.draining = False
+
+    # ---- what others ask of it
+
+    @property
+    def log(self) -> Log | None:
+        """The log, once it is open and the tails stand."""
+        return self._log if self._next else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has read what was on the log when it started."""
+        return bool(self._next) and all(self._next[p] >= goal for p, goal in self._goal.items())
+
+    def partition(self, stream: str) -> int:
+        """The partition of a stream; only once the log is open."""
+        assert self._log is not None
+        return partition_of(stream.encode(), self._log.partitions)
+
+    def end_of(self, stream: str) -> str:
+        """The position `<partition>.<next offset>` of the stream's partition, as far as the hub has read."""
+        partition = self.partition(stream)
+        return f"{partition}.{self._next[partition]}"
+
+    async def real_end_of(self, stream: str) -> str:
+        """The same as the log itself knows it now; LogUnavailable when it cannot be asked."""
+        assert self._log is not None
+        partition = self.partition(stream)
+        ends = await self._log.ends(EVENTS_TOPIC)
+        return f"{partition}.{max(ends[partition], self._next[partition])}"
+
+    def expect(self, command_id: str, correlation_id: str | None) -> asyncio.Future[Fact]:
+        """A future of the outcome of a command that is about to be sent. Give it to `forget` in the end.
+
+        One command may be sent several times at once (under one idempotency key); each has an outcome of its own,
+        and the correlation id tells them apart.
+        """
+        future: asyncio.Future[Fact] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(command_id, deque()).append((correlation_id, future))
+        return future
+
+    def forget(self, command_id: str, future: asyncio.Future[Fact]) -> None:
+        """Wait no more."""
+        waiting = self._waiting.get(command_id)
+        if waiting is not None:
+            left = deque(entry for entry in waiting if entry[1] is not future)
+            if left:
+                self._waiting[command_id] = left
+            else:
+                del self._waiting[command_id]
+        future.cancel()
+
+    def listen(self, stream: str, owner: str = "", pieces: bool = True) -> Listener:
+        """A listener that gets every fact of the stream from now on, and its pieces. `owner`: whose key it was."""
+        listener = Listener(stream, self._limits, owner, pieces)
+        if self.draining:
+            listener.close()
+        self._listeners.setdefault(stream, []).append(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """Feed the listener no more."""
+        listener.closed = True
+        listeners = self._listeners.get(listener.stream)
+        if listeners is not None and listener in listeners:
+            listeners.remove(listener)
+            if not listeners:
+                del self._listeners[listener.stream]
+
+    def kept(self, stream: str) -> list[Piece]:
+        """The pieces of the stream's unfinished calls, in the order in which they came."""
+        pieces: list[Piece] = []
+        for call in self._calls.get(stream, ()):
+            pieces += self._kept[stream, call].pieces
+        return pieces
+
+    def watch(self, kind: str, callback: Callable[[Fact], None]) -> None:
+        """Call `callback` with every fact of that type, of any stream."""
+        self._watchers.setdefault(kind, []).append(callback)
+
+    def close_owned_by(self, owner: str) -> None:
+        """Close all listeners of an owner (its key was revoked)."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                if listener.owner == owner:
+                    listener.close()
+
+    def drain(self) -> None:
+        """Close every listener, now and from now on, so that open streams end cleanly."""
+        self.draining = True
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.close()
+
+    @property
+    def listening(self) -> int:
+        """How many listeners there are."""
+        return sum(len(listeners) for listeners in self._listeners.values())
+
+    # ---- reading the log
+
+    async def run(self) -> None:
+        """Read for ever. Starts as soon as the log and history answer; goes on by itself after every outage."""
+        while not self._next:
+            try:
+                await self._start()
+            except (EventsError, GatewayError, OSError) as error:
+                log.warning("cannot start reading the log yet: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(0.5)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._read(EVENTS_TOPIC, self._next, self._events))
+            both.create_task(self._read(DELTAS_TOPIC, self._next_piece, self._deltas))
+
+    async def _start(self) -> None:
+        if self._log is None:
+            self._log = await self._open_log()
+        positions = await self._positions()
+        starts = dict.fromkeys(range(self._log.partitions), 0)
+        for p in range(self._log.partitions):
+            self._fences[p], self._piece_fences[p] = FactFence(), PieceFence()
+        for row in positions.partitions:
+            if row.partition in starts:
+                starts[row.partition] = row.next_offset
+                self._fences[row.partition].epoch = row.epoch
+                self._piece_fences[row.partition].claimed(row.epoch)
+        begins = await self._log.begins(EVENTS_TOPIC)
+        starts = {p: max(offset, begins.get(p, 0)) for p, offset in starts.items()}
+        self._goal = await self._log.ends(EVENTS_TOPIC)
+        self._next_piece = dict(await self._log.at_time(DELTAS_TOPIC, self._clock() - PIECES_BACK_MS))
+        self._next = starts
+
+    async def _read(self, topic: str, position: dict[int, int], dispatch: Callable[[Incoming], None]) -> None:
+        assert self._log is not None
+        while True:
+            tail: Tail | None = None
+            try:
+                tail = await self._log.tail(topic, position)
+                while True:
+                    for record in await tail.batch():
+                        if record.offset < position[record.partition]:
+                            continue
+                        try:
+                            dispatch(record)
+                        except Undecodable as error:
+                            log.error("%s[%d]@%d is no record: %s", topic, record.partition, record.offset, error)
+                        position[record.partition] = record.offset + 1
+            except LogUnavailable as error:
+                log.warning("%s cannot be read right now: %s", topic, error)
+            except EventsError:
+                log.exception("%s cannot be read", topic)
+            finally:
+                if tail is not None:
+                    await tail.close()
+            await asyncio.sleep(0.5)
+
+    def _events(self, record: Incoming) -> None:
+        head = head_of(record)
+        if not self._fences[record.partition].accepts(record.offset, head.type, head.epoch):
+            return
+        if head.type == PartitionClaimed.type:
+            self._piece_fences[record.partition].claimed(record.offset)
+            return
+        fact: Fact | None = None
+        if head.causation_id is not None and head.causation_id in self._waiting:
+            fact = decode_fact(record)
+            self._resolve(head.causation_id, fact)
+        if head.seq is None:
+            return
+        watchers = self._watchers.get(head.type)
+        if watchers is not None:
+            fact = fact or decode_fact(record)
+            for callback in watchers:
+                callback(fact)
+        listeners = self._listeners.get(head.stream)
+        if listeners is not None:
+            fact = fact or decode_fact(record)
+            cost = _FACT_COST + 4 * len(record.value or b"")
+            for listener in listeners:
+                listener.put(fact, cost)
+        if head.run_id is not None:
+            self._note_call(head, head.run_id)
+
+    def _resolve(self, command_id: str, fact: Fact) -> None:
+        for correlation_id, future in self._waiting[command_id]:
+            if not future.done() and fact.correlation_id in (None, correlation_id):
+                future.set_result(fact)
+                return
+
+    def _deltas(self, record: Incoming) -> None:
+        if not self._piece_fences[record.partition].accepts(pieces_epoch(record)):
+            return
+        for piece in decode_pieces(record):
+            place = (piece.thread_id, piece.call)
+            if place in self._closed:
+                continue
+            cost = _PIECE_COST + 4 * len(piece.text)
+            listeners = self._listeners.get(piece.thread_id)
+            if listeners is not None:
+                for listener in listeners:
+                    if listener.pieces:
+                        listener.put(piece, cost)
+            self._keep(place, piece, cost)
+
+    # ---- the pieces of unfinished calls
+
+    def _keep(self, place: tuple[str, int], piece: Piece, cost: int) -> None:
+        kept = self._kept.get(place)
+        if kept is None:
+            kept = self._kept[place] = _Kept()
+            self._calls.setdefault(place[0], []).append(place[1])
+        if kept.full:
+            return
+        if kept.bytes + cost > _CALL_LIMIT:
+            # What comes after a hole is of no use to a late joiner: it waits for the fact from here on.
+            kept.full = True
+            return
+        kept.pieces.append(piece)
+        kept.bytes += cost
+        self._kept_bytes += cost
+        while self._kept_bytes > self._limits.kept_bytes and self._kept:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, place: tuple[str, int]) -> None:
+        kept = self._kept.pop(place, None)
+        if kept is None:
+            return
+        self._kept_bytes -= kept.bytes
+        calls = self._calls[place[0]]
+        calls.remove(place[1])
+        if not calls:
+            del self._calls[place[0]]
+
+    def _note_call(self, head: FactHead, run_id: str) -> None:
+        """Remember which calls a run has open, and let go of their pieces when their turn is on record.
+
+        A failed attempt's pieces stay until then: a contract without a word for a new attempt compares with them.
+        """
+        if head.type == ModelCalled.type and head.seq is not None:
+            self._run_calls.setdefault(run_id, []).append((head.stream, head.seq))
+            if len(self._run_calls) > _CLOSED_LIMIT:
+                self._run_calls.popitem(last=False)
+        elif head.type == ModelReturned.type or head.type in RUN_ENDS:
+            places = self._run_calls.pop(run_id, [])
+            if head.call is not None:
+                places.append((head.stream, head.call))
+            for place in places:
+                self._drop(place)
+                self._closed[place] = None
+            while len(self._closed) > _CLOSED_LIMIT:
+                self._closed.popitem(last=False)
+
+
+def kept_sizes(hub: Hub) -> Mapping[str, int]:
+    """How much the hub holds, for health pages and tests."""
+    return {"calls": len(hub._kept), "bytes": hub._kept_bytes, "closed": len(hub._closed)}

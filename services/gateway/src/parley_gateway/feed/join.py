@@ -1,0 +1,153 @@
+"""A client's feed: stored facts after its cursor, then live ones, joined at the exact seq (DESIGN §5).
+
+Order matters: first listen at the hub, then read history up to where the hub stood, then take what the hub queued; a
+fact that comes both ways is dropped by its seq, and one that came neither way is fetched. All reading that may fail
+happens in `start`, before a client is promised a stream. A feed that begins with an outcome fact of the hub's own needs
+no read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from parley_events.codec import Fact
+from parley_events.errors import EventsError
+from parley_events.pieces import Piece
+from parley_gateway.errors import Behind, GatewayError, Unavailable
+from parley_gateway.feed.cursor import Cursor, cursor_ahead
+from parley_gateway.feed.follow import Follow, HoleError, Shown, ShownFact
+from parley_gateway.feed.hub import Hub, Item, Listener
+from parley_gateway.history import History
+
+PAGE = 500
+RECALL = 200
+"""How many facts before a thread's cursor are looked at, for calls and tools that are open at it."""
+
+
+class Feed:
+    """What one client is shown of a thread, or of one run. Close it in the end."""
+
+    def __init__(
+        self, hub: Hub, history: History, workspace_id: str, listener: Listener, follow: Follow, cursor: Cursor
+    ) -> None:
+        self._hub, self._history, self._workspace_id = hub, history, workspace_id
+        self._listener, self._follow, self._cursor = listener, follow, cursor
+        self._recalled: list[Fact] = []
+        self._replay: list[Fact] = []
+        self._more = False
+        self._live: list[Item] = []
+        self._first: list[Shown] = []
+        self.over = False
+        """Whether nothing comes any more: the run ended, or the listener was closed."""
+
+    @property
+    def recalled(self) -> list[Fact]:
+        """Facts up to the cursor that the one who shows the rest may need to know."""
+        return self._recalled
+
+    async def start(self, begin: int | None = None) -> None:
+        """Read what is stored. `begin`: the seq of the run's first fact, for a run's feed.
+
+        Raises a Problem: the cursor is garbage or ahead (400), or history cannot be read now (503).
+        """
+        stream, done = self._listener.stream, self._cursor.done
+        pieces = self._hub.kept(stream)
+        if begin is not None:
+            await self._recall(begin - 1, done)
+        elif self._cursor.seq:
+            recent, _ = await self._history.facts(self._workspace_id, stream, done + 1, RECALL, "desc")
+            self._recalled = recent[::-1]
+            oldest = recent[-1].seq if recent else done + 1
+            for call in sorted({call for call, _ in self._cursor.blocks if oldest is None or call < oldest}):
+                one, _ = await self._history.facts(self._workspace_id, stream, call - 1, 1)
+                self._recalled = one + self._recalled
+        await self._read(done, self._hub.end_of(stream))
+        for fact in self._recalled:
+            self._follow.recall(fact)
+        if self._follow.ended:
+            self._first.append(ShownFact(self._recalled[-1], "", again=True))
+        for piece in pieces:
+            self._first += self._follow.piece(piece)
+
+    async def _recall(self, after: int, done: int) -> None:
+        while after < done:
+            facts, page = await self._history.facts(self._workspace_id, self._listener.stream, after, PAGE)
+            self._recalled += [fact for fact in facts if fact.seq is not None and fact.seq <= done]
+            if not facts or page.last_seq <= after + len(facts):
+                return
+            after += len(facts)
+
+    async def _read(self, after: int, end: str) -> None:
+        """The next page of stored facts, from a view that has come to `end`."""
+        stream = self._listener.stream
+        self._replay, page = await self._history.facts(self._workspace_id, stream, after, PAGE, min_position=[end])
+        self._more = page.last_seq > after + len(self._replay)
+        if self._cursor.seq > page.last_seq:
+            # Asked now: perhaps the log holds it, and the view and the hub have not come so far.
+            try:
+                real_end = await self._hub.real_end_of(stream)
+            except EventsError as error:
+                raise Unavailable("the log cannot be reached right now") from error
+            self._replay, page = await self._history.facts(
+                self._workspace_id, stream, after, PAGE, min_position=[real_end]
+            )
+            self._more = page.last_seq > after + len(self._replay)
+            if self._cursor.seq > page.last_seq:
+                raise cursor_ahead()
+
+    async def take(self, timeout_s: float) -> list[Shown]:
+        """What is to be shown next; [] when nothing came in time, or it is over."""
+        if self._first:
+            shown, self._first = self._first, []
+        elif self._replay:
+            shown = await self._replayed()
+        else:
+            items = await self._listener.take(timeout_s)
+            shown = await self._followed(items)
+            self.over = self.over or (self._listener.closed and not items)
+        self.over = self.over or (self._follow.ended and not self._first)
+        return shown
+
+    async def _replayed(self) -> list[Shown]:
+        shown: list[Shown] = []
+        for fact in self._replay:
+            shown += self._follow.fact(fact)
+            if self._follow.ended:
+                break
+        self._replay = []
+        if self._more and not self._follow.ended:
+            await self._fetch(self._follow.seq)
+        return shown
+
+    async def _followed(self, items: Iterable[Item]) -> list[Shown]:
+        shown: list[Shown] = []
+        for item in items:
+            if isinstance(item, Piece):
+                shown += self._follow.piece(item)
+                continue
+            try:
+                shown += self._follow.fact(item)
+            except HoleError as hole:
+                await self._fetch(hole.after)
+                while self._replay and not self._follow.ended:
+                    shown += await self._replayed()
+                if item.seq is not None and self._follow.seq < item.seq and not self._follow.ended:
+                    try:
+                        shown += self._follow.fact(item)
+                    except HoleError:
+                        self._listener.close()
+                        return shown
+            if self._follow.ended:
+                break
+        return shown
+
+    async def _fetch(self, after: int) -> None:
+        """More stored facts, in the middle of a stream; when they cannot be had the client has to come back."""
+        try:
+            await self._read(after, self._hub.end_of(self._listener.stream))
+        except (Behind, GatewayError):
+            self._replay, self._more = [], False
+            self._listener.close()
+
+    def close(self) -> None:
+        self._hub.leave(self._listener)

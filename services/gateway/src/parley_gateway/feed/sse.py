@@ -1,0 +1,108 @@
+"""Frames over the wire: `text/event-stream`, written straight on ASGI's `send`.
+
+One frame = one `data:` line = one send (some clients do not buffer). A frame that carries a fact or a piece has an
+`id:`, the cursor after it. An idle stream sends a comment. There is no task per client beside the request's own: a
+client that has gone is noticed by looking at `receive` without waiting for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from parley_gateway.feed.follow import Shown, ShownFact, merged
+from parley_gateway.feed.join import Feed
+
+MEDIA_TYPE = "text/event-stream"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Frame(NamedTuple):
+    """One frame's JSON object. `bare`: it carries no fact and no piece (a closing word), and so no id."""
+
+    data: dict[str, Any]
+    bare: bool = False
+
+
+Show = Callable[[Shown], list[Frame]]
+"""A dialect's `outbound`: the frames of one thing shown."""
+
+
+def encode(shown: Shown, frames: list[Frame]) -> Iterable[bytes]:
+    """The bytes of each frame, with the cursor after it as its id."""
+    if not isinstance(shown, ShownFact):
+        for frame in frames:
+            yield b"id: %s\ndata: %s\n\n" % (shown.cursor.encode(), orjson.dumps(frame.data))
+        return
+    fact, tail, skip, again = shown
+    marked = sum(not frame.bare for frame in frames)
+    number = 0
+    for frame in frames:
+        if frame.bare:
+            yield b"data: %s\n\n" % orjson.dumps(frame.data)
+            continue
+        number += 1
+        if again or number <= skip:
+            continue
+        place = f"{fact.seq}{tail}" if number == marked else f"{fact.seq}-{number}{tail}"
+        yield b"id: %s\ndata: %s\n\n" % (place.encode(), orjson.dumps(frame.data))
+
+
+class EventStream(Response):
+    """A response that shows a feed until it is over, the client has gone, or takes nothing for `stall_s`."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self, feed: Feed, show: Show, *, beat_s: float, stall_s: float, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status_code, self.background = 200, None
+        self._feed, self._show, self._beat_s, self._stall_s = feed, show, beat_s, stall_s
+        self._head = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        feed = self._feed
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self._head})
+            for fact in feed.recalled:
+                self._show(ShownFact(fact, "", again=True))
+            async with asyncio.timeout(None) as stall:
+                while not feed.over:
+                    shown = await feed.take(self._beat_s)
+                    if _gone(receive):
+                        return
+                    stall.reschedule(asyncio.get_running_loop().time() + self._stall_s)
+                    if not shown and not feed.over:
+                        await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
+                    for item in merged(shown):
+                        for data in encode(item, self._show(item)):
+                            await send({"type": "http.response.body", "body": data, "more_body": True})
+                    stall.reschedule(None)
+                await send({"type": "http.response.body", "body": b""})
+        except (TimeoutError, OSError):
+            # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
+            return
+        finally:
+            feed.close()
+
+
+def _gone(receive: Receive) -> bool:
+    """Whether the client has disconnected: one step of `receive`, taken back when it would wait."""
+    waiting: Coroutine[Any, Any, Any] = receive()  # type: ignore[assignment]
+    try:
+        waiting.send(None)
+    except StopIteration as answer:
+        return bool(answer.value["type"] == "http.disconnect")
+    with contextlib.suppress(RuntimeError):
+        waiting.close()
+    return False

@@ -1,0 +1,160 @@
+"""The client of history's internal read API (`parley_events.reads`): typed, with limits, over several replicas.
+
+The only importer of httpx2. Every method raises `Missing` (404), `Behind` (the view has not come to `min_position`
+in time), `Problem` (400: what the client gave is wrong) or `Unavailable` (no replica answers, or PostgreSQL is away).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import httpx2
+import orjson
+from starlette.types import ASGIApp
+
+from parley_events import reads
+from parley_events.body import Shape
+from parley_events.codec import Fact, fact_from
+from parley_gateway.errors import Behind, Missing, Unavailable, invalid
+
+Answer = TypeVar("Answer", bound=Shape)
+Params = dict[str, Any]
+
+WAIT_MS = 2000
+"""How long a read waits for a position when nothing else is said."""
+
+
+class History:
+    """Asks one replica after the other, beginning with the one that answered last."""
+
+    def __init__(self, client: httpx2.AsyncClient, urls: Sequence[str], token: str) -> None:
+        self._client, self._urls, self._at = client, tuple(urls), 0
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    @classmethod
+    def over(cls, urls: Sequence[str], token: str) -> History:
+        """The client of replicas at these addresses."""
+        limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
+        return cls(httpx2.AsyncClient(limits=limits, trust_env=False), urls, token)
+
+    @classmethod
+    def in_process(cls, app: ASGIApp, token: str) -> History:
+        """The client of a history that runs in this very process."""
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        return cls(httpx2.AsyncClient(transport=transport), ("http://history",), token)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _get(
+        self, path: str, answer: type[Answer], params: Params, min_position: Sequence[str], wait_ms: int
+    ) -> Answer:
+        query = {name: value for name, value in params.items() if value is not None}
+        if min_position:
+            query |= {"min_position": list(min_position), "wait_ms": wait_ms}
+        timeout = httpx2.Timeout(3 + (wait_ms / 1000 if min_position else 0), connect=1.0)
+        for turn in range(len(self._urls)):
+            at = (self._at + turn) % len(self._urls)
+            try:
+                response = await self._client.get(
+                    f"{self._urls[at]}/internal{path}", params=query, headers=self._headers, timeout=timeout
+                )
+            except httpx2.TransportError:
+                continue
+            if response.status_code == 200:
+                self._at = at
+                return answer.model_validate_json(response.content)
+            code = _code(response.content)
+            if response.status_code == 404 and code == "not_found":
+                raise Missing(path)
+            if response.status_code == 400:
+                raise _refused(code)
+            if response.status_code == 503 and code == "behind":
+                raise Behind
+        raise Unavailable("history cannot be reached right now; sending goes on, reading has to wait")
+
+    async def positions(self) -> reads.Positions:
+        return await self._get("/positions", reads.Positions, {}, (), 0)
+
+    async def facts(
+        self,
+        workspace_id: str,
+        stream: str,
+        after: int,
+        limit: int = 500,
+        order: str = "asc",
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+    ) -> tuple[list[Fact], reads.FactsPage]:
+        """Facts of a stream after a seq (order desc: below it), decoded, and the page they came in."""
+        params = {"after": after, "limit": limit, "order": order, "workspace_id": workspace_id}
+        page = await self._get(f"/streams/{stream}/facts", reads.FactsPage, params, min_position, wait_ms)
+        return [_fact(item) for item in page.items], page
+
+    async def workspace(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.WorkspaceView:
+        return await self._get(f"/workspaces/{workspace_id}", reads.WorkspaceView, {}, min_position, WAIT_MS)
+
+    async def keys(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.KeyList:
+        return await self._get(f"/workspaces/{workspace_id}/keys", reads.KeyList, {}, min_position, WAIT_MS)
+
+    async def key(self, workspace_id: str, key_hash: str) -> reads.KeyView:
+        return await self._get(f"/workspaces/{workspace_id}/keys/by-hash/{key_hash}", reads.KeyView, {}, (), WAIT_MS)
+
+    async def agents(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.AgentList:
+        return await self._get(f"/workspaces/{workspace_id}/agents", reads.AgentList, {}, min_position, WAIT_MS)
+
+    async def teams(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.TeamList:
+        return await self._get(f"/workspaces/{workspace_id}/teams", reads.TeamList, {}, min_position, WAIT_MS)
+
+    async def threads(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.ThreadPage:
+        return await self._get(f"/workspaces/{workspace_id}/threads", reads.ThreadPage, params, min_position, wait_ms)
+
+    async def thread(
+        self, workspace_id: str, thread_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.ThreadView:
+        path = f"/workspaces/{workspace_id}/threads/{thread_id}"
+        return await self._get(path, reads.ThreadView, {}, min_position, wait_ms)
+
+    async def messages(
+        self,
+        workspace_id: str,
+        thread_id: str,
+        params: Params,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+    ) -> reads.MessagePage:
+        path = f"/workspaces/{workspace_id}/threads/{thread_id}/messages"
+        return await self._get(path, reads.MessagePage, params, min_position, wait_ms)
+
+    async def run(
+        self, workspace_id: str, run_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.RunView:
+        return await self._get(f"/workspaces/{workspace_id}/runs/{run_id}", reads.RunView, {}, min_position, wait_ms)
+
+    async def notes(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.NoteList:
+        return await self._get(f"/workspaces/{workspace_id}/notes", reads.NoteList, params, min_position, wait_ms)
+
+
+def _fact(item: reads.StoredFact) -> Fact:
+    heads = {name: value.encode() for name, value in item.headers.items()}
+    return fact_from(heads, orjson.dumps(item.body), item.offset, item.time_ms)
+
+
+def _code(content: bytes) -> str:
+    try:
+        return str(orjson.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _refused(code: str) -> Exception:
+    if code == "bad_cursor":
+        return invalid("the cursor is not one that Parley gave out", "bad_cursor")
+    if code == "bad_limit":
+        return invalid("limit must be a number from 1 to 200", "bad_limit")
+    return invalid("the position is not one that Parley gave out", "bad_position")

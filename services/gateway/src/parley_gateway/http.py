@@ -1,0 +1,242 @@
+"""Requests in, answers out: what all dialects need of HTTP, with every input bounded.
+
+`endpoint` makes one route of a path's methods: it finds out who asks, calls the handler, and turns every failure into
+the dialect's one error shape. A body is read up to a limit, must be a JSON object, and holds no NUL, no lone surrogate
+and no absurd nesting.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from parley_gateway.auth import Principal
+from parley_gateway.errors import Problem, Unavailable, invalid
+
+if TYPE_CHECKING:
+    from parley_gateway.core import Core
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[["Core", Request, Principal], Awaitable[Response]]
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_DEPTH = 64
+MAX_TEXT_BYTES = 1024 * 1024
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Wire(BaseModel):
+    """The base of what clients send: types are exact, unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: bool) -> Route:
+    """One path with all its methods. `flat`: the error shape (see `Problem.body`)."""
+
+    async def serve(request: Request) -> Response:
+        try:
+            handler = methods.get(request.method)
+            if handler is None:
+                raise Problem(
+                    "method_not_allowed",
+                    f"{request.method} is not served here",
+                    405,
+                    headers={"Allow": ", ".join(sorted(methods))},
+                )
+            if core.hub.draining:
+                raise Unavailable("this gateway is stopping; try again", 1)
+            if core.hub.log is None:
+                raise Unavailable("this gateway is starting: the log or history does not answer yet")
+            return await handler(core, request, await core.auth.principal(request.headers.get("authorization")))
+        except Problem as problem:
+            return failure(problem, flat)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception:
+            log.exception("%s %s failed", request.method, path)
+            return failure(Problem("internal", "something went wrong on our side; it is in the logs", 500), flat)
+
+    return Route(path, serve, methods=_METHODS)
+
+
+def failure(problem: Problem, flat: bool) -> Response:
+    """A problem as an answer."""
+    return Response(problem.body(flat), problem.status, problem.headers, "application/json")
+
+
+def answer(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(value), status, dict(headers or {}), "application/json")
+
+
+async def body_of(request: Request, model: type[Model], limit_mb: int) -> Model:
+    """The request's body as the model; a Problem 400, 413 or 415."""
+    data = parse_body(request.headers.get("content-type"), await _read(request, limit_mb * 1024 * 1024))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise invalid("the request is not what it should be", fields=_places(error)) from None
+
+
+def _places(error: ValidationError) -> list[dict[str, str]]:
+    return [
+        {"field": ".".join(str(part) for part in problem["loc"]) or "body", "problem": problem["msg"]}
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)[:20]
+    ]
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    length = request.headers.get("content-length")
+    if length is not None and length.isdecimal() and int(length) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        "too_large", f"the body may have at most {limit} bytes", 413, {"limit": limit}, {"Connection": "close"}
+    )
+
+
+def parse_body(content_type: str | None, raw: bytes) -> dict[str, Any]:
+    """The JSON object in a body (none at all: an empty one)."""
+    if not raw.strip():
+        return {}
+    if content_type is not None:
+        kind, _, options = content_type.partition(";")
+        kind = kind.strip().lower()
+        charset = re.search(r"charset\s*=\s*\"?([\w-]+)", options, re.IGNORECASE)
+        if not (kind == "application/json" or kind.endswith("+json")) or (
+            charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")
+        ):
+            raise Problem("unsupported_media_type", "send JSON in UTF-8: Content-Type: application/json", 415)
+    try:
+        data = orjson.loads(raw)
+    except ValueError:
+        raise invalid("the body is not JSON in UTF-8", "invalid_json") from None
+    if not isinstance(data, dict):
+        raise invalid("the body must be a JSON object", "invalid_json")
+    if b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
+        _check(data, 1)
+    return data
+
+
+def _check(value: Any, depth: int) -> None:
+    """Refuse NUL and absurd nesting; called only where the raw bytes make one of them possible."""
+    if depth > MAX_DEPTH:
+        raise invalid(f"the body is nested more than {MAX_DEPTH} levels deep", "invalid_json")
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise invalid("the character U+0000 cannot stand in a text", "invalid_text")
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            _check(name, depth)
+            _check(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check(inner, depth + 1)
+
+
+def check_text(text: str, name: str) -> str:
+    """A message's text: not empty, at most 1 MiB."""
+    if not text.strip():
+        raise invalid(f"{name} is empty", "invalid_message")
+    if len(text) > MAX_TEXT_BYTES or (len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES):
+        raise Problem("too_large", f"{name} may have at most 1 MiB", 413, {"limit": MAX_TEXT_BYTES})
+    return text
+
+
+def query(request: Request, name: str) -> str | None:
+    """A query parameter, or None."""
+    text = request.query_params.get(name)
+    if text is not None and "\x00" in text:
+        raise invalid(f"the character U+0000 cannot stand in {name}", "invalid_text")
+    return text
+
+
+def query_limit(request: Request, default: int = 50, most: int = 200) -> int:
+    """`?limit=`: a number from 1 to `most`."""
+    text = query(request, "limit")
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
+        raise invalid(f"limit must be a number from 1 to {most}", "bad_limit")
+    return int(text)
+
+
+def query_flag(request: Request, name: str) -> bool | None:
+    """A query parameter that is true or false."""
+    text = query(request, name)
+    if text is None:
+        return None
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise invalid(f"{name} must be true or false")
+    return text.lower() in ("true", "1")
+
+
+def query_wait(request: Request, default: float) -> float | None:
+    """`?wait=` in seconds: None when it is not given, `default` when without a number, at most 300."""
+    text = query(request, "wait")
+    if text is None:
+        return None
+    if text == "":
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise invalid("wait must be a number of seconds, 0 or more", "bad_wait")
+    return min(seconds, 300.0)
+
+
+def min_position(request: Request) -> str | None:
+    return query(request, "min_position")
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key` header; a Problem 400 when it is not 1 to 255 printable characters."""
+    text = request.headers.get("idempotency-key")
+    if text is not None and _KEY.fullmatch(text) is None:
+        raise invalid("Idempotency-Key must be 1 to 255 printable ASCII characters", "bad_idempotency_key")
+    return text
+
+
+def traceparent(request: Request) -> str | None:
+    """The W3C trace context that the request came with."""
+    text = request.headers.get("traceparent")
+    return text if text is not None and _TRACE.fullmatch(text) else None
+
+
+def resume_point(request: Request) -> str | None:
+    """The cursor from which a stream is to go on: `Last-Event-ID`, else `?after=`."""
+    return request.headers.get("last-event-id") or query(request, "after") or None
+
+
+def wants(request: Request, media_type: str) -> bool:
+    """Whether the client asks for this type by name."""
+    return any(
+        part.partition(";")[0].strip().lower() == media_type for part in request.headers.get("accept", "").split(",")
+    )
+
+
+REPLAYED = {"Idempotency-Replayed": "true"}

@@ -1,0 +1,134 @@
+"""Reading for a client: what its key may see, after its own writes, and never 404 for what another gateway answered.
+
+Above it: the dialects. Below it: the typed client `history`, and the hub, which knows how far the log is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from parley_events.errors import Undecodable
+from parley_events.ids import is_uuid, thread_of
+from parley_events.positions import parse_position
+from parley_events.reads import MessagePage, NoteList, RunView, ThreadPage, ThreadView
+from parley_gateway.auth import Principal
+from parley_gateway.errors import Behind, Missing, invalid, not_found
+from parley_gateway.feed.hub import Hub
+from parley_gateway.history import History
+from parley_gateway.send import Sender
+
+Answer = TypeVar("Answer")
+
+
+class Reads:
+    """See the module. Every method takes the client's `min_position`, and raises Problems for it to be told."""
+
+    def __init__(self, history: History, hub: Hub, sender: Sender) -> None:
+        self._history, self._hub, self._sender = history, hub, sender
+
+    async def thread(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
+        """A thread that the key may see and read; Problem 404 or 403."""
+        if not is_uuid(thread_id):
+            raise not_found("thread")
+        view = await self._one(
+            principal,
+            thread_id,
+            min_position,
+            lambda position: self._history.thread(principal.workspace_id, thread_id, position),
+            "thread",
+        )
+        if view.user_id is not None and view.user_id != principal.user_id and not principal.admin:
+            raise not_found("thread")
+        principal.to_read(view.agent_id)
+        return view
+
+    async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:
+        """A run of a thread that the key may see and read."""
+        thread_id = thread_of(run_id)
+        if thread_id is None or len(run_id) > 100:
+            raise not_found("run")
+        view = await self._one(
+            principal,
+            thread_id,
+            min_position,
+            lambda position: self._history.run(principal.workspace_id, run_id, position),
+            "run",
+        )
+        await self.thread(principal, thread_id)
+        return view
+
+    async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
+        return await self._many(
+            principal, min_position, lambda position: self._history.threads(principal.workspace_id, params, position)
+        )
+
+    async def messages(
+        self, principal: Principal, thread_id: str, params: dict[str, Any], min_position: str | None
+    ) -> MessagePage:
+        """Messages of a thread that the key is known to see."""
+        return await self._many(
+            principal,
+            min_position,
+            lambda position: self._history.messages(principal.workspace_id, thread_id, params, position),
+        )
+
+    async def notes(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> NoteList:
+        return await self._many(
+            principal, min_position, lambda position: self._history.notes(principal.workspace_id, params, position)
+        )
+
+    async def settle(
+        self, principal: Principal, min_position: str | None, read: Callable[[Sequence[str]], Awaitable[Answer]]
+    ) -> Answer:
+        """Any other read, after the key's own writes."""
+        return await self._many(principal, min_position, read)
+
+    # ---- inside
+
+    async def _one(
+        self,
+        principal: Principal,
+        stream: str,
+        min_position: str | None,
+        read: Callable[[Sequence[str]], Awaitable[Answer]],
+        what: str,
+    ) -> Answer:
+        try:
+            return await self._many(principal, min_position, read)
+        except Missing:
+            pass
+        if self._hub.log is None:
+            raise not_found(what)
+        # Another gateway may have answered with this id a moment ago: see what the log has first.
+        try:
+            return await read([self._hub.end_of(stream)])
+        except (Missing, Behind):
+            raise not_found(what) from None
+
+    async def _many(
+        self, principal: Principal, min_position: str | None, read: Callable[[Sequence[str]], Awaitable[Answer]]
+    ) -> Answer:
+        if min_position is not None:
+            check_position(min_position)
+            return await read([min_position])
+        own = self._sender.last_write(principal.key_id)
+        if own is None:
+            return await read([])
+        try:
+            answer = await read([own])
+        except Behind:
+            return await read([])
+        except Missing:
+            self._sender.seen(principal.key_id, own)
+            raise
+        self._sender.seen(principal.key_id, own)
+        return answer
+
+
+def check_position(text: str) -> None:
+    """A Problem 400 unless the text is a position that Parley gave out."""
+    try:
+        parse_position(text)
+    except (Undecodable, ValueError):
+        raise invalid("the position is not one that Parley gave out", "bad_position") from None

@@ -1,0 +1,207 @@
+"""Sending: one request = one command, and its outcome as the log has it.
+
+The outcome is awaited on the hub's tail, not the acknowledgement of the send: what is read back is proof, and one hop
+less. No outcome in time: 202 with ids that follow from the command's id if the log took it, else 503. A send whose
+fate is unknown is never sent anew; its outcome decides, and a repeated request is recognised by its command id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from parley_events.body import Json
+from parley_events.clock import Clock
+from parley_events.codec import Command, Fact, encode_command
+from parley_events.commands import CommandBody
+from parley_events.errors import EventsError, LogUnavailable, ProducerBroken, RecordTooLarge
+from parley_events.facts import CommandRejected, CommandRepeated
+from parley_events.ids import NewUuid, derived_uuid
+from parley_events.log import Outgoing, Producer
+from parley_gateway.auth import Principal
+from parley_gateway.errors import Problem, Unavailable, refusal
+from parley_gateway.feed.hub import Hub
+
+log = logging.getLogger(__name__)
+
+WRITES_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command. `fact` None: it was decided before (`repeated`), and only the receipt is here.
+    `pending`: the log has it, and nothing was decided in time."""
+
+    stream: str
+    type: str
+    seq: int | None
+    time_ms: int
+    receipt: Json
+    fact: Fact | None = None
+    repeated: bool = False
+    pending: bool = False
+
+    @property
+    def position(self) -> str:
+        """What a reader must have come to, to see it."""
+        return f"{self.stream}@{self.seq or 0}"
+
+
+class Sender:
+    """Puts commands on the log and brings their outcomes."""
+
+    def __init__(self, hub: Hub, clock: Clock, new_uuid: NewUuid, outcome_s: float) -> None:
+        self._hub, self._clock, self._new_uuid, self._outcome_s = hub, clock, new_uuid, outcome_s
+        self._producer: Producer | None = None
+        self._making = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._writes: OrderedDict[str, str] = OrderedDict()
+
+    def command_id(self, principal: Principal, operation: str, target: str, key: str | None) -> str:
+        """The id of a command: derived from the idempotency key and what it covers, else random."""
+        if key is None:
+            return self._new_uuid()
+        return derived_uuid("command", principal.workspace_id, principal.user_id, operation, target, key)
+
+    def thread_id(self, principal: Principal, operation: str, key: str | None) -> str:
+        """The id of a thread that a request makes."""
+        if key is None:
+            return self._new_uuid()
+        return derived_uuid("thread", principal.workspace_id, principal.user_id, operation, key)
+
+    def command(
+        self,
+        principal: Principal,
+        command_id: str,
+        stream: str,
+        body: CommandBody,
+        meaning: Any = None,
+        *,
+        fresh: bool = False,
+        workspace_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> Command:
+        """The command with its envelope. `meaning`: what a repeat under the same key must be equal in."""
+        return Command(
+            id=command_id,
+            stream=stream,
+            workspace_id=workspace_id or principal.workspace_id,
+            time_ms=self._clock(),
+            body=body,
+            body_hash=body_hash(body.type, meaning),
+            fresh=fresh,
+            correlation_id=self._new_uuid(),
+            traceparent=traceparent,
+        )
+
+    async def ask(self, principal: Principal, command: Command) -> Outcome:
+        """Send a command and wait for its outcome. A refusal is raised as a Problem; a log that cannot be reached is
+        503, and then nothing was accepted that is known of."""
+        ready = self._hub.log
+        if ready is None:
+            raise Unavailable("the log cannot be reached right now")
+        try:
+            record = encode_command(command, ready.partitions)
+        except RecordTooLarge:
+            raise Problem("too_large", "the request does not fit a record of 8 MiB", 413) from None
+        outcome = self._hub.expect(command.id, command.correlation_id)
+        try:
+            taken = await self._send(record)
+            async with asyncio.timeout(self._outcome_s):
+                fact = await outcome
+        except TimeoutError:
+            if taken.done() and not taken.cancelled() and taken.exception() is None:
+                return Outcome(command.stream, command.type, None, command.time_ms, {}, pending=True)
+            self._replace()
+            raise Unavailable("the log did not take the request in time; try again") from None
+        finally:
+            self._hub.forget(command.id, outcome)
+        return self._read(principal, fact)
+
+    def last_write(self, key_id: str) -> str | None:
+        """The position of the last write that was answered to a key; None once a read has waited for it."""
+        return self._writes.get(key_id)
+
+    def seen(self, key_id: str, position: str) -> None:
+        """A read has come to that position."""
+        if self._writes.get(key_id) == position:
+            del self._writes[key_id]
+
+    async def close(self) -> None:
+        """Let go of the producer, within seconds."""
+        self._replace()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=5)
+
+    # ---- inside
+
+    async def _send(self, record: Outgoing) -> asyncio.Future[int]:
+        for _ in range(2):
+            producer = self._producer
+            if producer is None or producer.broken:
+                producer = await self._new_producer()
+            with contextlib.suppress(ProducerBroken):
+                taken = producer.send(record)
+                taken.add_done_callback(_noted)
+                return taken
+        raise Unavailable("the log cannot be reached right now")
+
+    async def _new_producer(self) -> Producer:
+        async with self._making:
+            if self._producer is not None and not self._producer.broken:
+                return self._producer
+            self._replace()
+            ready = self._hub.log
+            assert ready is not None
+            try:
+                async with asyncio.timeout(self._outcome_s):
+                    self._producer = await ready.producer()
+            except (EventsError, TimeoutError, OSError) as error:
+                raise Unavailable("the log cannot be reached right now") from error
+            return self._producer
+
+    def _replace(self) -> None:
+        """Let go of the producer: what it has not sent yet is dropped."""
+        if self._producer is not None:
+            closing = asyncio.ensure_future(self._producer.close(0.5))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._producer = None
+
+    def _read(self, principal: Principal, fact: Fact) -> Outcome:
+        body = fact.body
+        if isinstance(body, CommandRejected):
+            raise refusal(body.code, body.message)
+        if isinstance(body, CommandRepeated):
+            if body.outcome_type == CommandRejected.type:
+                problem = refusal(str(body.first.get("code", "invalid")), str(body.first.get("message", "")))
+                problem.headers["Idempotency-Replayed"] = "true"
+                raise problem
+            outcome = Outcome(
+                fact.stream, body.outcome_type, body.outcome_seq, body.outcome_time_ms, body.first, repeated=True
+            )
+        else:
+            outcome = Outcome(fact.stream, fact.type, fact.seq, fact.time_ms, body.receipt(), fact)
+        self._writes[principal.key_id] = outcome.position
+        self._writes.move_to_end(principal.key_id)
+        if len(self._writes) > WRITES_LIMIT:
+            self._writes.popitem(last=False)
+        return outcome
+
+
+def body_hash(kind: str, meaning: Any) -> str:
+    """SHA-256 of what a request means, in a form that does not depend on the order of its fields."""
+    return hashlib.sha256(orjson.dumps([kind, meaning], option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _noted(sent: asyncio.Future[int]) -> None:
+    """Take note of a failed send, so that it is not reported as forgotten; its outcome is awaited on the tail."""
+    if not sent.cancelled() and (error := sent.exception()) is not None and not isinstance(error, LogUnavailable):
+        log.warning("a command was not taken by the log: %s", error)

@@ -1,0 +1,97 @@
+"""The gateway's settings: read from the environment once, frozen. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a gateway can be told. Each field is `PARLEY_<NAME>` in the environment, with the default shown here.
+
+    `workspace_id` is the first workspace's: its admin key alone makes workspaces, and keys of others; empty: nobody's.
+    `outcome_s`: how long a request waits for its command's outcome. `beat_s`: the pause after which an idle stream
+    sends a comment. `stall_s`: how long a client may take no byte before it is let go. `kept_mb`: the pieces of
+    unfinished calls that are kept for those who join late. `queue_mb`, `queue_items`: what may wait for one client.
+    """
+
+    log: str = "kafka"
+    kafka: str = "127.0.0.1:9092"
+    data: Path = Path(".parley")
+    partitions: int = 8
+    history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
+    internal_token: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    log_file: Path | None = None
+    log_level: str = "INFO"
+    workspace_id: str = ""
+    anonymous_key: str = ""
+    anonymous_key_forced: bool = False
+    outcome_s: float = 5.0
+    beat_s: float = 15.0
+    stall_s: float = 30.0
+    drain_s: float = 5.0
+    body_mb: int = 8
+    kept_mb: int = 64
+    queue_mb: int = 16
+    queue_items: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.anonymous_key and self.host not in LOOPBACK and not self.anonymous_key_forced:
+            raise ValueError(
+                f"PARLEY_ANONYMOUS_KEY lends a key to everyone who can reach {self.host}: listen on 127.0.0.1, or set "
+                "PARLEY_ANONYMOUS_KEY_FORCED=1 if that is meant"
+            )
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """The settings that the environment asks for; ValueError names a variable that cannot be read."""
+        env = os.environ if env is None else env
+        default = cls()
+        log_file = env.get("PARLEY_LOG_FILE")
+        urls = env.get("PARLEY_HISTORY_URL")
+        return cls(
+            log=env.get("PARLEY_LOG", default.log),
+            kafka=env.get("PARLEY_KAFKA", default.kafka),
+            data=Path(env.get("PARLEY_DATA", str(default.data))),
+            partitions=_number(env, "PARLEY_PARTITIONS", default.partitions),
+            history_url=tuple(url.strip().rstrip("/") for url in urls.split(",")) if urls else default.history_url,
+            internal_token=env.get("PARLEY_INTERNAL_TOKEN", ""),
+            host=env.get("PARLEY_HOST", default.host),
+            port=_number(env, "PARLEY_PORT", default.port),
+            log_file=Path(log_file) if log_file else None,
+            log_level=env.get("PARLEY_LOG_LEVEL", default.log_level),
+            workspace_id=env.get("PARLEY_WORKSPACE_ID", ""),
+            anonymous_key=env.get("PARLEY_ANONYMOUS_KEY", ""),
+            anonymous_key_forced=env.get("PARLEY_ANONYMOUS_KEY_FORCED", "") in ("1", "true", "yes"),
+            outcome_s=_number(env, "PARLEY_OUTCOME_S", default.outcome_s),
+            beat_s=_number(env, "PARLEY_BEAT_S", default.beat_s),
+            stall_s=_number(env, "PARLEY_STALL_S", default.stall_s),
+            drain_s=_number(env, "PARLEY_DRAIN_S", default.drain_s),
+            body_mb=_number(env, "PARLEY_BODY_MB", default.body_mb),
+            kept_mb=_number(env, "PARLEY_KEPT_MB", default.kept_mb),
+            queue_mb=_number(env, "PARLEY_QUEUE_MB", default.queue_mb),
+            queue_items=_number(env, "PARLEY_QUEUE_ITEMS", default.queue_items),
+        )
+
+
+def _number(env: Mapping[str, str], name: str, fallback: Number) -> Number:
+    text = env.get(name)
+    if text is None or text == "":
+        return fallback
+    try:
+        value = type(fallback)(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} is not a number") from None
+    if value < 0:
+        raise ValueError(f"{name}={text!r} is negative")
+    return value
