@@ -1,0 +1,357 @@
+"""The Kafka log: the log port on aiokafka. This module, `kafka_producer` and `kafka_topics` are its only importers.
+
+    kafka           opening, positions, tails, groups
+    kafka_producer  sends in order, batch by batch, and breaks whole
+    kafka_topics    making and checking topics
+
+aiokafka's traps, and where each is met (upstream's issue numbers): serializers are never passed; a dead fetch task is
+raised out of `batch` instead of idling for ever (#983, #1154); `getmany` ignores its time-out during a rebalance, so it
+runs in a task of its own; positions of all partitions are set again after every assignment; commits are bounded;
+`auto_offset_reset` is `none` for tails, so that a gap is an error and not a jump; only one assignor is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from parley_events.errors import LogError, LogUnavailable, RetentionGap, TopicMismatch
+from parley_events.log.kafka_producer import KafkaProducer
+from parley_events.log.port import Incoming, OnAssigned, OnRevoked
+from parley_events.topics import MAX_PARTITIONS, MAX_RECORD_BYTES, TOPICS
+
+_log = logging.getLogger(__name__)
+_ANSWER_S = 5.0
+_OPEN_S = 20.0
+_POLL_S = 0.5
+_FETCH_BYTES = MAX_RECORD_BYTES + 1024 * 1024
+Answer = TypeVar("Answer")
+
+
+async def _in_time(work: Awaitable[Answer], limit_s: float = _ANSWER_S) -> Answer:
+    """The answer, or LogUnavailable when the broker does not give one in time."""
+    try:
+        return await asyncio.wait_for(work, limit_s)
+    except TimeoutError:
+        raise LogUnavailable(f"Kafka did not answer within {limit_s:g} s") from None
+    except (KafkaError, OSError) as error:
+        raise LogUnavailable(f"Kafka: {type(error).__name__}") from error
+
+
+class _Quiet(logging.Filter):
+    """aiokafka writes hundreds of lines during an outage: at most one of a kind per ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[object, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        before = self._last.get(record.msg)
+        if before is not None and record.created - before < 10:
+            return False
+        if len(self._last) > 1000:
+            self._last.clear()
+        self._last[record.msg] = record.created
+        return True
+
+
+def _quieten() -> None:
+    for name in ("aiokafka", *logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        if (name == "aiokafka" or name.startswith("aiokafka.")) and not any(
+            isinstance(known, _Quiet) for known in logger.filters
+        ):
+            logger.addFilter(_Quiet())
+    # The sticky assignor reports every partition as assigned twice at each join; the outcome is right.
+    logging.getLogger("aiokafka.coordinator.assignors.sticky.sticky_assignor").setLevel(logging.CRITICAL)
+
+
+class KafkaLog:
+    """See `port.Log`. `prefix` stands before every topic's name (tests share a broker)."""
+
+    def __init__(
+        self, bootstrap: str, client_id: str, prefix: str, session_ms: int, partitions: int, asker: AIOKafkaConsumer
+    ) -> None:
+        self._bootstrap, self._client_id, self._prefix = bootstrap, client_id, prefix
+        self._session_ms, self._partitions, self._asker = session_ms, partitions, asker
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls, bootstrap: str, *, client_id: str = "parley", prefix: str = "", session_ms: int = 6000
+    ) -> KafkaLog:
+        """Connect, and check that every topic is there with the same number of partitions. Raises LogUnavailable,
+        TopicMismatch."""
+        _quieten()
+        asker = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap, client_id=client_id, group_id=None, enable_auto_commit=False
+        )
+        try:
+            await _in_time(asker.start(), _OPEN_S)
+            counts = {}
+            for topic in TOPICS:
+                await _in_time(asker._client.fetch_all_metadata())
+                found = asker.partitions_for_topic(prefix + topic)
+                if not found:
+                    raise TopicMismatch(f"the topic {prefix}{topic} is missing: python -m parley_events topics apply")
+                counts[topic] = len(found)
+        except BaseException:
+            with suppress(Exception):
+                await asyncio.wait_for(asker.stop(), 2.0)
+            raise
+        if len(set(counts.values())) != 1 or max(counts.values()) > MAX_PARTITIONS:
+            await asker.stop()
+            raise TopicMismatch(f"all topics must have the same number of partitions, at most 256: {counts}")
+        return cls(bootstrap, client_id, prefix, session_ms, next(iter(counts.values())), asker)
+
+    @property
+    def partitions(self) -> int:
+        return self._partitions
+
+    async def producer(self) -> KafkaProducer:
+        producer = KafkaProducer(self._bootstrap, self._client_id, self._prefix)
+        await producer.start()
+        return producer
+
+    async def tail(self, topic: str, starts: Mapping[int, int]) -> KafkaTail:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            client_id=self._client_id,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            fetch_max_wait_ms=500,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_bytes=4 * _FETCH_BYTES,
+        )
+        await _in_time(consumer.start(), _OPEN_S)
+        tail = KafkaTail(self, topic, self._prefix + topic, consumer)
+        for partition, offset in starts.items():
+            tail.add(partition, offset)
+        return tail
+
+    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> KafkaGroup:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            client_id=self._client_id,
+            group_id=self._prefix + group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            session_timeout_ms=self._session_ms,
+            heartbeat_interval_ms=max(self._session_ms // 6, 200),
+            rebalance_timeout_ms=10_000,
+            max_poll_interval_ms=300_000,
+            fetch_max_wait_ms=500,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_bytes=4 * _FETCH_BYTES,
+        )
+        group = KafkaGroup(topic, self._prefix + topic, consumer)
+        consumer.subscribe([self._prefix + topic], listener=_Listener(on_assigned, on_revoked))
+        await _in_time(consumer.start(), 40.0)
+        return group
+
+    async def begins(self, topic: str) -> dict[int, int]:
+        return await self._offsets(self._asker.beginning_offsets(self._all(topic)))
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        return await self._offsets(self._asker.end_offsets(self._all(topic)))
+
+    async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
+        ends = await self.ends(topic)
+        found = await _in_time(self._asker.offsets_for_times(dict.fromkeys(self._all(topic), time_ms)))
+        return {
+            part.partition: ends[part.partition] if entry is None else int(entry.offset)
+            for part, entry in found.items()
+        }
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with suppress(LogUnavailable):
+                await _in_time(self._asker.stop())
+
+    def _all(self, topic: str) -> list[TopicPartition]:
+        if self._closed:
+            raise LogUnavailable("the log is closed")
+        return [TopicPartition(self._prefix + topic, p) for p in range(self._partitions)]
+
+    async def _offsets(self, asked: Awaitable[Mapping[Any, int]]) -> dict[int, int]:
+        return {part.partition: offset for part, offset in (await _in_time(asked)).items()}
+
+
+def _incoming(topic: str, record: Any) -> Incoming:
+    return Incoming(
+        topic, record.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+    )
+
+
+def _check_alive(consumer: AIOKafkaConsumer) -> None:
+    """Raise when one of aiokafka's own tasks has died: it would idle for ever and say nothing (#983, #1154)."""
+    fetcher = consumer._fetcher
+    if fetcher is not None and fetcher._fetch_task.done():
+        raise LogUnavailable("aiokafka's fetch task is dead")
+    coordinator = consumer._coordinator
+    task = getattr(coordinator, "_coordination_task", None)
+    if task is not None and task.done():
+        raise LogUnavailable("aiokafka's group coordination task is dead")
+
+
+class KafkaTail:
+    """See `port.Tail`."""
+
+    def __init__(self, log: KafkaLog, topic: str, name: str, consumer: AIOKafkaConsumer) -> None:
+        self._log, self._topic, self._name, self._consumer = log, topic, name, consumer
+        self._positions: dict[int, int] = {}
+        self._changed = asyncio.Event()
+        self._fetching: asyncio.Task[Any] | None = None
+
+    async def batch(self, timeout_s: float = 1.0, limit: int = 5000) -> Sequence[Incoming]:
+        if not self._positions:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), timeout_s)
+            return ()
+        _check_alive(self._consumer)
+        try:
+            found = await self._consumer.getmany(timeout_ms=int(min(timeout_s, _POLL_S) * 1000), max_records=limit)
+        except OffsetOutOfRangeError:
+            await self._explain_gap()
+            return ()
+        except KafkaError as error:
+            _log.warning("reading %s: %s", self._topic, type(error).__name__)
+            await asyncio.sleep(0.2)
+            return ()
+        records: list[Incoming] = []
+        for part, batch in found.items():
+            position = self._positions.get(part.partition)
+            for record in batch:
+                # What was fetched before the partition was moved or removed is not returned any more.
+                if position is None or record.offset < position:
+                    continue
+                records.append(_incoming(self._topic, record))
+                position = record.offset + 1
+            if position is not None:
+                self._positions[part.partition] = position
+        return records
+
+    def add(self, partition: int, offset: int) -> None:
+        self._positions[partition] = offset
+        self._assign()
+
+    def remove(self, partition: int) -> None:
+        if self._positions.pop(partition, None) is not None:
+            self._assign()
+
+    def position(self, partition: int) -> int:
+        return self._positions[partition]
+
+    async def close(self) -> None:
+        with suppress(LogUnavailable):
+            await _in_time(self._consumer.stop())
+
+    def _assign(self) -> None:
+        """aiokafka forgets every position at each assignment: all are set again."""
+        parts = {p: TopicPartition(self._name, p) for p in self._positions}
+        self._consumer.assign(list(parts.values()))
+        for partition, part in parts.items():
+            self._consumer.seek(part, self._positions[partition])
+        self._changed.set()
+
+    async def _explain_gap(self) -> None:
+        begins = await self._log.begins(self._topic)
+        ends = await self._log.ends(self._topic)
+        for partition, position in self._positions.items():
+            if position < begins[partition]:
+                raise RetentionGap(self._topic, partition, position, begins[partition])
+            if position > ends[partition]:
+                raise LogError(
+                    f"{self._topic}[{partition}] ends at {ends[partition]}, but {position} was read before: "
+                    "the topic is not the one it was"
+                )
+        self._assign()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, on_assigned: OnAssigned, on_revoked: OnRevoked) -> None:
+        self._on_assigned, self._on_revoked = on_assigned, on_revoked
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        await self._on_assigned(frozenset(part.partition for part in assigned))
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        await self._on_revoked(frozenset(part.partition for part in revoked))
+
+
+class KafkaGroup:
+    """See `port.Group`."""
+
+    def __init__(self, topic: str, name: str, consumer: AIOKafkaConsumer) -> None:
+        self._topic, self._name, self._consumer = topic, name, consumer
+        self._polling: asyncio.Task[Any] | None = None
+
+    async def batch(self, timeout_s: float = 1.0, limit: int = 500) -> Sequence[Incoming]:
+        _check_alive(self._consumer)
+        if self._polling is None:
+            # During a rebalance getmany waits for as long as that takes: it runs apart, and is asked again later.
+            self._polling = asyncio.create_task(
+                self._consumer.getmany(timeout_ms=int(min(timeout_s, _POLL_S) * 1000), max_records=limit)
+            )
+        done, _ = await asyncio.wait({self._polling}, timeout=timeout_s)
+        if not done:
+            return ()
+        polled, self._polling = self._polling, None
+        try:
+            found = polled.result()
+        except KafkaError as error:
+            _log.warning("reading %s: %s", self._topic, type(error).__name__)
+            await asyncio.sleep(0.2)
+            return ()
+        return [_incoming(self._topic, record) for batch in found.values() for record in batch]
+
+    def pause(self, partition: int) -> None:
+        part = TopicPartition(self._name, partition)
+        if part in self._consumer.assignment():
+            self._consumer.pause(part)
+
+    def resume(self, partition: int) -> None:
+        part = TopicPartition(self._name, partition)
+        if part in self._consumer.assignment():
+            self._consumer.resume(part)
+
+    async def rewind(self, partition: int) -> None:
+        part = TopicPartition(self._name, partition)
+        offset = await _in_time(self._consumer.committed(part))
+        if offset is None:
+            offset = (await _in_time(self._consumer.beginning_offsets([part])))[part]
+        if part in self._consumer.assignment():
+            self._consumer.seek(part, offset)
+
+    async def commit(self, offsets: Mapping[int, int]) -> None:
+        assigned = self._consumer.assignment()
+        mine = {
+            part: OffsetAndMetadata(offset, "")
+            for part, offset in ((TopicPartition(self._name, p), o) for p, o in offsets.items())
+            if part in assigned
+        }
+        if mine:
+            await _in_time(self._consumer.commit(mine))
+
+    def assignment(self) -> frozenset[int]:
+        return frozenset(part.partition for part in self._consumer.assignment())
+
+    async def close(self) -> None:
+        if self._polling is not None:
+            self._polling.cancel()
+            with suppress(asyncio.CancelledError, KafkaError):
+                await self._polling
+            self._polling = None
+        with suppress(LogUnavailable):
+            await _in_time(self._consumer.stop())

@@ -1,0 +1,102 @@
+"""Making and checking the topics on a broker. Used by `python -m parley_events topics` and by tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from parley_events.errors import LogUnavailable, TopicMismatch
+from parley_events.topics import MAX_PARTITIONS, TOPICS
+
+_LIMIT_S = 30.0
+
+
+async def apply_topics(bootstrap: str, partitions: int, replication: int = 1, prefix: str = "") -> list[str]:
+    """Make the topics that are missing and set what differs; what was done, a line each. Raises TopicMismatch."""
+    if not 1 <= partitions <= MAX_PARTITIONS:
+        raise TopicMismatch(f"{partitions} partitions: there must be 1 to {MAX_PARTITIONS}")
+    done: list[str] = []
+    async with asyncio.timeout(_LIMIT_S):
+        admin = await _admin(bootstrap)
+        try:
+            there = await _partitions(admin, prefix)
+            missing = [topic for topic in TOPICS.values() if topic.name not in there]
+            if missing:
+                answer = await admin.create_topics(
+                    [
+                        NewTopic(
+                            prefix + topic.name,
+                            partitions,
+                            replication,
+                            topic_configs=topic.settings() | {"min.insync.replicas": str(max(replication - 1, 1))},
+                        )
+                        for topic in missing
+                    ]
+                )
+                for name, code, *_ in answer.topic_errors:
+                    if code and for_code(code) is not TopicAlreadyExistsError:
+                        raise TopicMismatch(f"the topic {name} could not be made: {for_code(code).__name__}")
+                    done.append(f"made {name} with {partitions} partitions")
+            for topic in TOPICS.values():
+                if topic in missing:
+                    continue
+                if there[topic.name] != partitions:
+                    raise TopicMismatch(
+                        f"{topic.name} has {there[topic.name]} partitions, {partitions} were asked for: "
+                        "the number is fixed when a topic is made, because it decides which keys live where"
+                    )
+                differing = await _differing(admin, prefix, topic.name)
+                if differing:
+                    wanted = topic.settings()
+                    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, wanted)])
+                    done.append(f"set {', '.join(sorted(differing))} of {topic.name}")
+        finally:
+            await admin.close()
+    return done
+
+
+async def check_topics(bootstrap: str, prefix: str = "") -> int:
+    """The number of partitions; TopicMismatch says what is missing or differs."""
+    async with asyncio.timeout(_LIMIT_S):
+        admin = await _admin(bootstrap)
+        try:
+            there = await _partitions(admin, prefix)
+            missing = TOPICS.keys() - there.keys()
+            if missing:
+                raise TopicMismatch(f"missing: {', '.join(sorted(missing))}; python -m parley_events topics apply")
+            if len(set(there.values())) != 1:
+                raise TopicMismatch(f"all topics must have the same number of partitions: {there}")
+            for name in TOPICS:
+                differing = await _differing(admin, prefix, name)
+                if differing:
+                    raise TopicMismatch(f"{name}: {', '.join(f'{k} is {v}' for k, v in sorted(differing.items()))}")
+        finally:
+            await admin.close()
+    return next(iter(there.values()))
+
+
+async def _admin(bootstrap: str) -> Any:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    try:
+        await admin.start()
+    except (KafkaError, OSError) as error:
+        raise LogUnavailable(f"no Kafka at {bootstrap}: {type(error).__name__}") from error
+    return admin
+
+
+async def _partitions(admin: Any, prefix: str) -> dict[str, int]:
+    names = set(await admin.list_topics())
+    asked = [prefix + name for name in TOPICS if prefix + name in names]
+    found = await admin.describe_topics(asked) if asked else []
+    return {topic["topic"].removeprefix(prefix): len(topic["partitions"]) for topic in found}
+
+
+async def _differing(admin: Any, prefix: str, name: str) -> dict[str, str]:
+    """The settings that are not as the catalogue has them, with their values."""
+    [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, prefix + name)])
+    entries = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
+    return {key: str(entries.get(key)) for key, value in TOPICS[name].settings().items() if entries.get(key) != value}

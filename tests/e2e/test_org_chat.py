@@ -1,0 +1,106 @@
+"""The contract `org_chat`, end to end on both kinds of system."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from tests.support.system import System, collect, eventually
+
+BASE = "/api/org/chat"
+
+
+def node(system: System) -> dict[str, str]:
+    return {"structure_id": system.ready()["workspace_id"], "role_id": "scripted"}
+
+
+async def test_events_come_in_the_pages_words(system: System) -> None:
+    script = "\n".join(
+        (
+            "/think Looking up skills.",
+            '/tool list_skills {"query": "launch campaign"}',
+            "/text I'll run it. ",
+            '/tool record_decision {"title": "Go", "body": "We go."}',
+            '/tool flag_milestone {"title": "Launched"}',
+            f'/tool learn_skill {{"slug": "s-{uuid.uuid4().hex[:6]}", "name": "Launching", "body": "Do it."}}',
+            "/text Launched 3 campaigns",
+        )
+    )
+    async with system.client() as client:
+        frames = await collect(client, "POST", f"{BASE}/message", json={**node(system), "message": script})
+        types = [frame.type for frame in frames]
+        assert types[-1] == "complete"
+        assert types.count("complete") + types.count("error") == 1
+        assert {"thought", "text", "tool_call", "tool_result", "decision", "milestone", "skill_learned"} <= set(types)
+        for frame in frames:
+            assert set(frame.data) >= {"type", "content", "timestamp"}
+            assert isinstance(frame.data["content"], str) == (frame.type in ("thought", "text"))
+        assert frames[-1].data["content"] == {"summary": "Launched 3 campaigns", "artifacts": []}
+        assert "".join(f.data["content"] for f in frames if f.type == "text") == "I'll run it. Launched 3 campaigns"
+        decision = next(f.data["content"] for f in frames if f.type == "decision")
+        assert decision["title"] == "Go" and decision["body"] == "We go."
+
+        async def logged() -> bool:
+            answer = await client.get("/api/org/log", params={"structure_id": node(system)["structure_id"]})
+            assert answer.status_code == 200, answer.text
+            return {"decision", "milestone"} <= {entry["type"] for entry in answer.json()}
+
+        await eventually(logged)
+
+
+async def test_sync_gives_the_events_and_history_both_sides(system: System) -> None:
+    async with system.client() as client:
+        marker = uuid.uuid4().hex
+        answer = await client.post(f"{BASE}/message/sync", json={**node(system), "message": f"/text {marker} one two"})
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert body["summary"] == f"{marker} one two"
+        assert body["artifacts"] == []
+        assert [e["type"] for e in body["events"]] == ["text", "complete"]
+
+        async def kept() -> list[dict[str, str]]:
+            rows = (await client.get(f"{BASE}/history", params={**node(system), "limit": "2"})).json()
+            return rows if rows and rows[0]["content"] == f"{marker} one two" else []
+
+        rows = await eventually(kept)
+        assert [row["role"] for row in rows] == ["assistant", "user"]
+        assert rows[1]["author"]["kind"] == "user" and rows[0]["author"]["kind"] == "agent"
+
+
+async def test_a_failed_run_is_an_error_event(system: System) -> None:
+    async with system.client() as client:
+        frames = await collect(client, "POST", f"{BASE}/message", json={**node(system), "message": "/error 400"})
+        assert frames[-1].type == "error"
+        assert frames[-1].data["content"]["code"] == "model_400"
+        sync = (await client.post(f"{BASE}/message/sync", json={**node(system), "message": "/error 401"})).json()
+        assert sync["summary"] is None
+        assert sync["events"][-1]["type"] == "error"
+
+
+async def test_a_wait_that_is_too_short_can_be_polled(system: System) -> None:
+    async with system.client() as client:
+        answer = await client.post(
+            f"{BASE}/message/sync", params={"wait": "0"}, json={**node(system), "message": "/stream 20 20"}
+        )
+        assert answer.status_code == 202, answer.text
+        poll = answer.json()["poll_url"]
+
+        async def done() -> dict[str, object] | None:
+            polled = await client.get(poll)
+            return polled.json() if polled.status_code == 200 else None
+
+        assert (await eventually(done))["summary"] == "".join(f"{i:04d} " for i in range(20))
+
+
+async def test_nodes_that_are_not_there_are_refused(system: System) -> None:
+    async with system.client() as client:
+        for changes, status in (
+            ({"structure_id": "nonsense"}, 400),
+            ({"structure_id": str(uuid.uuid4())}, 404),
+            ({"role_id": "nobody"}, 404),
+        ):
+            answer = await client.post(f"{BASE}/message", json={**node(system), "message": "hi", **changes})
+            assert answer.status_code == status, answer.text
+            assert set(answer.json()["error"]) >= {"code", "message"}
+        assert (await client.post(f"{BASE}/message", json={**node(system)})).status_code == 400
+        json.loads((await client.get(f"{BASE}/history", params=node(system))).text)
