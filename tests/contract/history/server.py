@@ -47,7 +47,17 @@ class Server:
         if self._user is not None:
             shutil.chown(password, self._user)
         subprocess.run(
-            [BIN / "initdb", "-D", self.data, "-U", "owner", "-A", "scram-sha-256", f"--pwfile={password}", "-N"],
+            [
+                str(BIN / "initdb"),
+                "-D",
+                str(self.data),
+                "-U",
+                "owner",
+                "-A",
+                "scram-sha-256",
+                f"--pwfile={password}",
+                "-N",
+            ],
             check=True,
             stdout=subprocess.DEVNULL,
             user=self._user,
@@ -68,7 +78,7 @@ class Server:
         with (self.folder / "log").open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, user=self._user, cwd=self.folder)
         deadline = time.monotonic() + timeout_s
-        ready = [BIN / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        ready = [str(BIN / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
         while subprocess.run(ready, check=False).returncode != 0:
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError((self.folder / "log").read_text()[-2000:])

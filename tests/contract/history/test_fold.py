@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from parley_events import facts as f
 from parley_events import ids, reads
+from parley_events.body import Note
 from parley_history.settings import Settings
 from tests.contract.history.conftest import Client, running
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.reference import Reference
-from tests.contract.history.story import Writer, random_story, workspace
+from tests.contract.history.story import START_MS, Writer, random_story, thread, workspace
 
 STEPS = 260
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename <> 'migrations'"
@@ -60,6 +62,24 @@ async def test_twice_is_once(settings: Settings) -> None:
         await _positions_at_end(client, log)
         assert await _dump(client) == before
         await _compare(client, writer, log)
+
+
+async def test_a_skill_learned_twice_is_the_later_one_whatever_is_folded_first(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    first, second = (
+        thread(1),
+        next(thread(n) for n in range(2, 99) if writer.partition(thread(n)) != writer.partition(thread(1))),
+    )
+    async with running(settings, log) as client:
+        for stream, name, time_ms in ((second, "later", START_MS + 9000), (first, "earlier", START_MS)):
+            writer.now_ms = time_ms
+            run = writer.post(stream, workspace(1))
+            note = Note(kind="skill", id=f"n-{name}", slug="fold-paper", name=name, body="B")
+            fields = {"run_id": run, "call": 1, "index": 0, "tool_call_id": "t", "name": "learn_skill", "note": note}
+            writer.write(stream, workspace(1), f.ToolReturned.model_validate({**fields, "status": "ok", "result": ""}))
+            await client.caught_up(log)
+        assert (await client.get(f"/workspaces/{workspace(1)}/skills/fold-paper"))["name"] == "later"
 
 
 async def _positions_at_end(client: Client, log: ListLog) -> None:

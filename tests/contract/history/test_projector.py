@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +15,9 @@ from parley_events.codec import Fact, encode_fact
 from parley_events.errors import RetentionGap
 from parley_events.log.port import Incoming, Outgoing
 from parley_history import projector as projector_module
+from parley_history.batch import Batch, Position
 from parley_history.db import connect
+from parley_history.errors import Moved
 from parley_history.positions import Watch
 from parley_history.projector import Projector
 from parley_history.settings import Settings
@@ -69,9 +73,34 @@ async def test_the_epoch_in_force_survives_a_restart(settings: Settings) -> None
         assert (await client.get(f"/partitions/{partition}"))["epoch"] == new
 
 
-async def test_two_projectors_at_once_fold_each_fact_once(settings: Settings) -> None:
-    """The locks taken away on purpose: the position's compare-and-set alone decides."""
+async def test_a_batch_from_a_position_that_was_left_is_not_folded(settings: Settings) -> None:
+    """The compare-and-set by itself: a projector that comes late with a shorter batch must not take the view back."""
+    log = ListLog(1)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    writer.turn(T1, WS, run, "said")
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        late = client.history.projector
+        assert late is not None
+        with pytest.raises(Moved):
+            await late._fold(0, Position(), log.records[0][:2])
+        assert (await client.get("/partitions/0"))["next_offset"] == 4
+        with pytest.raises(Moved):
+            await late._fold(0, Position(4, epoch=3), [replace(log.records[0][-1], offset=4)])
+
+
+async def test_two_projectors_at_once_fold_each_fact_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The locks taken away on purpose, and delays put in, so that each wins sometimes."""
     log = ListLog(4)
+    rng = random.Random(1)
+    commit = Projector._commit
+
+    async def delayed(self: Projector, partition: int, batch: Batch) -> None:
+        await asyncio.sleep(rng.random() * 0.01)
+        await commit(self, partition, batch)
+
+    monkeypatch.setattr(Projector, "_commit", delayed)
     async with running(settings, log, batch=5) as client:
         pool = client.history.writer
         second = Projector(

@@ -96,9 +96,9 @@ class KafkaLog:
         try:
             await _in_time(asker.start(), _OPEN_S)
             counts = {}
+            cluster = await _in_time(asker._client.fetch_all_metadata())
             for topic in TOPICS:
-                await _in_time(asker._client.fetch_all_metadata())
-                found = asker.partitions_for_topic(prefix + topic)
+                found = cluster.partitions_for_topic(prefix + topic)
                 if not found:
                     raise TopicMismatch(f"the topic {prefix}{topic} is missing: python -m parley_events topics apply")
                 counts[topic] = len(found)
