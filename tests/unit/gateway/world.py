@@ -1,0 +1,634 @@
+"""A gateway on a memory log, with a dispatcher that plays what a test says and a history folded out of the log.
+
+Deciding is the dispatcher's own pure code; what runs then say is in the hands of the test (`Play`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import uvicorn
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from parley_dispatcher.decide import answering_agent, decide
+from parley_dispatcher.state import State, ThreadState, WorkspaceState, evolve, initial
+from parley_events import facts as f
+from parley_events import ids
+from parley_events.body import AgentSpec, Block, Principal, TeamSpec, Usage
+from parley_events.clock import rfc3339, system_clock
+from parley_events.codec import (
+    COMMANDS_TOPIC,
+    EVENTS_TOPIC,
+    Command,
+    Fact,
+    decode_command,
+    decode_fact,
+    encode_command,
+    encode_fact,
+)
+from parley_events.commands import ChangeWorkspace, CommandBody, CreateKey, CreateWorkspace, PutAgent, PutTeam
+from parley_events.keys import key_hash, make_key
+from parley_events.log import Incoming, Log
+from parley_events.log.embedded import EmbeddedLog
+from parley_events.partition import partition_of
+from parley_events.pieces import Kind, Piece, encode_pieces
+from parley_events.positions import PartitionPosition, parse_position
+from parley_gateway.app import build
+from parley_gateway.core import Core
+from parley_gateway.history import History
+from parley_gateway.runs import RunTold
+from parley_gateway.settings import Settings
+
+PARTITIONS = 4
+TOKEN = "between-services"
+WORKSPACE = "11111111-2222-4333-8444-555555555555"
+STRUCTURE = "6f6c1f6e-0000-4000-8000-000000000001"
+LIMIT_S = 10.0
+
+
+class Dispatcher:
+    """Decides commands with the real `decide`; `play` says what each run does."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.states: dict[str, State] = {}
+        self.epochs: dict[int, int] = {}
+        self.play: Play = say("Hello ", "world")
+        self.deaf = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.errors: list[BaseException] = []
+
+    async def start(self) -> None:
+        self._producer = await self._log.producer()
+        for p in range(PARTITIONS):
+            await self.claim(p)
+        self._tail = await self._log.tail(COMMANDS_TOPIC, dict.fromkeys(range(PARTITIONS), 0))
+        self._spawn(self._listen())
+
+    async def claim(self, partition: int) -> None:
+        """A new claim on a partition."""
+        claim = Fact(f.PartitionClaimed.type, "", None, -1, "", system_clock(), f.PartitionClaimed(owner="test"))
+        self.epochs[partition] = await self._producer.send(encode_fact(claim, partition))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tail.close()
+        await self._producer.close()
+        assert not self.errors, self.errors
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.errors.append(error)
+
+    async def _listen(self) -> None:
+        while True:
+            for record in await self._tail.batch():
+                if not self.deaf:
+                    self._decide(record)
+
+    def _decide(self, record: Incoming) -> None:
+        command = decode_command(record)
+        state = self.state(command.stream)
+        agent = answering_agent(state, command)
+        version = None
+        if agent is not None:
+            workspace = self.state(ids.workspace_stream(command.workspace_id))
+            assert isinstance(workspace, WorkspaceState)
+            known = workspace.agents.get(agent)
+            version = known.version if known and not known.deleted else None
+        fact = self.append(
+            command.stream,
+            decide(state, command, version),
+            workspace_id=command.workspace_id,
+            causation_id=command.id,
+            body_hash=command.body_hash,
+            correlation_id=command.correlation_id,
+        )
+        if isinstance(fact.body, f.MessagePosted):
+            self._spawn(self.play(self, fact))
+
+    def state(self, stream: str) -> State:
+        return self.states.setdefault(stream, initial(stream))
+
+    def append(self, stream: str, body: f.FactBody, **envelope: Any) -> Fact:
+        """The next fact of a stream."""
+        state = self.state(stream)
+        numbered = body.type not in f.UNNUMBERED
+        partition = partition_of(stream.encode(), PARTITIONS)
+        if isinstance(body, f.ToolCalled | f.ToolReturned):
+            body = body.model_copy(update={"message_id": ids.fact_message_id(stream, state.seq + 1)})
+        fact = Fact(
+            type=body.type,
+            stream=stream,
+            seq=state.seq + 1 if numbered else None,
+            epoch=self.epochs[partition],
+            time_ms=system_clock(),
+            body=body,
+            workspace_id=envelope.pop("workspace_id", state.workspace_id),
+            run_id=getattr(body, "run_id", None),
+            call=getattr(body, "call", None)
+            if isinstance(body, f.ModelReturned | f.ModelFailed | f.RunCancelled)
+            else None,
+            **envelope,
+        )
+        evolve(state, fact)
+        self._producer.send(encode_fact(fact, partition))
+        return fact
+
+    def pieces(self, *pieces: Piece, epoch: int | None = None) -> None:
+        """One batch of pieces, of one thread."""
+        partition = partition_of(pieces[0].thread_id.encode(), PARTITIONS)
+        self._producer.send(encode_pieces(partition, self.epochs[partition] if epoch is None else epoch, pieces))
+
+    # ---- the steps of a run
+
+    def called(self, posted: Fact, turn: int = 0, attempt: int = 1) -> int:
+        body = posted.body
+        assert isinstance(body, f.MessagePosted)
+        fact = self.append(
+            posted.stream,
+            f.ModelCalled(
+                run_id=body.run_id,
+                turn=turn,
+                attempt=attempt,
+                agent_id=body.agent_id,
+                agent_version=body.agent_version,
+                model="scripted",
+                shown=self.state(posted.stream).seq,
+            ),
+        )
+        assert fact.seq is not None
+        return fact.seq
+
+    def speak(self, posted: Fact, call: int, words: tuple[str, ...], block: int = 0, kind: Kind = "text") -> None:
+        at = 0
+        for word in words:
+            self.pieces(Piece(posted.stream, call, block, kind, at, word))
+            at += len(word)
+
+    def returned(self, posted: Fact, call: int, *blocks: Block, turn: int = 0) -> Fact:
+        stop = "tool_use" if any(block.kind == "tool" for block in blocks) else "end_turn"
+        body = f.ModelReturned(
+            run_id=run_id_of(posted),
+            call=call,
+            turn=turn,
+            blocks=blocks,
+            stop_reason=stop,
+            usage=Usage(input_tokens=3, output_tokens=4),
+        )
+        return self.append(posted.stream, body)
+
+    def failed(self, posted: Fact, call: int, attempt: int = 1, retry: bool = True) -> Fact:
+        body = f.ModelFailed(
+            run_id=run_id_of(posted),
+            call=call,
+            turn=0,
+            attempt=attempt,
+            kind="cut",
+            message="the stream broke",
+            usage=Usage(),
+            retry=retry,
+        )
+        return self.append(posted.stream, body)
+
+    def completed(self, posted: Fact) -> Fact:
+        run = run_id_of(posted)
+        body = f.RunCompleted(
+            run_id=run,
+            message_id=ids.answer_id(run),
+            stop_reason="end_turn",
+            usage=Usage(input_tokens=3, output_tokens=4),
+        )
+        return self.append(posted.stream, body)
+
+    def use(self, posted: Fact, call: int, name: str, arguments: dict[str, Any], result: str, **more: Any) -> None:
+        """A tool call and its result."""
+        run = run_id_of(posted)
+        call_id = f"call-{call}-{name}"
+        self.append(
+            posted.stream,
+            f.ToolCalled(
+                run_id=run,
+                call=call,
+                index=more.get("index", 0),
+                tool_call_id=call_id,
+                name=name,
+                arguments=arguments,
+                effect="read_only",
+                effect_key="k",
+            ),
+        )
+        self.append(
+            posted.stream,
+            f.ToolReturned(
+                run_id=run,
+                call=call,
+                index=more.get("index", 0),
+                tool_call_id=call_id,
+                name=name,
+                status=more.get("status", "ok"),
+                result=result,
+                note=more.get("note"),
+            ),
+        )
+
+
+Play = Callable[[Dispatcher, Fact], Awaitable[None]]
+
+
+def run_id_of(posted: Fact) -> str:
+    assert isinstance(posted.body, f.MessagePosted)
+    return posted.body.run_id
+
+
+def tool_block(name: str, call: int, arguments: dict[str, Any]) -> Block:
+    return Block(kind="tool", tool_call_id=f"call-{call}-{name}", name=name, arguments=arguments)
+
+
+def say(*words: str) -> Play:
+    """A run of one turn that streams these words."""
+
+    async def play(dispatcher: Dispatcher, posted: Fact) -> None:
+        call = dispatcher.called(posted)
+        dispatcher.speak(posted, call, words)
+        dispatcher.returned(posted, call, Block(kind="text", text="".join(words)))
+        dispatcher.completed(posted)
+
+    return play
+
+
+async def silence(dispatcher: Dispatcher, posted: Fact) -> None:
+    """A run that is left to the test."""
+
+
+class Past:
+    """History's internal API over a fold of the log. `away`: PostgreSQL is away; `behind`: it takes nothing in."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.facts: dict[str, list[tuple[Incoming, Fact]]] = {}
+        self.next = dict.fromkeys(range(PARTITIONS), 0)
+        self.epoch = dict.fromkeys(range(PARTITIONS), -1)
+        self.away = False
+        self.held = asyncio.Event()
+        self.held.set()
+        self.asked: list[str] = []
+        self._grown = asyncio.Condition()
+        self.app = FastAPI(openapi_url=None)
+        self.app.add_route("/internal/{path:path}", self._serve)
+
+    async def start(self) -> None:
+        self._tail = await self._log.tail(EVENTS_TOPIC, dict(self.next))
+        self._task = asyncio.create_task(self._read())
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._tail.close()
+
+    async def _read(self) -> None:
+        while True:
+            for record in await self._tail.batch():
+                await self.held.wait()
+                fact = decode_fact(record)
+                if fact.type == f.PartitionClaimed.type:
+                    self.epoch[record.partition] = record.offset
+                elif fact.epoch == self.epoch[record.partition] and fact.seq is not None:
+                    self.facts.setdefault(fact.stream, []).append((record, fact))
+                async with self._grown:
+                    self.next[record.partition] = record.offset + 1
+                    self._grown.notify_all()
+
+    def _reached(self, text: str) -> bool:
+        position = parse_position(text)
+        if isinstance(position, PartitionPosition):
+            return self.next[position.partition] >= position.next_offset
+        return len(self.facts.get(position.stream, [])) >= position.seq
+
+    async def _serve(self, request: Request) -> JSONResponse:
+        path = request.path_params["path"]
+        self.asked.append(path)
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return JSONResponse({"error": "unauthorized"}, 401)
+        if self.away:
+            return JSONResponse({"error": "unavailable"}, 503)
+        wanted = request.query_params.getlist("min_position")
+        try:
+            async with asyncio.timeout(int(request.query_params.get("wait_ms", "2000")) / 1000), self._grown:
+                await self._grown.wait_for(lambda: all(map(self._reached, wanted)))
+        except TimeoutError:
+            return JSONResponse({"error": "behind"}, 503)
+        found = self._find(path.split("/"), request)
+        return JSONResponse({"error": "not_found"}, 404) if found is None else JSONResponse(found)
+
+    def _find(self, path: list[str], request: Request) -> Any:
+        query = request.query_params
+        limit = int(query.get("limit", "50"))
+        match path:
+            case ["positions"]:
+                return {
+                    "partitions": [
+                        {"partition": p, "next_offset": n, "epoch": self.epoch[p], "last_number": 0}
+                        for p, n in self.next.items()
+                    ]
+                }
+            case ["streams", stream, "facts"]:
+                return self._page(stream, int(query["after"]), limit, query["order"] == "desc")
+            case ["workspaces", w]:
+                return self._workspace(w)
+            case ["workspaces", w, "keys"]:
+                return {"items": list(self._keys(w).values())}
+            case ["workspaces", w, "keys", "by-hash", digest]:
+                return next((key for key in self._keys(w).values() if key["key_hash"] == digest), None)
+            case ["workspaces", w, "agents"]:
+                return {"items": self._specs(w, f.AgentChanged, "agent")}
+            case ["workspaces", w, "teams"]:
+                return {"items": self._specs(w, f.TeamChanged, "team")}
+            case ["workspaces", w, "threads"]:
+                return self._threads(w, dict(query), limit)
+            case ["workspaces", w, "threads", thread]:
+                return self._thread(w, thread)
+            case ["workspaces", w, "threads", thread, "messages"]:
+                return self._messages(w, thread, query.get("order") == "desc", query.get("roles"), limit)
+            case ["workspaces", w, "runs", run]:
+                return self._run(w, run)
+            case ["workspaces", w, "notes"]:
+                return {"items": self._notes(w)}
+        return None
+
+    def _bodies(self, stream: str) -> list[tuple[Fact, Any]]:
+        return [(fact, fact.body) for _, fact in self.facts.get(stream, [])]
+
+    def _page(self, stream: str, after: int, limit: int, descending: bool) -> Any:
+        partition = partition_of(stream.encode(), PARTITIONS)
+        kept = self.facts.get(stream, [])
+        found = [kept[i] for i in range(len(kept)) if (kept[i][1].seq or 0) > after]
+        if descending:
+            found = [pair for pair in kept if (pair[1].seq or 0) < (after or 2**62)][::-1]
+        items = [
+            {
+                "offset": record.offset,
+                "time_ms": record.time_ms,
+                "headers": {name: value.decode() for name, value in record.headers},
+                "body": fact.body.model_dump(mode="json"),
+            }
+            for record, fact in found[:limit]
+        ]
+        head = {"partition": partition, "next_offset": self.next[partition], "epoch": self.epoch[partition]}
+        return {"items": items, "last_seq": len(kept), **head}
+
+    def _workspace(self, w: str) -> Any:
+        found: Any = None
+        for _, body in self._bodies(f"ws:{w}"):
+            if isinstance(body, f.WorkspaceCreated):
+                found = {"id": w, "name": body.name}
+            elif isinstance(body, f.WorkspaceChanged):
+                found |= {"context": body.context, "structures": body.structures}
+        return found
+
+    def _keys(self, w: str) -> dict[str, Any]:
+        keys: dict[str, Any] = {}
+        for fact, body in self._bodies(f"ws:{w}"):
+            if isinstance(body, f.KeyCreated):
+                keys[body.key_id] = {
+                    "id": body.key_id,
+                    "key_hash": body.key_hash,
+                    "workspace_id": w,
+                    "workspace": "default",
+                    "user_id": body.user_id,
+                    "scopes": list(body.scopes),
+                    "rate_limit": None,
+                    "created_at": rfc3339(fact.time_ms),
+                    "revoked": False,
+                }
+            elif isinstance(body, f.KeyRotated):
+                keys[body.key_id]["key_hash"] = body.key_hash
+            elif isinstance(body, f.KeyRevoked):
+                keys[body.key_id]["revoked"] = True
+        return keys
+
+    def _specs(self, w: str, kind: type[Any], name: str) -> list[Any]:
+        found: dict[str, Any] = {}
+        for _, body in self._bodies(f"ws:{w}"):
+            if isinstance(body, kind):
+                identity = getattr(body.spec, f"{name}_id")
+                found[identity] = {
+                    "id": identity,
+                    "uuid": ids.agent_uuid(w, identity),
+                    "version": getattr(body, f"{name}_version"),
+                    "spec": body.spec.model_dump(mode="json"),
+                }
+            elif isinstance(body, f.AgentDeleted) and name == "agent":
+                found.pop(body.agent_id, None)
+        return list(found.values())
+
+    def _thread(self, w: str, thread: str) -> Any:
+        view: Any = None
+        for fact, body in self._bodies(thread):
+            opened = body.seed if isinstance(body, f.ThreadCreated) else getattr(body, "opened", None)
+            if opened is not None:
+                view = {
+                    **opened.model_dump(exclude={"team_id"}),
+                    "id": thread,
+                    "workspace_id": fact.workspace_id,
+                    "pinned": False,
+                    "archived": False,
+                    "created_at": rfc3339(fact.time_ms),
+                    "last_message_at": None,
+                    "message_count": 0,
+                }
+            elif isinstance(body, f.ThreadUpdated):
+                view |= {name: getattr(body, name) for name in body.changes}
+            elif isinstance(body, f.ThreadDeleted):
+                return None
+            view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
+        return view if view is not None and view["workspace_id"] == w else None
+
+    def _threads(self, w: str, query: dict[str, str], limit: int) -> Any:
+        views = [view for stream in self.facts if (view := self._thread(w, stream)) is not None]
+        views = [
+            view
+            for view in views
+            if view["user_id"] == query["user_id"]
+            and view["archived"] == (query.get("archived") == "true")
+            and query.get("agent_id") in (None, view["agent_id"])
+        ]
+        return {"items": views[::-1][:limit], "next_cursor": None, "total": len(views)}
+
+    def _told(self, thread: str) -> dict[str, RunTold]:
+        runs: dict[str, RunTold] = {}
+        for fact, body in self._bodies(thread):
+            run = getattr(body, "run_id", None)
+            if run is not None:
+                runs.setdefault(run, RunTold(run, thread)).fold(fact)
+        return runs
+
+    def _run(self, w: str, run: str) -> Any:
+        told = self._told(run[:36]).get(run)
+        return told.view().model_dump(mode="json") if told is not None and told.workspace_id == w else None
+
+    def _messages(self, w: str, thread: str, descending: bool, roles: str | None, limit: int) -> Any:
+        if self._thread(w, thread) is None:
+            return None
+        items: list[Any] = []
+        for fact, body in self._bodies(thread):
+            if isinstance(body, f.MessagePosted):
+                items.append(
+                    {
+                        "id": body.message_id,
+                        "number": 0,
+                        "seq": fact.seq,
+                        "thread_id": thread,
+                        "run_id": body.run_id,
+                        "role": "user",
+                        "content": body.text,
+                        "author": body.author.model_dump(),
+                        "created_at": rfc3339(fact.time_ms),
+                    }
+                )
+        for told in self._told(thread).values():
+            message = told.message()
+            if message is not None:
+                items.append(message.model_dump(mode="json"))
+        items.sort(key=lambda item: item["seq"], reverse=descending)
+        items = [item for item in items if roles is None or item["role"] in roles.split(",")]
+        return {"items": items[:limit], "next_cursor": "more" if len(items) > limit else None, "total": len(items)}
+
+    def _notes(self, w: str) -> list[Any]:
+        notes: list[Any] = []
+        for stream in self.facts:
+            for fact, body in self._bodies(stream):
+                if isinstance(body, f.ToolReturned) and body.note is not None and fact.workspace_id == w:
+                    notes.append(
+                        {
+                            **body.note.model_dump(include={"id", "kind", "title", "body"}),
+                            "agent_id": "assistant",
+                            "run_id": body.run_id,
+                            "thread_id": stream,
+                            "created_at": rfc3339(fact.time_ms),
+                        }
+                    )
+        return notes[::-1]
+
+
+class World:
+    """Everything, with HTTP clients of one or two gateways."""
+
+    def __init__(self, log: EmbeddedLog, settings: Settings) -> None:
+        self.log, self.settings = log, settings
+        self.dispatcher, self.past = Dispatcher(log), Past(log)
+        self.key = make_key(WORKSPACE, b"k" * 32)
+        self.admin_key = make_key(WORKSPACE, b"a" * 32)
+        self._stack = contextlib.AsyncExitStack()
+        self.gateways: list[tuple[FastAPI, str]] = []
+
+    @property
+    def core(self) -> Core:
+        core: Core = self.gateways[0][0].state.core
+        return core
+
+    async def start(self) -> None:
+        await self.dispatcher.start()
+        self._stack.push_async_callback(self.dispatcher.close)
+        await self.past.start()
+        self._stack.push_async_callback(self.past.close)
+        await self.seed()
+        await self.gateway()
+
+    async def seed(self) -> None:
+        """A workspace with agents, a team, and two keys, as commands."""
+        system = Principal(user_id="system", admin=True)
+        bodies: list[CommandBody] = [CreateWorkspace(principal=system, workspace_id=WORKSPACE, name="default")]
+        bodies.append(ChangeWorkspace(principal=system, context="c", structures=(STRUCTURE,)))
+        for name in ("assistant", "scripted"):
+            roles = ("executive-office-cmo",) if name == "assistant" else ()
+            bodies.append(PutAgent(principal=system, spec=AgentSpec(agent_id=name, name=name.title(), roles=roles)))
+        bodies.append(PutTeam(principal=system, spec=TeamSpec(team_id="pair", name="Pair", members=("assistant",))))
+        for name, key, scopes in (("api", self.key, ("*",)), ("admin", self.admin_key, ("*", "admin"))):
+            bodies.append(
+                CreateKey(principal=system, key_id=name, key_hash=key_hash(key), user_id="ann", scopes=scopes)
+            )
+        for number, body in enumerate(bodies):
+            await self.command(f"seed-{number}", ids.workspace_stream(WORKSPACE), body)
+        await self.eventually(lambda: len(self.past.facts.get(f"ws:{WORKSPACE}", [])) == len(bodies))
+
+    async def command(self, command_id: str, stream: str, body: CommandBody) -> None:
+        producer = await self.log.producer()
+        command = Command(command_id, stream, WORKSPACE, system_clock(), body)
+        await producer.send(encode_command(command, PARTITIONS))
+        await producer.close()
+
+    async def gateway(self, **changes: Any) -> str:
+        """One more gateway; its address."""
+        history = History.in_process(self.past.app, TOKEN)
+        app = build(replace(self.settings, **changes), log=self.log, history=history)
+        config = uvicorn.Config(
+            app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=3, ws="none", http="httptools"
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve())
+        await self.eventually(lambda: server.started and app.state.core.hub.ready)
+        port = server.servers[0].sockets[0].getsockname()[1]
+
+        async def stop() -> None:
+            app.state.core.hub.drain()
+            server.should_exit = True
+            await asyncio.wait_for(serving, LIMIT_S)
+            await history.close()
+
+        self._stack.push_async_callback(stop)
+        self.gateways.append((app, f"http://127.0.0.1:{port}"))
+        return self.gateways[-1][1]
+
+    def client(self, gateway: int = 0, key: str | None = None) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            base_url=self.gateways[gateway][1],
+            headers={"Authorization": f"Bearer {key or self.key}"},
+            timeout=LIMIT_S,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        await self.log.close()
+
+    async def eventually(self, check: Callable[[], Any]) -> Any:
+        """Wait until `check` gives something true; fails after the limit."""
+        async with asyncio.timeout(LIMIT_S):
+            while not (found := check()):
+                await asyncio.sleep(0.005)
+        return found
+
+
+def settings() -> Settings:
+    return Settings(internal_token=TOKEN, workspace_id=WORKSPACE, outcome_s=2.0)
+
+
+@asynccontextmanager
+async def world(**changes: Any) -> AsyncIterator[World]:
+    """A running world."""
+    log = await EmbeddedLog.open(None, partitions=PARTITIONS)
+    made = World(log, replace(settings(), **changes))
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.close()
+
+
+__all__ = ["Dispatcher", "Past", "ThreadState", "World", "run_id_of", "say", "silence", "tool_block", "world"]
