@@ -271,8 +271,6 @@ class Follow:
             self._close(body.call, body.run_id)
         elif isinstance(body, ModelFailed):
             self._abandon(body.call)
-        elif isinstance(body, ModelCalled):
-            self._abandon_older(body.run_id)
         elif isinstance(body, RunCancelled):
             if body.call is not None:
                 yield from self._finish(body.call, body.run_id, body.blocks, silent)

@@ -1,0 +1,281 @@
+"""The hub: who hears what, what is believed, what is kept, and what is let go of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from parley_events import facts as f
+from parley_events import ids
+from parley_events.body import Block, ThreadSeed, Usage
+from parley_events.clock import system_clock
+from parley_events.codec import EVENTS_TOPIC, Fact, encode_fact
+from parley_events.log import Outgoing
+from parley_events.log.embedded import EmbeddedLog
+from parley_events.partition import partition_of
+from parley_events.pieces import Piece, encode_pieces
+from parley_events.reads import PartitionPositionView, Positions
+from parley_gateway.errors import Unavailable
+from parley_gateway.feed.hub import Hub, HubLimits, kept_sizes
+
+THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
+OTHER = "0f0f0f0f-1111-4222-8333-444444444445"
+RUN = ids.run_id(THREAD, "c")
+PARTITIONS = 2
+HERE = partition_of(THREAD.encode(), PARTITIONS)
+
+
+class Bench:
+    """A hub on a memory log, and a writer of facts and pieces."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self.log = log
+        self.rows: list[PartitionPositionView] = []
+        self.hubs: list[tuple[Hub, asyncio.Task[None]]] = []
+        self.answers = True
+
+    async def start(self, **limits: int) -> Hub:
+        async def opened() -> EmbeddedLog:
+            return self.log
+
+        async def positions() -> Positions:
+            if not self.answers:
+                raise Unavailable("away")
+            return Positions(partitions=tuple(self.rows))
+
+        hub = Hub(opened, positions, system_clock, HubLimits(**limits))
+        self.hubs.append((hub, asyncio.create_task(hub.run())))
+        if self.answers:
+            await until(lambda: hub.ready)
+        return hub
+
+    async def close(self) -> None:
+        for _, task in self.hubs:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self.log.close()
+
+    async def write(self, *records: Outgoing) -> int:
+        producer = await self.log.producer()
+        offsets = [await producer.send(record) for record in records]
+        await producer.close()
+        return offsets[-1]
+
+    async def claim(self) -> int:
+        body = f.PartitionClaimed(owner="test")
+        return await self.write(encode_fact(Fact(body.type, "", None, -1, "", 0, body), HERE))
+
+    async def fact(self, seq: int | None, body: f.FactBody, epoch: int, stream: str = THREAD, **more: Any) -> None:
+        fact = Fact(body.type, stream, seq, epoch, "w", 0, body, run_id=getattr(body, "run_id", None), **more)
+        await self.write(encode_fact(fact, partition_of(stream.encode(), PARTITIONS)))
+
+    async def piece(self, call: int, at: int, text: str, epoch: int, stream: str = THREAD) -> None:
+        piece = Piece(stream, call, 0, "text", at, text)
+        await self.write(encode_pieces(partition_of(stream.encode(), PARTITIONS), epoch, [piece]))
+
+
+async def until(check: Any) -> None:
+    async with asyncio.timeout(5):
+        while not check():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench(await EmbeddedLog.open(None, partitions=PARTITIONS))
+    yield made
+    await made.close()
+
+
+def created() -> f.FactBody:
+    return f.ThreadCreated(seed=ThreadSeed())
+
+
+def called(attempt: int = 1) -> f.ModelCalled:
+    return f.ModelCalled(run_id=RUN, turn=0, attempt=attempt, agent_id="a", agent_version=1, model="m", shown=1)
+
+
+def returned(call: int, text: str) -> f.ModelReturned:
+    return f.ModelReturned(
+        run_id=RUN, call=call, turn=0, blocks=(Block(kind="text", text=text),), stop_reason="end", usage=Usage()
+    )
+
+
+async def heard(listener: Any, count: int) -> list[Any]:
+    items: list[Any] = []
+    async with asyncio.timeout(5):
+        while len(items) < count:
+            items += await listener.take(1)
+    return items
+
+
+async def test_a_listener_hears_its_own_stream_alone(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(THREAD)
+    await bench.fact(1, created(), 0, OTHER)
+    await bench.fact(1, created(), epoch)
+    await bench.piece(2, 0, "x", epoch)
+    items = await heard(listener, 2)
+    assert {type(item) for item in items} == {Fact, Piece}
+    assert all(getattr(item, "stream", THREAD) == THREAD for item in items)
+    hub.leave(listener)
+    await bench.fact(2, called(), epoch)
+    await until(lambda: hub.end_of(THREAD) == f"{HERE}.3")
+    assert await listener.take(0.01) == []
+    assert hub.listening == 0
+
+
+async def test_what_a_superseded_writer_says_is_never_heard(bench: Bench) -> None:
+    old = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(THREAD)
+    await bench.fact(1, created(), old)
+    new = await bench.claim()
+    await bench.fact(2, f.ThreadDeleted(), old)
+    await bench.piece(9, 0, "old", old)
+    await bench.fact(2, called(), new)
+    await bench.piece(2, 0, "new", new)
+    items = await heard(listener, 3)
+    assert [item.type for item in items if isinstance(item, Fact)] == ["thread.created", "model.called"]
+    assert [item.text for item in items if isinstance(item, Piece)] == ["new"]
+    assert [piece.text for piece in hub.kept(THREAD)] == ["new"]
+
+
+async def test_pieces_of_a_newer_writer_silence_the_older_before_the_claim_is_read(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(THREAD)
+    await bench.piece(5, 0, "from the future", epoch + 50)
+    await bench.piece(5, 0, "old", epoch)
+    await bench.fact(1, created(), epoch)
+    items = await heard(listener, 2)
+    assert [item.text for item in items if isinstance(item, Piece)] == ["from the future"]
+    assert [item.type for item in items if isinstance(item, Fact)] == ["thread.created"], "the counters do not mix"
+
+
+async def test_it_starts_where_history_stands_with_the_epoch_in_force(bench: Bench) -> None:
+    epoch = await bench.claim()
+    await bench.fact(1, created(), epoch)
+    bench.rows = [PartitionPositionView(partition=HERE, next_offset=2, epoch=epoch, last_number=0)]
+    hub = await bench.start()
+    assert hub.end_of(THREAD) == f"{HERE}.2"
+    listener = hub.listen(THREAD)
+    await bench.fact(2, f.ThreadDeleted(), epoch - 1)
+    await bench.fact(2, called(), epoch)
+    [fact] = await heard(listener, 1)
+    assert fact.type == "model.called"
+
+
+async def test_it_waits_for_history_before_it_starts(bench: Bench) -> None:
+    bench.answers = False
+    hub = await bench.start()
+    assert not hub.ready and hub.log is None
+    bench.answers = True
+    await until(lambda: hub.ready)
+
+
+async def test_whoever_joins_in_mid_call_gets_its_beginning(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    await bench.fact(1, called(), epoch)
+    await bench.piece(1, 0, "ab", epoch)
+    await bench.piece(1, 2, "cd", epoch)
+    await until(lambda: len(hub.kept(THREAD)) == 2)
+    late = await bench.start()
+    await until(lambda: len(late.kept(THREAD)) == 2)
+    assert [piece.text for piece in late.kept(THREAD)] == ["ab", "cd"], "two minutes back, also in another process"
+
+
+async def test_pieces_are_let_go_of_when_their_turn_is_on_record(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    await bench.fact(1, called(), epoch)
+    await bench.piece(1, 0, "one", epoch)
+    failed = f.ModelFailed(run_id=RUN, call=1, turn=0, attempt=1, kind="cut", message="", usage=Usage(), retry=True)
+    await bench.fact(2, failed, epoch, call=1)
+    await bench.fact(3, called(2), epoch)
+    await bench.piece(3, 0, "one two", epoch)
+    await until(lambda: kept_sizes(hub)["calls"] == 2)
+    await bench.fact(4, returned(3, "one two"), epoch, call=3)
+    await until(lambda: kept_sizes(hub)["calls"] == 0)
+    listener = hub.listen(THREAD)
+    await bench.piece(3, 0, "late", epoch)
+    await bench.piece(9, 0, "another", epoch)
+    [piece] = await heard(listener, 1)
+    assert piece.text == "another"
+    assert kept_sizes(hub)["calls"] == 1
+
+
+async def test_what_is_kept_is_bounded(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start(kept_bytes=100_000)
+    for call in range(1, 40):
+        await bench.piece(call, 0, "x" * 2000, epoch)
+    await until(lambda: hub.kept(THREAD) and hub.kept(THREAD)[-1].call == 39)
+    assert kept_sizes(hub)["bytes"] <= 100_000
+    assert hub.kept(THREAD)[0].call > 1, "the oldest went first"
+
+
+async def test_a_slow_listener_loses_pieces_first_and_is_then_closed(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start(queue_items=10)
+    listener = hub.listen(THREAD)
+    for n in range(12):
+        await bench.piece(1, n, "x", epoch)
+    await until(lambda: len(hub.kept(THREAD)) == 12)
+    for seq in range(1, 10):
+        await bench.fact(seq, created(), epoch)
+    await until(lambda: hub.end_of(THREAD) == f"{HERE}.10")
+    items = await listener.take(0)
+    assert [item.seq for item in items if isinstance(item, Fact)] == list(range(1, 10)), "no fact is lost"
+    assert not listener.closed
+    for seq in range(10, 22):
+        await bench.fact(seq, created(), epoch)
+    await until(lambda: listener.closed)
+    left = await listener.take(0)
+    assert [item.seq for item in left if isinstance(item, Fact)] == list(range(10, 20)), (
+        "what was queued is whole; the rest is fetched again"
+    )
+
+
+async def test_two_who_wait_for_one_command_get_an_outcome_each(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    first, second = hub.expect("cmd", "req-1"), hub.expect("cmd", "req-2")
+    repeated = f.CommandRepeated(
+        command_type="thread.create", outcome_type="thread.created", outcome_seq=1, outcome_time_ms=0, first={}
+    )
+    await bench.fact(1, created(), epoch, causation_id="cmd", correlation_id="req-2")
+    await bench.fact(None, repeated, epoch, causation_id="cmd", correlation_id="req-1")
+    async with asyncio.timeout(5):
+        assert (await second).type == "thread.created"
+        assert (await first).type == "command.repeated"
+    hub.forget("cmd", first)
+    hub.forget("cmd", second)
+    assert not hub._waiting
+
+
+async def test_a_record_that_is_no_fact_is_passed_over(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(THREAD)
+    await bench.write(Outgoing(EVENTS_TOPIC, HERE, b"x", b"{", ()))
+    await bench.fact(1, created(), epoch)
+    [fact] = await heard(listener, 1)
+    assert fact.seq == 1
+
+
+async def test_draining_ends_every_feed_now_and_later(bench: Bench) -> None:
+    await bench.claim()
+    hub = await bench.start()
+    before = hub.listen(THREAD)
+    waiting = asyncio.create_task(before.take(5))
+    await asyncio.sleep(0)
+    hub.drain()
+    async with asyncio.timeout(1):
+        assert await waiting == []
+    assert before.closed and hub.listen(THREAD).closed
