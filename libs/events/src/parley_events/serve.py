@@ -56,9 +56,11 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Callable[[], None] | None = None) -> int:
-    """Serve an ASGI application until a signal; the exit status. `on_stop` is called at the signal, so that open
-    streams can be ended; they get `grace_s`."""
+def server_of(
+    app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Callable[[], None] | None = None
+) -> uvicorn.Server:
+    """A server for an ASGI application. `on_stop` is called at the signal, so that open streams can be ended; they
+    get `grace_s`."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -71,6 +73,12 @@ def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Call
     )
     server = _Server(config)
     server.on_stop = on_stop
+    return server
+
+
+def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Callable[[], None] | None = None) -> int:
+    """Serve an ASGI application (see `server_of`) until a signal; the exit status."""
+    server = server_of(app, host, port, grace_s=grace_s, on_stop=on_stop)
     server.run()
     return 0 if server.started else 1
 

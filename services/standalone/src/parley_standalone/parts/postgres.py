@@ -6,7 +6,7 @@ as root. The server listens on 127.0.0.1 alone, wants a password (SCRAM) from ev
 PostgreSQL refuses to run as root. Then it runs as the system user `parley`, which is made when it is missing, and owns
 nothing but the server's folder. Where that user cannot reach the folder or the binaries (something above them is closed
 to others), permissions are not touched: on Linux the server is given the one capability that lets it pass (to search
-and read folders it has no right to), and nothing else; where that cannot be done, the start is refused with a clear line.
+and read folders it has no right to), and nothing else; where that cannot be done, the start is refused with a line.
 """
 
 from __future__ import annotations
@@ -132,21 +132,10 @@ class Postgres:
             secret.write(self._password)
             secret.flush()
             launch.own(Path(secret.name))
+            words: list[str | Path] = [binaries() / "initdb", "-D", making, "-U", OWNER, "--auth=scram-sha-256"]
+            words += [f"--pwfile={secret.name}", "--encoding=UTF8", "--locale=C", "--no-instructions"]
             done = subprocess.run(
-                launch.command(
-                    [
-                        binaries() / "initdb",
-                        "-D",
-                        making,
-                        "-U",
-                        OWNER,
-                        "--auth=scram-sha-256",
-                        f"--pwfile={secret.name}",
-                        "--encoding=UTF8",
-                        "--locale=C",
-                        "--no-instructions",
-                    ]
-                ),
+                launch.command(words),
                 env=dict(self._env),
                 cwd=self._folder,
                 capture_output=True,

@@ -1,0 +1,72 @@
+# Two commands do everything: `make up` starts Parley, `make test` checks it all. `make help` lists the rest.
+# PORT= DATA= AGENTS= READY= GATEWAYS= DISPATCHERS= HISTORIES= RESTART= are handed on (docs/settings.md).
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := libs/events services/gateway services/dispatcher services/history services/standalone
+STAMP := $(VENV)/installed
+HANDLES := PORT DATA AGENTS READY GATEWAYS DISPATCHERS HISTORIES RESTART
+export $(HANDLES)
+
+.DEFAULT_GOAL := help
+.PHONY: help sync lock jars check fmt test unit contract e2e bench up cluster reset
+
+help: ## list what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+sync: $(STAMP) ## install everything into .venv
+
+$(STAMP): requirements.lock pyproject.toml $(PACKAGES:=/pyproject.toml)
+	@test -n "$(PYTHON)" || { echo "parley: Python 3.11 or newer is needed and none is on the path (PYTHON= names one)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "parley: $(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "parley: $(PYTHON) cannot make environments: install its venv module (on Debian: python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (once) ..." >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock > $(VENV)/pip.log 2>&1 \
+		|| { tail -n 3 $(VENV)/pip.log >&2; echo "parley: the packages could not be installed; is there a network? ($(VENV)/pip.log)" >&2; exit 1; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation $(addprefix -e ,$(PACKAGES)) > $(VENV)/pip.log 2>&1 \
+		|| { tail -n 3 $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+lock: ## make requirements.lock anew from requirements.in (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q requirements.in -o requirements.lock
+
+jars: $(STAMP) ## fetch Apache Kafka's jars with Maven, once
+	@$(BIN)/parley jars
+
+check: $(STAMP) ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix -q .
+	$(BIN)/ruff format -q .
+
+test: check jars ## every check and every test
+	$(BIN)/pytest -q tests/unit tests/contract tests/e2e
+
+unit: $(STAMP) ## the tests that need nothing
+	$(BIN)/pytest -q tests/unit
+
+contract: jars ## the tests of ports, records and views, on real parts
+	$(BIN)/pytest -q tests/contract
+
+e2e: jars ## the tests of the whole, on real parts
+	$(BIN)/pytest -q tests/e2e
+
+bench: jars ## measure first delta, streams and CPU (about ten minutes)
+	$(BIN)/python -m tests.bench
+
+up: $(STAMP) ## start Parley in one process, needing nothing
+	@exec $(BIN)/parley up
+
+cluster: jars ## start Parley as in production, on this machine
+	@exec $(BIN)/parley cluster
+
+reset: $(STAMP) ## delete DATA, after asking (YES=1: without)
+	@exec $(BIN)/parley reset $(if $(YES),--yes)

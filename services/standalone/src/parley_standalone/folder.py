@@ -1,0 +1,159 @@
+"""The folder in which all state of one Parley lies (`DATA`): its lock, its version, its secrets.
+
+lock          held while a Parley runs on the folder; the pid of the holder
+version       the layout's version: newer code migrates, older code refuses
+secrets.json  passwords, the internal token, the ready-made keys (mode 600)
+log/ kafka/ postgres/ effects/ logs/   what the parts keep
+ready.json    while it runs: where it is and how to get in (mode 600)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from parley_events.keys import make_key
+from parley_standalone.errors import CommandError
+
+VERSION = 1
+MIGRATIONS: dict[int, Callable[[Path], None]] = {}
+"""Version → the step that makes a folder of that version into one of the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is made once per folder and given out again at every start."""
+
+    workspace: str
+    workspace_id: str
+    user: str
+    api_key: str
+    api_key_id: str
+    admin_key: str
+    admin_key_id: str
+    internal_token: str
+    postgres_owner: str
+    postgres_reader: str
+    postgres_projector: str
+
+
+def _new_secrets() -> Secrets:
+    workspace_id = str(uuid.uuid4())  # noqa: TID251 - made once, when the folder is
+    return Secrets(
+        workspace="default",
+        workspace_id=workspace_id,
+        user="owner",
+        api_key=make_key(workspace_id, secrets.token_bytes(32)),
+        api_key_id=str(uuid.uuid4()),  # noqa: TID251
+        admin_key=make_key(workspace_id, secrets.token_bytes(32)),
+        admin_key_id=str(uuid.uuid4()),  # noqa: TID251
+        internal_token=secrets.token_urlsafe(32),
+        postgres_owner=secrets.token_urlsafe(24),
+        postgres_reader=secrets.token_urlsafe(24),
+        postgres_projector=secrets.token_urlsafe(24),
+    )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole, readable by its owner alone: beside its place, then renamed."""
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    making.rename(path)
+
+
+class Folder:
+    """A DATA folder that this process holds. `open` takes it, `close` lets go."""
+
+    def __init__(self, path: Path, handle: int, kept: Secrets) -> None:
+        self.path, self._handle, self.secrets = path, handle, kept
+
+    @classmethod
+    def open(cls, path: Path, kind: str) -> Folder:
+        """Take the folder, made if it is missing. `kind` is `up` or `cluster`; a folder stays what it was begun as.
+        Raises CommandError when it is running, newer than this code, or of the other kind."""
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise CommandError(f"{path} cannot be used: {error.strerror}; choose another folder with DATA=") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise CommandError(
+                f"{path} is in use: a Parley runs on it as process {pid}; stop that, or name another DATA="
+            ) from None
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+            _check_version(path)
+            _check_kind(path, kind)
+            return cls(path, handle, _secrets(path))
+        except BaseException:
+            os.close(handle)
+            raise
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.ftruncate(self._handle, 0)
+            os.close(self._handle)
+
+
+def _check_version(path: Path) -> None:
+    file = path / "version"
+    try:
+        version = int(file.read_text())
+    except FileNotFoundError:
+        write_private(file, f"{VERSION}\n")
+        return
+    except ValueError:
+        raise CommandError(f"{file} does not hold a version; is {path} a folder of Parley's?") from None
+    if version > VERSION:
+        raise CommandError(
+            f"{path} was written by a newer Parley (version {version}; this one knows {VERSION}): use that one"
+        )
+    while version < VERSION:
+        MIGRATIONS[version](path)
+        version += 1
+        write_private(file, f"{version}\n")
+
+
+def _check_kind(path: Path, kind: str) -> None:
+    file = path / "kind"
+    try:
+        began = file.read_text().strip()
+    except FileNotFoundError:
+        write_private(file, f"{kind}\n")
+        return
+    if began != kind:
+        raise CommandError(
+            f"{path} was begun by `make {began}`, which keeps its log elsewhere than `make {kind}`: name another DATA="
+        )
+
+
+def _secrets(path: Path) -> Secrets:
+    file = path / "secrets.json"
+    try:
+        return Secrets(**json.loads(file.read_text()))
+    except FileNotFoundError:
+        made = _new_secrets()
+        write_private(file, json.dumps(asdict(made), indent=1))
+        return made
+    except (ValueError, TypeError):
+        raise CommandError(f"{file} cannot be read; `make reset` begins anew (and deletes what is there)") from None

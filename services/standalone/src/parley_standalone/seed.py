@@ -1,0 +1,113 @@
+"""What a fresh Parley begins with: its first workspace, the two ready-made keys, the agents and teams of the file.
+
+They are facts like any other: this publishes commands straight to the log, as a trusted producer, and waits for their
+outcomes. At a later start the same commands change nothing, but for what changed in the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from parley_events import commands as c
+from parley_events.body import Principal, Shape
+from parley_events.codec import EVENTS_TOPIC, Command, decode_fact, encode_command, head_of
+from parley_events.errors import LogError, Undecodable
+from parley_events.facts import CommandRejected
+from parley_events.ids import NewUuid, derived_uuid, workspace_stream
+from parley_events.keys import key_hash
+from parley_events.log import Log
+from parley_events.partition import partition_of
+from parley_standalone.agents_file import AgentsFile, digest_of
+from parley_standalone.errors import CommandError
+from parley_standalone.folder import Secrets
+
+_LIMIT_S = 60.0
+
+
+class _Settings(Shape):
+    context: str | None
+    structures: tuple[str, ...]
+
+
+def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUuid) -> list[Command]:
+    """The commands, in order. Those that make something once have ids that are the same at every start."""
+    principal = Principal(user_id=kept.user, admin=True)
+    once: list[tuple[str, c.CommandBody]] = [
+        (
+            "workspace",
+            c.CreateWorkspace(principal=principal, workspace_id=kept.workspace_id, name=kept.workspace),
+        ),
+        (
+            "api_key",
+            c.CreateKey(
+                principal=principal,
+                key_id=kept.api_key_id,
+                key_hash=key_hash(kept.api_key),
+                user_id=kept.user,
+                scopes=("*",),
+            ),
+        ),
+        (
+            "admin_key",
+            c.CreateKey(
+                principal=principal,
+                key_id=kept.admin_key_id,
+                key_hash=key_hash(kept.admin_key),
+                user_id=kept.user,
+                scopes=("*", "admin"),
+            ),
+        ),
+    ]
+    settings = _Settings(context=file.context, structures=file.structures)
+    every: list[c.CommandBody] = [
+        c.ChangeWorkspace(
+            principal=principal, context=file.context, structures=file.structures, digest=digest_of(settings)
+        ),
+        *(c.PutAgent(principal=principal, spec=spec, digest=digest_of(spec)) for spec in file.agents),
+        *(c.PutTeam(principal=principal, spec=spec, digest=digest_of(spec)) for spec in file.teams),
+    ]
+    named = [(derived_uuid("seed", kept.workspace_id, name), body) for name, body in once]
+    named += [(new_uuid(), body) for body in every]
+    return [
+        Command(
+            id=command_id,
+            stream=workspace_stream(kept.workspace_id),
+            workspace_id=kept.workspace_id,
+            time_ms=now_ms,
+            body=body,
+            source="/parley/standalone",
+        )
+        for command_id, body in named
+    ]
+
+
+async def seed(log: Log, commands: list[Command]) -> None:
+    """Publish the commands and wait for every outcome. Raises CommandError when one is refused or none comes."""
+    stream = commands[0].stream
+    partition = partition_of(stream.encode(), log.partitions)
+    waiting = {command.id: command for command in commands}
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            tail = await log.tail(EVENTS_TOPIC, {partition: (await log.ends(EVENTS_TOPIC))[partition]})
+            producer = await log.producer()
+            try:
+                for command in commands:
+                    producer.send(encode_command(command, log.partitions))
+                while waiting:
+                    for record in await tail.batch():
+                        try:
+                            cause = head_of(record).causation_id
+                        except Undecodable:
+                            continue
+                        command_of = waiting.pop(cause, None) if cause is not None else None
+                        if command_of is not None:
+                            body = decode_fact(record).body
+                            if isinstance(body, CommandRejected) and body.code != "exists":
+                                raise CommandError(f"{command_of.type} was refused: {body.message}")
+            finally:
+                await producer.close(2.0)
+                await tail.close()
+    except TimeoutError:
+        raise CommandError("the dispatcher did not take up the first commands within a minute; see its log") from None
+    except LogError as error:
+        raise CommandError(f"the log: {error}") from None
