@@ -6,6 +6,7 @@ PostgreSQL refuses root.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -100,12 +101,17 @@ class Server:
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
-        if how == signal.SIGKILL:
-            # The children would notice by themselves, within seconds.
-            for child in _children(process.pid):
-                os.kill(child, signal.SIGKILL)
+        children = _children(process.pid)
         process.send_signal(how)
         process.wait(20)
+        if how == signal.SIGKILL:
+            # They would notice by themselves, but a server does not start while one of them is left.
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while any(Path(f"/proc/{child}/root").exists() for child in children) and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     async def database(self, name: str) -> None:
         """Make a database."""

@@ -138,18 +138,18 @@ async def _compare_threads(client: Client, reference: Reference, ws: str) -> Non
         page = await client.get(f"/workspaces/{ws}/threads", archived=str(archived).lower())
         reads.ThreadPage.model_validate(page)
         assert page == {"items": wanted, "next_cursor": None, "total": len(wanted)}
-    for thread in expected:
+    for one in expected:
         messages = [
             {name: value for name, value in message.items() if name != "time_ms"}
-            for message in reference.messages(thread["id"])
+            for message in reference.messages(one["id"])
         ]
         found: list[Any] = []
         cursor: dict[str, Any] = {}
         while True:
-            page = await client.get(f"/workspaces/{ws}/threads/{thread['id']}/messages", limit=7, **cursor)
+            page = await client.get(f"/workspaces/{ws}/threads/{one['id']}/messages", limit=7, **cursor)
             reads.MessagePage.model_validate(page)
             found += page["items"]
-            assert page["total"] == len(messages) == thread["message_count"]
+            assert page["total"] == len(messages) == one["message_count"]
             if page["next_cursor"] is None:
                 break
             cursor = {"cursor": page["next_cursor"]}

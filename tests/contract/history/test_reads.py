@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx2
@@ -260,10 +261,13 @@ async def test_a_read_waits_for_the_position_that_it_names(settings: Settings) -
 async def test_a_read_waits_for_what_another_replica_folds(settings: Settings) -> None:
     log = ListLog(4)
     writer = Writer(log)
-    async with running(settings, log) as first, running(settings, ListLog(4)) as second:
+    writer.post(thread(2), WS)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(running(settings, log))
         await first.caught_up(log)
-        await second.caught_up(log)
         # The second has a log of its own, where nothing is: what it answers, the first has folded.
+        second = await stack.enter_async_context(running(settings, ListLog(4)))
+        await second.caught_up(log)
         waiting = asyncio.create_task(second.get(f"/workspaces/{WS}/threads/{T1}", min_position=f"{T1}@1"))
         await asyncio.sleep(0)
         writer.post(T1, WS)

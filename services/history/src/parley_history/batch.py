@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 
@@ -18,6 +19,8 @@ from parley_events.ids import is_uuid
 from parley_events.log.port import Incoming
 from parley_history.errors import Poison
 from parley_history.projections.rows import FactRow
+
+_is_uuid = lru_cache(maxsize=4096)(is_uuid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def chunks(records: Sequence[Incoming], count: int, size: int) -> Iterable[list[
 
 
 def _row(fact: Fact, record: Incoming, partition: int) -> FactRow:
-    if not is_uuid(fact.workspace_id):
+    if not _is_uuid(fact.workspace_id):
         raise Undecodable("ce_workspaceid is not a UUID")
     value = record.value or b"{}"
     if isinstance(fact.body, UnknownBody):

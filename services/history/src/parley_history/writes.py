@@ -139,8 +139,9 @@ def _run_columns(run: RunRow) -> tuple[Any, ...]:
 
 def _plain(value: Any) -> Any:
     """A value as a column takes it: texts cleaned, JSON as text."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return clean(value)
-    if isinstance(value, dict | list):
+    if kind is dict or kind is list:
         return as_text(value)
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, NoReturn
@@ -40,6 +41,8 @@ def _settings() -> Settings:
 
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a long-lived command; Ctrl-C while it starts is a stop like any other."""
+    # A stop by SIGTERM goes the way of Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(work)

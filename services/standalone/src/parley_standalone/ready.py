@@ -11,7 +11,7 @@ from parley_standalone.folder import Folder, write_private
 
 
 class Ready:
-    """The READY file, and a copy in the folder for the `parley` command: written whole, mode 600, removed at the end."""
+    """The READY file, and a copy in the folder for the `parley` command: whole, mode 600, removed at the end."""
 
     def __init__(self, folder: Folder, file: Path | None) -> None:
         self._files = [folder.path / "ready.json", *([file] if file is not None else [])]

@@ -280,6 +280,9 @@ class Hub:
                             dispatch(record)
                         except Undecodable as error:
                             log.error("%s[%d]@%d is no record: %s", topic, record.partition, record.offset, error)
+                        except Exception:
+                            # One bad record must not keep all clients from everything after it.
+                            log.exception("%s[%d]@%d could not be passed on", topic, record.partition, record.offset)
                         position[record.partition] = record.offset + 1
             except LogUnavailable as error:
                 log.warning("%s cannot be read right now: %s", topic, error)

@@ -106,7 +106,7 @@ class Postgres:
 
     def _answers(self, process: subprocess.Popen[bytes], until: float) -> bool:
         """Whether the server takes connections before `until` (it listens earlier, while it still recovers)."""
-        ask = [binaries() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]
+        ask: list[str | Path] = [binaries() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]
         while time.monotonic() < until and process.poll() is None:
             if subprocess.run(ask, timeout=5, check=False).returncode == 0:
                 return True
