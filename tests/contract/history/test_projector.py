@@ -19,6 +19,8 @@ from parley_history.batch import Batch, Position
 from parley_history.db import connect
 from parley_history.errors import Moved
 from parley_history.positions import Watch
+from parley_history.projections import fold
+from parley_history.projections.rows import View
 from parley_history.projector import Projector
 from parley_history.settings import Settings
 from parley_history.writes import SQL
@@ -203,6 +205,28 @@ async def test_a_hole_in_a_stream_stops_the_partition_after_what_came_before(set
         await until(lambda: _stopped(client))
         assert "hole" in client.history.health.stopped[writer.partition(T1)]
         assert (await client.get(f"/partitions/{writer.partition(T1)}"))["next_offset"] == lost
+
+
+async def test_a_bug_in_a_projection_stops_its_partition_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    writer.post(T1, WS)
+    other = next(thread(n) for n in range(2, 99) if writer.partition(thread(n)) != writer.partition(T1))
+    writer.post(other, WS)
+
+    def broken(view: View, facts: list[Fact]) -> None:
+        if view.partition == writer.partition(T1):
+            raise KeyError("a slip")
+        fold(view, facts)
+
+    monkeypatch.setattr(projector_module, "fold", broken)
+    async with running(settings, log) as client:
+        await client.get("/positions", min_position=f"{other}@1")
+        await until(lambda: _stopped(client))
+        assert "KeyError" in client.history.health.stopped[writer.partition(T1)]
+        assert client.history.health.stopped.keys() == {writer.partition(T1)}
 
 
 async def test_a_gap_in_the_offsets_stops_the_partition(settings: Settings) -> None:

@@ -21,8 +21,8 @@ from parley_events.clock import Clock, system_clock
 from parley_events.errors import LogError
 from parley_events.log import Log
 from parley_events.log.open import open_log
-from parley_history.db import BadData, Pool
-from parley_history.errors import Unavailable
+from parley_history.db import Pool
+from parley_history.errors import BadData, Unavailable
 from parley_history.http import Reader, answer, routes
 from parley_history.positions import Reached, Watch
 from parley_history.projector import Health, Projector, stopped
@@ -103,8 +103,11 @@ def build(
         task = asyncio.create_task(history.project(), name="projector")
 
         def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and on_failure is not None:
-                on_failure(f"the projector ended: {task.exception()!r}")
+            if task.cancelled():
+                return
+            logger.critical("the projector ended", exc_info=task.exception())
+            if on_failure is not None:
+                on_failure("the projector ended")
 
         task.add_done_callback(ended)
         try:

@@ -15,16 +15,13 @@ from typing import Any
 import asyncpg
 
 from parley_events.ids import is_uuid
-from parley_history.errors import Unavailable
+from parley_history.errors import BadData, Unavailable
 
 CONNECT_TIMEOUT_S = 3.0
 IDLE_IN_TRANSACTION_S = 10
 """A process that is stopped within a transaction loses it after this time, and with it its row locks."""
 
-# Classes of SQLSTATE after which the same batch may go through later.
-_LATER = ("08", "25P03", "28", "3D000", "3F000", "40", "42501", "42710", "42P01", "53", "55", "57", "58", "XX")
-
-# The three sessions: the projector folds, reads its own rows; nobody waits for a plan to be compiled.
+# What every session is started with.
 _SESSION = {
     "application_name": "parley-history",
     "jit": "off",
@@ -37,12 +34,8 @@ _SESSION = {
 }
 
 
-class BadData(Exception):
-    """PostgreSQL will never take this value (a constraint, a type): no use in trying again."""
-
-
 class Connection:
-    """One connection within its time limits; every failure is `Unavailable` or `BadData`, or a bug."""
+    """One connection within its time limits; every failure of PostgreSQL is `Unavailable` or `BadData`."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -190,15 +183,14 @@ class _Errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, asyncpg.PostgresError):
+            # Classes 22 and 23: the data themselves. Everything else has been seen to pass: failover, a full disk, a
+            # table that a migration was just changing.
             state = getattr(error, "sqlstate", None) or ""
-            if state[:2] in ("22", "23"):
-                raise BadData(_brief(error)) from error
-            if state.startswith(_LATER):
-                raise Unavailable(_brief(error)) from error
-        elif isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+            raise (BadData if state[:2] in ("22", "23") else Unavailable)(_brief(error)) from error
+        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
             # Its text quotes the value, which may be what somebody wrote.
             raise BadData("an argument that its column's type cannot hold") from None
-        elif isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
             raise Unavailable(_brief(error)) from error
 
 

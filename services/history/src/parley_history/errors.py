@@ -2,6 +2,7 @@
 
 HistoryError
 ├── Unavailable        PostgreSQL is away or too slow: try again later (503 to readers, back-off in the projector)
+├── BadData            PostgreSQL will never take this value: no use in trying again
 ├── Moved              another projector was first: read the position again
 ├── Poison             a record that cannot be folded: stop its partition, page someone
 ├── SchemaTooNew       the database was migrated by newer code: run that
@@ -18,6 +19,10 @@ class HistoryError(Exception):
 
 class Unavailable(HistoryError):
     """PostgreSQL cannot be reached, refuses for now, or did not answer in time."""
+
+
+class BadData(HistoryError):
+    """A value that breaks a constraint or does not fit its column."""
 
 
 class Moved(HistoryError):

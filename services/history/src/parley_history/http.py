@@ -20,8 +20,8 @@ from parley_events.ids import is_uuid
 from parley_events.partition import partition_of
 from parley_events.positions import Position, parse_position
 from parley_history import reads
-from parley_history.db import BadData, Connection, Pool
-from parley_history.errors import Unavailable
+from parley_history.db import Connection, Pool
+from parley_history.errors import BadData, Unavailable
 from parley_history.positions import Watch
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable
         except reads.BadCursor as error:
             return answer(400, {"error": "bad_cursor", "message": str(error)})
         except Unavailable as error:
-            logger.info("a read finds PostgreSQL away: %s", error)
+            logger.warning("a read found PostgreSQL away: %s", error)
             return answer(503, {"error": "unavailable"})
         except BadData:
             # U+0000 in a parameter: nothing is called that.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from parley_history.db import BadData, Connection, can_log_in, connect
-from parley_history.errors import MigrationChanged, SchemaNotReady, SchemaTooNew, Unavailable
+from parley_history.db import Connection, can_log_in, connect
+from parley_history.errors import BadData, MigrationChanged, SchemaNotReady, SchemaTooNew, Unavailable
 from parley_history.settings import PROJECTOR_ROLE, READER_ROLE, Settings, SettingsError, dsn_login
 from parley_history.sql import Migration, migrations
 

@@ -20,8 +20,8 @@ from parley_events.codec import EVENTS_TOPIC
 from parley_events.errors import LogError, LogUnavailable, RetentionGap
 from parley_events.log.port import Incoming, Log, Tail
 from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read
-from parley_history.db import BadData, Connection, Pool, connect
-from parley_history.errors import HistoryError, Moved, Poison, Unavailable
+from parley_history.db import Connection, Pool, connect
+from parley_history.errors import BadData, HistoryError, Moved, Poison, Unavailable
 from parley_history.migrate import check_schema
 from parley_history.positions import Watch
 from parley_history.projections import fold, needs
@@ -36,6 +36,7 @@ TICK_S = 1.0
 STALLED_S = 5.0
 _SLICE = 64
 """Records decoded before other tasks get a turn."""
+_STEADY_S = 10.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -68,23 +69,18 @@ class Projector:
 
     async def run(self) -> None:
         """Fold until cancelled. PostgreSQL or the log away: wait, and go on."""
+        clock = asyncio.get_running_loop().time
         failures = 0
         while True:
+            began = clock()
             try:
                 await self._session()
             except (HistoryError, LogError) as error:
+                if clock() - began > _STEADY_S:
+                    failures = 0
                 self.health.reason = str(error)
                 if failures % 20 == 0:
                     logger.warning("the projector waits: %s", error)
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                # A bug, or an answer of PostgreSQL's that no one thought of: say so, and try again, slowly.
-                self.health.reason = "internal error"
-                logger.exception("the projector failed and starts again")
-                failures = max(failures, len(_BACKOFF_S))
-            if self.health.started and self.health.reason == "":
-                failures = 0
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
             failures += 1
 
@@ -231,6 +227,11 @@ class Projector:
                         logger.warning("partition %d waits: %s", partition, error)
                     await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                     failures += 1
+                except Exception as error:
+                    # A bug in a projection: it would come again with every try, and must not hold up the others.
+                    logger.exception("folding partition %d from %d failed", partition, position.next_offset)
+                    self._stop(tail, partition, f"a fact from offset {position.next_offset} on: {type(error).__name__}")
+                    return
 
     async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
         """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""
