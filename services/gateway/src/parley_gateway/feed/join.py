@@ -52,6 +52,8 @@ class Feed:
         """
         stream, done = self._listener.stream, self._cursor.done
         pieces = self._hub.kept(stream)
+        # Read first: only then has the view come to the cursor, and what is recalled up to it is complete.
+        await self._read(done, self._hub.end_of(stream))
         if begin is not None:
             await self._recall(begin - 1, done)
         elif self._cursor.seq:
@@ -61,7 +63,6 @@ class Feed:
             for call in sorted({call for call, _ in self._cursor.blocks if oldest is None or call < oldest}):
                 one, _ = await self._history.facts(self._workspace_id, stream, call - 1, 1)
                 self._recalled = one + self._recalled
-        await self._read(done, self._hub.end_of(stream))
         for fact in self._recalled:
             self._follow.recall(fact)
         if self._follow.ended:
