@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,38 +12,29 @@ import pytest
 
 from parley_history.app import History, build
 from parley_history.migrate import migrate
-from parley_history.settings import Settings
+from parley_history.settings import PROJECTOR_ROLE, READER_ROLE, Settings
 from tests.contract.history.listlog import ListLog
-from tests.contract.history.server import Server
+from tests.support.postgres import Server
 
 TOKEN = "a-token-of-tests"
-_names = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """One server for all tests that leave it alone."""
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
-
-
-def settings_for(server: Server, database: str) -> Settings:
+async def settings_for(server: Server) -> Settings:
+    """Settings for a fresh, empty database."""
+    dsn = await server.fresh_database()
+    database = dsn.rpartition("/")[2]
     return Settings(
-        postgres=server.dsn(database),
-        postgres_projector=server.dsn(database, "parley_projector"),
-        postgres_reader=server.dsn(database, "parley_reader"),
+        postgres=dsn,
+        postgres_projector=server.dsn(PROJECTOR_ROLE, "a-password", database),
+        postgres_reader=server.dsn(READER_ROLE, "a-password", database),
         internal_token=TOKEN,
     )
 
 
 @pytest.fixture
-async def settings(server: Server) -> Settings:
+async def settings(postgres: Server) -> Settings:
     """A fresh database, migrated."""
-    name = f"t{next(_names)}"
-    await server.database(name)
-    settings = settings_for(server, name)
+    settings = await settings_for(postgres)
     await migrate(settings)
     return settings
 

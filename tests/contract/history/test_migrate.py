@@ -15,11 +15,11 @@ from parley_history.settings import Settings, SettingsError
 from parley_history.sql import Migration, migrations
 from tests.contract.history.conftest import running, settings_for
 from tests.contract.history.listlog import ListLog
-from tests.contract.history.server import Server
 from tests.contract.history.test_projector import until
+from tests.support.postgres import NewServer, Server
 
 
-async def _tables(server: Server, settings: Settings) -> list[tuple[str, ...]]:
+async def _tables(settings: Settings) -> list[tuple[str, ...]]:
     assert settings.postgres is not None
     owner = await asyncpg.connect(settings.postgres)
     try:
@@ -33,24 +33,18 @@ async def _tables(server: Server, settings: Settings) -> list[tuple[str, ...]]:
         await owner.close()
 
 
-async def test_running_it_again_changes_nothing(server: Server, settings: Settings) -> None:
-    before = await _tables(server, settings)
+async def test_running_it_again_changes_nothing(settings: Settings) -> None:
+    before = await _tables(settings)
     assert await migrate(settings) == len(migrations())
-    assert await _tables(server, settings) == before
+    assert await _tables(settings) == before
 
 
-async def test_several_databases_and_processes_at_once() -> None:
+async def test_several_databases_and_processes_at_once(new_postgres: NewServer) -> None:
     """Roles are the cluster's: databases being migrated together meet there."""
-    server = Server()
-    try:
-        server.start()
-        names = ["one", "two", "three"]
-        for name in names:
-            await server.database(name)
-        done = await asyncio.gather(*(migrate(settings_for(server, name)) for name in names * 3))
-        assert set(done) == {len(migrations())}
-    finally:
-        server.remove()
+    server = new_postgres()
+    every = [await settings_for(server) for _ in range(3)]
+    done = await asyncio.gather(*(migrate(settings) for settings in every * 3))
+    assert set(done) == {len(migrations())}
 
 
 async def test_a_schema_that_is_newer_than_the_code_is_refused(
@@ -73,16 +67,16 @@ async def test_a_schema_that_is_newer_than_the_code_is_refused(
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(
-    server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = await _tables(server, settings)
+    before = await _tables(settings)
     known = migrations()
     bad = (*known, Migration(len(known) + 1, "pre_bad", "CREATE TABLE half (a int); SELECT 1/0"))
     monkeypatch.setattr(migrate_module, "migrations", lambda: bad)
     with pytest.raises(Exception, match="division"):
         await migrate(settings)
     monkeypatch.undo()
-    assert await _tables(server, settings) == before
+    assert await _tables(settings) == before
     assert await migrate(settings) == len(known)
 
 
@@ -94,9 +88,8 @@ async def test_an_applied_migration_must_not_be_edited(settings: Settings, monke
         await migrate(settings)
 
 
-async def test_a_schema_that_is_not_there_yet_is_waited_for(server: Server) -> None:
-    await server.database("late")
-    settings = settings_for(server, "late")
+async def test_a_schema_that_is_not_there_yet_is_waited_for(postgres: Server) -> None:
+    settings = await settings_for(postgres)
     log = ListLog(4)
     async with running(settings, log) as client:
 
@@ -109,16 +102,15 @@ async def test_a_schema_that_is_not_there_yet_is_waited_for(server: Server) -> N
         await until(client.ready)
 
 
-async def test_the_roles_passwords_follow_the_settings(server: Server, settings: Settings) -> None:
-    database = settings.postgres_reader.rpartition("/")[2]
-    changed = replace(settings, postgres_reader=server.dsn(database, "parley_reader", "another"))
+async def test_the_roles_passwords_follow_the_settings(settings: Settings) -> None:
+    changed = replace(settings, postgres_reader=settings.postgres_reader.replace("a-password", "another"))
     await migrate(changed)
     connection = await asyncpg.connect(changed.postgres_reader)
     await connection.close()
     await migrate(settings)
 
 
-async def test_a_role_that_bypasses_row_security_is_refused(server: Server, settings: Settings) -> None:
+async def test_a_role_that_bypasses_row_security_is_refused(settings: Settings) -> None:
     assert settings.postgres is not None
     owner = await asyncpg.connect(settings.postgres)
     try:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from parley_history.migrate import migrate
 from tests.contract.history.conftest import Client, running, settings_for
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.reference import Reference
-from tests.contract.history.server import Server
 from tests.contract.history.story import Writer, thread, workspace
 from tests.contract.history.test_projector import until
+from tests.support.postgres import NewServer
 
 WS, T1 = workspace(1), thread(1)
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    server = Server("fsync=on", "synchronous_commit=on", "full_page_writes=on")
-    server.start()
-    yield server
-    server.remove()
-
-
-async def test_postgres_killed_and_started_again(own_server: Server) -> None:
-    await own_server.database("one")
-    settings = settings_for(own_server, "one")
+async def test_postgres_killed_and_started_again(new_postgres: NewServer) -> None:
+    own_server = new_postgres()
+    settings = await settings_for(own_server)
     await migrate(settings)
     log = ListLog(4)
     writer = Writer(log)
@@ -50,9 +38,9 @@ async def test_postgres_killed_and_started_again(own_server: Server) -> None:
             assert (await client.http.get("/readyz")).json()["status"] == "ready"
 
 
-async def test_a_history_started_while_postgres_is_away_gets_going_when_it_comes(own_server: Server) -> None:
-    await own_server.database("two")
-    settings = settings_for(own_server, "two")
+async def test_a_history_started_while_postgres_is_away_gets_going_when_it_comes(new_postgres: NewServer) -> None:
+    own_server = new_postgres()
+    settings = await settings_for(own_server)
     await migrate(settings)
     own_server.stop()
     log = ListLog(4)
