@@ -103,7 +103,7 @@ async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: boo
     assert said.listener is not None and said.outcome.seq is not None
     cursor = Cursor(said.outcome.seq - 1)
     follow = Follow(said.run_id, cursor, restarts=restarts)
-    feed = Feed(core.hub, core.history, principal.workspace_id, said.listener, follow, cursor)
+    feed = Feed(core.hub, core.history, principal.workspace_id, said.listener, follow, cursor, _told(core, principal))
     if said.outcome.fact is None:
         await _started(feed, said.outcome.seq)
     return feed
@@ -119,7 +119,7 @@ async def run_feed(
         at = begin
     listener = core.hub.listen(run.thread_id, principal.key_id, pieces)
     follow = Follow(run.id, at, restarts=restarts)
-    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at)
+    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at, _told(core, principal))
     await _started(feed, run.posted_seq)
     return feed
 
@@ -129,9 +129,13 @@ async def thread_feed(core: Core, principal: Principal, thread_id: str, cursor: 
     at = START if cursor is None else parse_cursor(cursor)
     listener = core.hub.listen(thread_id, principal.key_id)
     follow = Follow(None, at, restarts=restarts)
-    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at)
+    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at, _told(core, principal))
     await _started(feed, None)
     return feed
+
+
+def _told(core: Core, principal: Principal) -> Callable[[str, int], None]:
+    return partial(core.sender.told.tell, principal.key_id)
 
 
 async def _started(feed: Feed, begin: int | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from parley_events.errors import Undecodable
+from parley_events.errors import LogError, Undecodable
 from parley_events.ids import is_uuid, thread_of
 from parley_events.positions import parse_position
 from parley_events.reads import MessagePage, NoteList, RunView, ThreadPage, ThreadView
@@ -102,8 +102,8 @@ class Reads:
             raise not_found(what)
         # Another gateway may have answered with this id a moment ago: see what the log has first.
         try:
-            return await read([self._hub.end_of(stream)])
-        except (Missing, Behind):
+            return await read([await self._hub.real_end_of(stream)])
+        except (Missing, Behind, LogError):
             raise not_found(what) from None
 
     async def _many(
@@ -112,17 +112,18 @@ class Reads:
         if min_position is not None:
             check_position(min_position)
             return await read([min_position])
-        own = self._sender.last_write(principal.key_id)
-        if own is None:
+        told = self._sender.told
+        own = told.positions(principal.key_id)
+        if not own:
             return await read([])
         try:
-            answer = await read([own])
+            answer = await read(own)
         except Behind:
             return await read([])
         except Missing:
-            self._sender.seen(principal.key_id, own)
+            told.seen(principal.key_id, own)
             raise
-        self._sender.seen(principal.key_id, own)
+        told.seen(principal.key_id, own)
         return answer
 
 

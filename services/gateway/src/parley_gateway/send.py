@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +27,10 @@ from parley_events.log import Outgoing, Producer
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Problem, Unavailable, refusal
 from parley_gateway.feed.hub import Hub
+from parley_gateway.told import Told
 
 log = logging.getLogger(__name__)
 
-WRITES_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Sender:
         self._producer: Producer | None = None
         self._making = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
-        self._writes: OrderedDict[str, str] = OrderedDict()
+        self.told = Told()
 
     def command_id(self, principal: Principal, operation: str, target: str, key: str | None) -> str:
         """The id of a command: derived from the idempotency key and what it covers, else random."""
@@ -125,15 +124,6 @@ class Sender:
             self._hub.forget(command.id, outcome)
         return self._read(principal, fact)
 
-    def last_write(self, key_id: str) -> str | None:
-        """The position of the last write that was answered to a key; None once a read has waited for it."""
-        return self._writes.get(key_id)
-
-    def seen(self, key_id: str, position: str) -> None:
-        """A read has come to that position."""
-        if self._writes.get(key_id) == position:
-            del self._writes[key_id]
-
     async def close(self) -> None:
         """Let go of the producer, within seconds."""
         self._replace()
@@ -189,10 +179,8 @@ class Sender:
             )
         else:
             outcome = Outcome(fact.stream, fact.type, fact.seq, fact.time_ms, body.receipt(), fact)
-        self._writes[principal.key_id] = outcome.position
-        self._writes.move_to_end(principal.key_id)
-        if len(self._writes) > WRITES_LIMIT:
-            self._writes.popitem(last=False)
+        if outcome.seq is not None:
+            self.told.tell(principal.key_id, outcome.stream, outcome.seq)
         return outcome
 
 

@@ -8,7 +8,7 @@ no read at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from parley_events.codec import Fact
 from parley_events.errors import EventsError
@@ -25,11 +25,20 @@ RECALL = 200
 
 
 class Feed:
-    """What one client is shown of a thread, or of one run. Close it in the end."""
+    """What one client is shown of a thread, or of one run. Close it in the end. `told(stream, seq)` is called with the
+    newest fact that it was shown."""
 
     def __init__(
-        self, hub: Hub, history: History, workspace_id: str, listener: Listener, follow: Follow, cursor: Cursor
+        self,
+        hub: Hub,
+        history: History,
+        workspace_id: str,
+        listener: Listener,
+        follow: Follow,
+        cursor: Cursor,
+        told: Callable[[str, int], None],
     ) -> None:
+        self._told = told
         self._hub, self._history, self._workspace_id = hub, history, workspace_id
         self._listener, self._follow, self._cursor = listener, follow, cursor
         self._recalled: list[Fact] = []
@@ -107,6 +116,8 @@ class Feed:
             shown = await self._followed(items)
             self.over = self.over or (self._listener.closed and not items)
         self.over = self.over or (self._follow.ended and not self._first)
+        if shown:
+            self._told(self._listener.stream, self._follow.seq)
         return shown
 
     async def _replayed(self) -> list[Shown]:

@@ -76,17 +76,21 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self._head})
             for fact in feed.recalled:
                 self._show(ShownFact(fact, "", again=True))
+            now = asyncio.get_running_loop().time
+            written = now()
             async with asyncio.timeout(None) as stall:
                 while not feed.over:
-                    shown = await feed.take(self._beat_s)
+                    shown = await feed.take(max(0.0, written + self._beat_s - now()))
                     if _gone(receive):
                         return
-                    stall.reschedule(asyncio.get_running_loop().time() + self._stall_s)
-                    if not shown and not feed.over:
-                        await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
+                    stall.reschedule(now() + self._stall_s)
                     for item in merged(shown):
                         for data in encode(item, self._show(item)):
                             await send({"type": "http.response.body", "body": data, "more_body": True})
+                            written = now()
+                    if now() >= written + self._beat_s:
+                        await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
+                        written = now()
                     stall.reschedule(None)
                 await send({"type": "http.response.body", "body": b""})
         except (TimeoutError, OSError):
