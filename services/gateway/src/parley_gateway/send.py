@@ -32,7 +32,6 @@ from parley_gateway.told import Told
 log = logging.getLogger(__name__)
 
 
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a command. `fact` None: it was decided before (`repeated`), and only the receipt is here.
