@@ -163,6 +163,22 @@ async def test_a_partition_whose_holder_stands_still_is_folded_elsewhere(
         async with running(settings, log) as client:
             writer.post(T1, WS)
             await client.caught_up(log)
+            partition = writer.partition(T1)
+            projector = client.history.projector
+            assert projector is not None and partition in projector._positions
+            # The holder goes on: it is first with the next fact, and the one that stood in lets go.
+            holder = Projector(
+                client.history.writer, settings.postgres_projector, log, Watch(client.history._ask), schema="parley"
+            )
+            stood = projector._positions[partition]
+            writer.post(T1, WS, command="c2")
+            new = log.records[partition][stood.next_offset :]
+            del log.records[partition][stood.next_offset :]
+            assert await holder._fold(partition, stood, new) is None
+            log.records[partition].extend(new)
+            for event in log._news:
+                event.set()
+            await until(lambda: _let_go(projector, partition))
     finally:
         await frozen.close()
 
@@ -284,6 +300,10 @@ async def test_another_number_of_partitions_is_refused(settings: Settings) -> No
     async with running(settings, ListLog(3)) as client:
         await until(lambda: _reason(client, "must not change"))
         assert (await client.http.get("/readyz")).status_code == 503
+
+
+async def _let_go(projector: Projector, partition: int) -> bool:
+    return partition not in projector._positions
 
 
 async def _stopped(client: Client) -> bool:

@@ -64,6 +64,7 @@ class Projector:
         self._limit = batch
         self._lock_class = lock_class(schema)
         self._positions: dict[int, Position] = {}
+        self._held: set[int] = set()
         self._stalled: dict[int, tuple[int, float]] = {}
         self.health = Health()
 
@@ -93,6 +94,7 @@ class Projector:
             tail = await self._log.tail(EVENTS_TOPIC, {})
             try:
                 self._positions.clear()
+                self._held.clear()
                 self._stalled.clear()
                 self.health.started, self.health.reason = True, ""
                 await self._fold_on(locks, tail, partitions)
@@ -114,11 +116,10 @@ class Projector:
 
     async def _fold_on(self, locks: Connection, tail: Tail, partitions: int) -> None:
         loop = asyncio.get_running_loop()
-        held: set[int] = set()
         next_tick = loop.time()
         while True:
             if loop.time() >= next_tick:
-                await self._tick(locks, tail, partitions, held)
+                await self._tick(locks, tail, partitions)
                 next_tick = loop.time() + TICK_S
             try:
                 records = await tail.batch(timeout_s=max(0.01, next_tick - loop.time()), limit=self._limit)
@@ -128,12 +129,12 @@ class Projector:
             if records:
                 await self._apply_all(tail, records)
 
-    async def _tick(self, locks: Connection, tail: Tail, partitions: int, held: set[int]) -> None:
+    async def _tick(self, locks: Connection, tail: Tail, partitions: int) -> None:
         """Try for what is not held; raises Unavailable when the connection with the locks is gone."""
-        missing = [p for p in range(partitions) if p not in held]
+        missing = [p for p in range(partitions) if p not in self._held]
         rows = await locks.fetch(SQL["lock_partitions"], self._lock_class, missing)
         taken = {row["partition"] for row in rows}
-        held |= taken
+        self._held |= taken
         idle = [p for p in missing if p not in self._positions and p not in self.health.stopped]
         if not idle:
             return
@@ -211,7 +212,12 @@ class Projector:
                     except Unavailable:
                         continue
                     logger.info("partition %d was moved to %d", partition, stands[partition].next_offset)
-                    self._take(tail, partition, stands[partition])
+                    if partition in self._held:
+                        self._take(tail, partition, stands[partition])
+                    else:
+                        # It was taken over from a holder that stood still, and goes on now: it is the holder's again.
+                        tail.remove(partition)
+                        del self._positions[partition]
                     return
                 except OffsetGap as gap:
                     self._stop(tail, partition, str(gap))
