@@ -55,7 +55,8 @@ async def echo(bootstrap: str) -> None:
         batches = await consumer.getmany(timeout_ms=500)
         for records in batches.values():
             for record in records:
-                await producer.send(_ANSWER, value=record.value, partition=record.partition, headers=record.headers)
+                headers = list(record.headers)
+                await producer.send(_ANSWER, value=record.value, partition=record.partition, headers=headers)
 
 
 async def measure(bootstrap: str, in_flight: int, rounds: int) -> Spread:
