@@ -456,6 +456,8 @@ class Past:
                 view |= {name: getattr(body, name) for name in body.changes}
             elif isinstance(body, f.ThreadDeleted):
                 return None
+            if view is None:
+                return None
             view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
         return view if view is not None and view["workspace_id"] == w else None
 

@@ -82,6 +82,7 @@ class Auth:
         self._known: OrderedDict[str, Principal] = OrderedDict()
         self._hashes: dict[str, str] = {}
         self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._dead: OrderedDict[str, None] = OrderedDict()
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._rotated: OrderedDict[str, str] = OrderedDict()
         hub.watch(KeyCreated.type, self._created)
@@ -106,7 +107,11 @@ class Auth:
             self._known.move_to_end(hashed)
             return known
         workspace_id = key_workspace(key)
-        if workspace_id is None or self._unknown.get(hashed, -UNKNOWN_S) + UNKNOWN_S > self._now_s():
+        if (
+            workspace_id is None
+            or hashed in self._dead
+            or self._unknown.get(hashed, -UNKNOWN_S) + UNKNOWN_S > self._now_s()
+        ):
             raise unauthorized("the API key is not valid")
         return await self._load(workspace_id, hashed)
 
@@ -134,7 +139,11 @@ class Auth:
             self._hashes.pop(oldest.key_id, None)
 
     def _forget(self, key_id: str) -> Principal | None:
-        return self._known.pop(self._hashes.pop(key_id, ""), None)
+        hashed = self._hashes.pop(key_id, None)
+        if hashed is None:
+            return None
+        _remember(self._dead, hashed, None, KNOWN_LIMIT)
+        return self._known.pop(hashed, None)
 
     def _created(self, fact: Fact) -> None:
         if isinstance(fact.body, KeyCreated) and fact.body.key_id not in self._gone:
