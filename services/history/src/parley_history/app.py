@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from parley_events.clock import Clock, system_clock
 from parley_events.errors import LogError
 from parley_events.log import Log
 from parley_events.log.open import open_log
@@ -89,7 +88,6 @@ def build(
     settings: Settings,
     *,
     log: Log | None = None,
-    clock: Clock = system_clock,
     on_failure: Callable[[str], None] | None = None,
 ) -> Starlette:
     """History. Without a log, the one that the settings name is opened. `on_failure` is called when the projector
