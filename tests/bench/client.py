@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from time import perf_counter
+from typing import cast
 from urllib.parse import urlsplit
 
 _FIRST = b'"text.delta"'
@@ -34,14 +36,13 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.data += data
         if self.streaming:
             if self.first_at is None and _FIRST in data:
-                self.first_at = self._loop.time()
+                self.first_at = perf_counter()
             if self.data.endswith(_LAST_CHUNK):
                 self._done()
         elif b"\r\n\r\n" in self.data:
@@ -92,7 +93,7 @@ async def stream_once(base_url: str, key: str, count: int, delay_ms: int, limit_
         )
         thread = json.loads(created.partition(b"\r\n\r\n")[2])["id"]
         script = f'/stream {count} {delay_ms}\n/tool echo {{"n": 1}}'
-        began = loop.time()
+        began = perf_counter()
         data = await connection.request(
             _raw(
                 "POST",
@@ -105,7 +106,7 @@ async def stream_once(base_url: str, key: str, count: int, delay_ms: int, limit_
             True,
             limit_s,
         )
-        ended = loop.time()
+        ended = perf_counter()
         first = connection.first_at
     finally:
         if connection.transport is not None:

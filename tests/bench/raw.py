@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 import sys
 from itertools import count
+from time import perf_counter
 from typing import Any
 
 import uvloop
@@ -88,11 +89,11 @@ async def measure(bootstrap: str, in_flight: int, rounds: int) -> Spread:
             for round_number in range(rounds):
                 number = b"%d" % next(numbers)
                 waiting[number] = loop.create_future()
-                began = loop.time()
+                began = perf_counter()
                 await producer.send(_ASK, value=_VALUE, partition=int(number) % _PARTITIONS, headers=[("n", number)])
                 await asyncio.wait_for(waiting[number], 30)
                 if round_number >= rounds // 10:
-                    times.append(loop.time() - began)
+                    times.append(perf_counter() - began)
 
         await asyncio.gather(*(client() for _ in range(in_flight)))
         receiver.cancel()
