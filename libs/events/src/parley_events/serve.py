@@ -50,10 +50,14 @@ class _Server(uvicorn.Server):
     """Says that it stops before it waits for open answers to end."""
 
     on_stop: Callable[[], None] | None = None
+    own_signals = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop at a signal, and leave it at that: uvicorn would raise it again and so end the process half-way."""
+        if not self.own_signals:
+            yield
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -68,10 +72,16 @@ class _Server(uvicorn.Server):
 
 
 def server_of(
-    app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Callable[[], None] | None = None
+    app: Any,
+    host: str,
+    port: int,
+    *,
+    grace_s: float = 3.0,
+    on_stop: Callable[[], None] | None = None,
+    signals: bool = True,
 ) -> uvicorn.Server:
-    """A server for an ASGI application. `on_stop` is called at the signal, so that open streams can be ended; they
-    get `grace_s`."""
+    """A server for an ASGI application. `on_stop` is called when it is told to stop, so that open streams can be ended;
+    they get `grace_s`. Without `signals` only `should_exit` stops it."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -84,6 +94,7 @@ def server_of(
     )
     server = _Server(config)
     server.on_stop = on_stop
+    server.own_signals = signals
     return server
 
 

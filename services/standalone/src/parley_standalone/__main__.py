@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import signal
+import os
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, NoReturn
@@ -13,9 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 import uvloop
 
-from parley_standalone.client import Admin
+from parley_standalone.client import Admin, running
 from parley_standalone.errors import CommandError
-from parley_standalone.folder import Folder
+from parley_standalone.folder import delete, is_held
 from parley_standalone.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -25,6 +24,7 @@ app.add_typer(workspaces, name="workspaces")
 app.add_typer(keys, name="keys")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Workspace = Annotated[str | None, typer.Option(help="The workspace's id; without it the one of the key in use.")]
 
 
 def _fail(message: str) -> NoReturn:
@@ -40,16 +40,15 @@ def _settings() -> Settings:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
-    """Run a long-lived command; Ctrl-C while it starts is a stop like any other."""
-    # A stop by SIGTERM goes the way of Ctrl-C: what was started is stopped.
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    """Run a long-lived command. What it makes, others cannot read."""
+    os.umask(0o077)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(work)
     except CommandError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        status = 0
+        status = 130
     raise typer.Exit(status)
 
 
@@ -66,50 +65,43 @@ def cluster() -> None:
     """As in production, on one machine. GATEWAYS=, DISPATCHERS=, HISTORIES= scale it, RESTART=1 keeps it whole."""
     from parley_standalone.cluster import cluster as run_cluster
 
-    _run(run_cluster(_settings()))
+    settings = _settings()
+    _install_jars(settings)
+    _run(run_cluster(settings))
 
 
 @app.command()
 def jars() -> None:
     """Fetch Apache Kafka's jars with Maven, once, and check them."""
-    from parley_standalone.parts.errors import PartError
-    from parley_standalone.parts.kafka import install_jars
-
-    try:
-        install_jars(_settings().env)
-    except PartError as error:
-        _fail(str(error))
+    _install_jars(_settings())
 
 
 @app.command()
 def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete the folder DATA with everything in it, after asking. Refused while a Parley runs on it."""
-    settings = _settings()
-    if not settings.data.exists():
-        print(f"{settings.data} is not there: nothing to delete")
+    data = _settings().data
+    if not data.exists():
+        print(f"{data} is not there: nothing to delete")
         return
-    if not (settings.data / "version").exists():
-        _fail(f"{settings.data} does not look like a folder of Parley's (it has no `version`): nothing was deleted")
-    if not yes and not typer.confirm(f"Delete {settings.data} and everything that Parley keeps in it?"):
+    if is_held(data):
+        _fail(f"a Parley runs on {data}: stop it first; nothing was deleted")
+    if not yes and not typer.confirm(f"Delete everything that Parley keeps in {data}?"):
         print("nothing was deleted")
         return
     try:
-        kind = (settings.data / "kind").read_text().strip()
-        folder = Folder.open(settings.data, kind)
-    except (CommandError, OSError) as error:
+        left = delete(data)
+    except CommandError as error:
         _fail(str(error))
-    shutil.rmtree(settings.data)
-    folder.close()
-    print(f"{settings.data} is deleted")
+    print(f"{data} is deleted" if not left else f"{data} is emptied; left, because Parley did not make it: {left}")
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Where the running Parley is, and its processes."""
     try:
-        ready = json.loads((_settings().data / "ready.json").read_text())
-    except (OSError, ValueError):
-        _fail(f"no Parley runs on {_settings().data}")
+        ready = running(_settings().data)
+    except CommandError as error:
+        _fail(str(error))
     shown = {name: value for name, value in ready.items() if name not in ("api_key", "admin_key", "postgres")}
     if as_json:
         print(json.dumps(shown))
@@ -127,7 +119,7 @@ def create_workspace(name: str, as_json: AsJson = False) -> None:
 
 @keys.command("create")
 def create_key(
-    workspace: Annotated[str | None, typer.Option(help="The workspace's id; the key's own without it.")] = None,
+    workspace: Workspace = None,
     user: Annotated[str, typer.Option(help="Whose key it is.")] = "owner",
     scopes: Annotated[str, typer.Option(help="Separated by commas.")] = "*",
     as_json: AsJson = False,
@@ -141,9 +133,9 @@ def create_key(
 
 
 @keys.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """The keys of the workspace, without the keys themselves."""
-    found = _call("GET", "/keys")["items"]
+def list_keys(workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """The keys of a workspace, without the keys themselves."""
+    found = _call("GET", "/keys", None, workspace)["items"]
     if as_json:
         print(json.dumps(found))
         return
@@ -152,15 +144,25 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 @keys.command("revoke")
-def revoke_key(key_id: str) -> None:
+def revoke_key(key_id: str, workspace: Workspace = None, as_json: AsJson = False) -> None:
     """Let a key in no more, within a second everywhere."""
-    _call("DELETE", f"/keys/{key_id}")
-    print(f"{key_id} is revoked")
+    _call("DELETE", f"/keys/{key_id}", None, workspace)
+    print(json.dumps({"id": key_id, "revoked": True}) if as_json else f"{key_id} is revoked")
 
 
-def _call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def _install_jars(settings: Settings) -> None:
+    from parley_standalone.parts.errors import PartError
+    from parley_standalone.parts.kafka import install_jars
+
     try:
-        return Admin(_settings()).call(method, path, body)
+        install_jars(settings.env)
+    except PartError as error:
+        _fail(str(error))
+
+
+def _call(method: str, path: str, body: dict[str, Any] | None = None, workspace: str | None = None) -> Any:
+    try:
+        return Admin(_settings()).call(method, path, body, **({"workspace": workspace} if workspace else {}))
     except CommandError as error:
         _fail(str(error))
 

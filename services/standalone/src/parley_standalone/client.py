@@ -10,9 +10,11 @@ from typing import Any
 import httpx2
 
 from parley_standalone.errors import CommandError
+from parley_standalone.folder import is_held
 from parley_standalone.settings import Settings
 
 _LIMIT_S = 60.0
+_REFUSED_S = 5.0
 
 
 def in_process(app: Any) -> httpx2.AsyncBaseTransport:
@@ -20,12 +22,14 @@ def in_process(app: Any) -> httpx2.AsyncBaseTransport:
     return httpx2.ASGITransport(app, raise_app_exceptions=False)
 
 
-async def wait_until_served(base_url: str, key: str, agents: list[str]) -> None:
-    """Until the gateway lets the key in and shows the agents. Raises CommandError after a minute."""
+async def wait_until_served(base_url: str, key: str, agents: list[str]) -> bool:
+    """Until the gateway lets the key in and shows the agents. False: it steadily refuses the key, so somebody has
+    revoked it. Raises CommandError after a minute."""
+    loop = asyncio.get_running_loop()
     async with httpx2.AsyncClient(base_url=base_url, timeout=5.0, trust_env=False) as client:
-        until = asyncio.get_running_loop().time() + _LIMIT_S
+        until, refused_since = loop.time() + _LIMIT_S, loop.time()
         seen = "nothing"
-        while asyncio.get_running_loop().time() < until:
+        while loop.time() < until:
             try:
                 answer = await client.get(
                     "/api/v1/agents", params={"limit": "200"}, headers={"Authorization": f"Bearer {key}"}
@@ -34,25 +38,35 @@ async def wait_until_served(base_url: str, key: str, agents: list[str]) -> None:
                 if answer.status_code == 200:
                     shown = {agent["id"] for agent in answer.json()["items"]}
                     if shown.issuperset(agents):
-                        return
+                        return True
+                if answer.status_code != 401:
+                    refused_since = loop.time()
+                elif loop.time() - refused_since > _REFUSED_S:
+                    return False
             except httpx2.HTTPError as error:
                 seen = type(error).__name__
             await asyncio.sleep(0.02)
     raise CommandError(f"the gateway at {base_url} did not answer within a minute (last: {seen}); see its log")
 
 
-async def wait_until_ready(url: str, limit_s: float) -> bool:
-    """Whether a service's /readyz says yes within the limit."""
+async def is_ready(url: str) -> bool:
+    """Whether a service's /readyz says yes."""
     async with httpx2.AsyncClient(timeout=2.0, trust_env=False) as client:
-        until = asyncio.get_running_loop().time() + limit_s
-        while asyncio.get_running_loop().time() < until:
-            try:
-                if (await client.get(f"{url}/readyz")).status_code == 200:
-                    return True
-            except httpx2.HTTPError:
-                pass
-            await asyncio.sleep(0.05)
-    return False
+        try:
+            return (await client.get(f"{url}/readyz")).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+
+def running(data: Path) -> dict[str, Any]:
+    """What READY says of the Parley that runs on the folder. Raises CommandError when none does."""
+    try:
+        if is_held(data):
+            found: dict[str, Any] = json.loads((data / "ready.json").read_text())
+            return found
+    except (OSError, ValueError):
+        raise CommandError(f"the Parley on {data} is starting or stopping: try again in a moment") from None
+    raise CommandError(f"no Parley runs on {data}: start one, name its DATA=, or set PARLEY_URL and PARLEY_KEY")
 
 
 class Admin:
@@ -62,13 +76,7 @@ class Admin:
         if settings.url and settings.key:
             self._url, self._key = settings.url, settings.key
             return
-        file = Path(settings.data) / "ready.json"
-        try:
-            ready = json.loads(file.read_text())
-        except (OSError, ValueError):
-            raise CommandError(
-                f"no Parley runs on {settings.data}: start one, name its DATA=, or set PARLEY_URL and PARLEY_KEY"
-            ) from None
+        ready = running(settings.data)
         self._url, self._key = settings.url or ready["base_url"], settings.key or ready["admin_key"]
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, **query: str) -> Any:

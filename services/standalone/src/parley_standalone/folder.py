@@ -3,7 +3,9 @@
 lock          held while a Parley runs on the folder; the pid of the holder
 version       the layout's version: newer code migrates, older code refuses
 secrets.json  passwords, the internal token, the ready-made keys (mode 600)
-log/ kafka/ postgres/ effects/ logs/   what the parts keep
+log/ postgres/             what `make up` keeps
+kafka/ cluster-postgres/   what `make cluster` keeps: another log, so another database; the keys are the same
+effects/ logs/             what tools write, what processes log
 ready.json    while it runs: where it is and how to get in (mode 600)
 """
 
@@ -13,6 +15,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +28,10 @@ from parley_standalone.errors import CommandError
 VERSION = 1
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}
 """Version → the step that makes a folder of that version into one of the next."""
+_OURS = (
+    *("log", "postgres", "postgres.json", "kafka", "cluster-postgres", "cluster-postgres.json"),
+    *("effects", "logs", "pids", "ready.json", "secrets.json", "version", "lock"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +86,11 @@ class Folder:
         self.path, self._handle, self.secrets = path, handle, kept
 
     @classmethod
-    def open(cls, path: Path, kind: str) -> Folder:
-        """Take the folder, made if it is missing. `kind` is `up` or `cluster`; a folder stays what it was begun as.
-        Raises CommandError when it is running, newer than this code, or of the other kind."""
+    def open(cls, path: Path) -> Folder:
+        """Take the folder, made if it is missing. Raises CommandError when it is running, or newer than this code."""
+        handle = _lock(path)
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise CommandError(f"{path} cannot be used: {error.strerror}; choose another folder with DATA=") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
-            os.close(handle)
-            raise CommandError(
-                f"{path} is in use: a Parley runs on it as process {pid}; stop that, or name another DATA="
-            ) from None
-        try:
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
             _check_version(path)
-            _check_kind(path, kind)
             return cls(path, handle, _secrets(path))
         except BaseException:
             os.close(handle)
@@ -113,6 +104,65 @@ class Folder:
         with suppress(OSError):
             os.ftruncate(self._handle, 0)
             os.close(self._handle)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a Parley runs on the folder."""
+    try:
+        with (path / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def delete(path: Path) -> list[str]:
+    """Delete what Parley keeps in the folder, and the folder if nothing else is in it; the names of what is left.
+    Raises CommandError while a Parley runs on it, and when it is no folder of Parley's."""
+    if not (path / "version").exists():
+        raise CommandError(f"{path} is no folder of Parley's (it has no `version`): nothing was deleted")
+    handle = _lock(path)
+    try:
+        for name in _OURS:
+            place = path / name
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+        left = sorted(entry.name for entry in path.iterdir())
+        if not left:
+            path.rmdir()
+    except OSError as error:
+        raise CommandError(f"{error.filename} cannot be deleted: {error.strerror}") from None
+    finally:
+        os.close(handle)
+    return left
+
+
+def _lock(path: Path) -> int:
+    """The handle that holds the folder's lock; CommandError names who holds it already."""
+    try:
+        if not path.exists():
+            path.mkdir(parents=True, mode=0o700)
+            if os.geteuid() == 0:
+                # The database's user must be able to pass through; what lies here cannot be listed or read by others.
+                path.chmod(0o711)
+        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be used: {error.strerror}; choose another folder with DATA=") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pid = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        raise CommandError(
+            f"{path} is in use: a Parley runs on it as process {pid}; stop that one, or name another folder with DATA="
+        ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
 
 
 def _check_version(path: Path) -> None:
@@ -132,19 +182,6 @@ def _check_version(path: Path) -> None:
         MIGRATIONS[version](path)
         version += 1
         write_private(file, f"{version}\n")
-
-
-def _check_kind(path: Path, kind: str) -> None:
-    file = path / "kind"
-    try:
-        began = file.read_text().strip()
-    except FileNotFoundError:
-        write_private(file, f"{kind}\n")
-        return
-    if began != kind:
-        raise CommandError(
-            f"{path} was begun by `make {began}`, which keeps its log elsewhere than `make {kind}`: name another DATA="
-        )
 
 
 def _secrets(path: Path) -> Secrets:

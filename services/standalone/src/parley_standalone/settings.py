@@ -20,7 +20,8 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """See the module. `port` 0: any free one. `env` is the whole environment, for child processes."""
+    """See the module. `port` 0: any free one. `restart`: start parts that died again; not said: `up` does, `cluster`
+    does not. `env` is the whole environment, for child processes."""
 
     port: int = 8080
     data: Path = Path(".parley")
@@ -29,7 +30,7 @@ class Settings:
     gateways: int = 1
     dispatchers: int = 1
     histories: int = 1
-    restart: bool = False
+    restart: bool | None = None
     url: str | None = None
     key: str | None = field(default=None, repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -59,7 +60,7 @@ class Settings:
             gateways=number("GATEWAYS", 1, 1, 32),
             dispatchers=number("DISPATCHERS", 1, 1, 32),
             histories=number("HISTORIES", 1, 1, 32),
-            restart=text("RESTART") in ("1", "true", "yes"),
+            restart=None if text("RESTART") is None else text("RESTART") in ("1", "true", "yes"),
             url=given.get("PARLEY_URL"),
             key=given.get("PARLEY_KEY"),
             env=given,

@@ -26,11 +26,11 @@ from parley_standalone.parts.java import find_java
 from parley_standalone.parts.process import (
     end_leftover,
     free_port,
-    is_free,
     spawn,
     stop,
     tail_of,
     wait_for_port,
+    wait_until_free,
 )
 
 VERSION = "4.4.0"
@@ -45,8 +45,12 @@ def _pins() -> dict[str, str]:
 
 
 def jars_are_here() -> bool:
-    """Whether every jar was installed and checked before."""
-    return (JARS / "checked").exists() and all((JARS / name).exists() for name in _pins())
+    """Whether every jar was installed and checked before, and still has the size that it had then."""
+    try:
+        sizes: dict[str, int] = json.loads((JARS / "checked").read_text())
+        return sizes.keys() == _pins().keys() and all((JARS / n).stat().st_size == size for n, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def install_jars(env: Mapping[str, str]) -> None:
@@ -57,6 +61,8 @@ def install_jars(env: Mapping[str, str]) -> None:
     if maven is None:
         raise PartError("Maven (mvn) is not on the path: it fetches Apache Kafka; install it and try again")
     java = find_java(env)
+    # Maven finds a Java of the machine by itself; the wheel's has to be named.
+    home = {} if shutil.which("java", path=env.get("PATH")) else {"JAVA_HOME": str(java.resolve().parent.parent)}
     JARS.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
         shutil.copy(_PINNED / "pom.xml", folder)
@@ -71,7 +77,7 @@ def install_jars(env: Mapping[str, str]) -> None:
                 "-DincludeScope=runtime",
             ],
             cwd=folder,
-            env={"JAVA_HOME": str(java.resolve().parent.parent), **env},
+            env={**env, **home},
             capture_output=True,
             text=True,
             timeout=600,
@@ -87,7 +93,7 @@ def install_jars(env: Mapping[str, str]) -> None:
         extra = {jar.name for jar in fetched.iterdir()} - _pins().keys()
         if extra:
             raise PartError(f"Maven brought jars that Parley does not pin: {', '.join(sorted(extra))}")
-        (fetched / "checked").write_text("")
+        (fetched / "checked").write_text(json.dumps({name: (fetched / name).stat().st_size for name in _pins()}))
         shutil.rmtree(JARS, ignore_errors=True)
         fetched.rename(JARS)
 
@@ -142,10 +148,10 @@ class Kafka:
         if not archive.exists():
             self._archive(archive)
 
-    def stop(self) -> None:
-        """A clean stop."""
+    def stop(self, limit_s: float = 15.0) -> None:
+        """A clean stop; a kill after the limit, which loses nothing but costs the next start a check of its files."""
         if self._process is not None:
-            stop(self._process, signal.SIGTERM, 15.0)
+            stop(self._process, signal.SIGTERM, limit_s)
             (self._folder / "pid").unlink(missing_ok=True)
 
     def kill(self) -> None:
@@ -191,7 +197,7 @@ class Kafka:
         ports: dict[str, int] = {}
         with suppress(OSError, ValueError):
             ports = json.loads(kept.read_text())
-        if not ports or not is_free(ports["broker"]) or not is_free(ports["controller"]):
+        if not ports or not all(wait_until_free(ports[name]) for name in ("broker", "controller")):
             ports = {"broker": free_port(), "controller": free_port()}
             kept.write_text(json.dumps(ports))
         self.port, self._controller = ports["broker"], ports["controller"]

@@ -30,10 +30,10 @@ from parley_standalone.parts.errors import PartError
 from parley_standalone.parts.process import (
     end_leftover,
     free_port,
-    is_free,
     spawn,
     stop,
     tail_of,
+    wait_until_free,
 )
 
 OWNER = "parley_owner"
@@ -113,10 +113,10 @@ class Postgres:
             time.sleep(0.02)
         return False
 
-    def stop(self) -> None:
+    def stop(self, limit_s: float = 10.0) -> None:
         """A clean, quick stop: sessions are ended."""
         if self._process is not None:
-            stop(self._process, signal.SIGINT, 10.0)
+            stop(self._process, signal.SIGINT, limit_s)
 
     def kill(self) -> None:
         """SIGKILL, as a crash; the server's own children end by themselves."""
@@ -148,10 +148,10 @@ class Postgres:
         making.rename(data)
 
     def _choose_port(self) -> None:
-        kept = self._folder.parent / "postgres.json"
+        kept = self._folder.with_suffix(".json")
         with suppress(OSError, ValueError, KeyError):
             self.port = int(json.loads(kept.read_text())["port"])
-        if not self.port or not is_free(self.port):
+        if not self.port or not wait_until_free(self.port):
             self.port = free_port()
             kept.write_text(json.dumps({"port": self.port}))
 
@@ -186,13 +186,19 @@ class _Launch:
             "--clear-groups",
             *(["--pdeathsig", "INT"] if sys.platform == "linux" else []),
         ]
-        if self._reaches(folder):
+        if self._first_unreachable(folder) is None:
             return
         self._prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        if not self._reaches(folder):
+        unreachable = self._first_unreachable(folder)
+        if unreachable == folder:
             raise PartError(
                 f"running as root, PostgreSQL must be the user {SYSTEM_USER!r}, who cannot reach {folder}: "
                 "choose another folder with DATA=, or run as an ordinary user"
+            )
+        if unreachable is not None:
+            raise PartError(
+                f"running as root, PostgreSQL must be the user {SYSTEM_USER!r}, who cannot run {unreachable}: install "
+                "Parley below a folder that others may search, or run as an ordinary user"
             )
 
     def command(self, words: list[str | Path]) -> list[str | Path]:
@@ -203,19 +209,20 @@ class _Launch:
         if self._user is not None:
             os.chown(file, self._user.pw_uid, self._user.pw_gid)
 
-    def _reaches(self, folder: Path) -> bool:
-        """Whether the program can be run, and the folder be worked in, with this prefix."""
-        trials: tuple[list[str | Path], ...] = (
-            [binaries() / "postgres", "--version"],
-            ["/bin/sh", "-c", 'cd "$0" && : > probe && rm probe', folder],
+    def _first_unreachable(self, folder: Path) -> Path | None:
+        """What cannot be run, or worked in, with this prefix; None when both can."""
+        postgres = binaries() / "postgres"
+        trials: tuple[tuple[Path, list[str | Path]], ...] = (
+            (postgres, [postgres, "--version"]),
+            (folder, ["/bin/sh", "-c", 'cd "$0" && : > probe && rm probe', folder]),
         )
-        for words in trials:
+        for place, words in trials:
             done = subprocess.run(
                 self.command(words), capture_output=True, timeout=20, check=False, cwd="/", stdin=subprocess.DEVNULL
             )
             if done.returncode != 0:
-                return False
-        return True
+                return place
+        return None
 
 
 def _system_user() -> pwd.struct_passwd:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from pathlib import Path
 import psutil
 
 _PR_SET_PDEATHSIG = 1
+_PORTS = range(20_000, 32_000)
+"""Below the range from which systems take the ports of outgoing connections: a port of ours that is free for a moment,
+because its server is being started again, is not taken by a client that knocks at it."""
 
 
 def _die_with_parent() -> None:
@@ -60,6 +64,10 @@ def stop(process: subprocess.Popen[bytes], number: int, limit_s: float) -> None:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that nobody listens on just now."""
+    for _ in range(100):
+        port = secrets.choice(_PORTS)
+        if is_free(port, host):
+            return port
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -74,6 +82,14 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
         return True
+
+
+def wait_until_free(port: int, limit_s: float = 5.0) -> bool:
+    """Whether the port is free, or becomes so within the limit: a killed server's may take a moment."""
+    until = time.monotonic() + limit_s
+    while not (free := is_free(port)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return free
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], limit_s: float, host: str = "127.0.0.1") -> bool:
