@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from parley_events.partition import partition_of
-
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.appender import Appender
 from parley_dispatcher.decide import answering_agent, decide
@@ -44,6 +42,7 @@ from parley_events.codec import (
 from parley_events.errors import RecordTooLarge, Undecodable
 from parley_events.fence import FactFence
 from parley_events.log import Incoming, Log
+from parley_events.partition import partition_of
 
 _log = logging.getLogger(__name__)
 
