@@ -32,7 +32,8 @@ class Case:
     pace_ms: int
     first: Spread
     streams_per_s: float
-    cpu_per_1000: float
+    cpu_per_1000: dict[str, float]
+    """CPU seconds per 1,000 model deltas whose text reached the client, by kind of process."""
 
 
 def _rounds(clients: int, pace_ms: int) -> int:
@@ -52,17 +53,21 @@ async def run_case(system: System, clients: int, pace_ms: int) -> Case:
             await asyncio.sleep(SPREAD_S * number / clients)
         return [await stream_once(system.base_url, system.key, DELTAS, pace_ms) for _ in range(rounds)]
 
-    before, began = cpu_seconds(system.pids), loop.time()
+    before, began = _cpu(system), loop.time()
     streams = [stream for done in await asyncio.gather(*(client(n) for n in range(clients))) for stream in done]
-    took, after = loop.time() - began, cpu_seconds(system.pids)
+    took, after = loop.time() - began, _cpu(system)
     deltas = sum(stream.deltas for stream in streams)
     return Case(
         clients=clients,
         pace_ms=pace_ms,
         first=spread(stream.first_delta_s for stream in streams),
         streams_per_s=len(streams) / took,
-        cpu_per_1000=cpu_between(before, after) / deltas * 1000,
+        cpu_per_1000={kind: cpu_between(before[kind], after[kind]) / deltas * 1000 for kind in after},
     )
+
+
+def _cpu(system: System) -> dict[str, dict[int, float]]:
+    return {kind: cpu_seconds(pids) for kind, pids in system.pids.items()}
 
 
 async def run_system(system: System, clients: tuple[int, ...]) -> list[Case]:
@@ -81,14 +86,16 @@ def table(kind: str, cases: list[Case], raw: dict[int, Spread]) -> str:
     lines = [
         f"### `make {kind}`",
         "",
-        "| clients | pace | first delta p50 / p95 / p99, ms | × raw two hops | streams/s | CPU s per 1,000 deltas |",
-        "|---|---|---|---|---|---|",
+        "| clients | pace | first delta p50 / p95 / p99, ms | × raw two hops | streams/s | CPU s per 1,000 deltas "
+        "| of it |",
+        "|---|---|---|---|---|---|---|",
     ]
     for case in cases:
         times = f"{case.first.p50 / raw[case.clients].p50:.2f}" if kind == "cluster" else "–"
         lines.append(
             f"| {case.clients} | {case.pace_ms} ms | {case.first.ms()} | {times} | {case.streams_per_s:.1f} "
-            f"| {case.cpu_per_1000:.3f} |"
+            f"| {sum(case.cpu_per_1000.values()):.3f} "
+            f"| {', '.join(f'{kind} {used:.3f}' for kind, used in case.cpu_per_1000.items())} |"
         )
     return "\n".join(lines)
 

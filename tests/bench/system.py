@@ -32,8 +32,9 @@ class System:
         return str(self.ready["api_key"])
 
     @property
-    def pids(self) -> list[int]:
-        return [pid for pids in self.ready["pids"].values() for pid in pids]
+    def pids(self) -> dict[str, list[int]]:
+        """The processes of each kind."""
+        return dict(self.ready["pids"])
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -98,9 +98,9 @@ async def test_two_projectors_at_once_fold_each_fact_once(settings: Settings, mo
     rng = random.Random(1)
     commit = Projector._commit
 
-    async def delayed(self: Projector, partition: int, batch: Batch) -> None:
+    async def delayed(self: Projector, batches: Mapping[int, Batch]) -> None:
         await asyncio.sleep(rng.random() * 0.01)
-        await commit(self, partition, batch)
+        await commit(self, batches)
 
     monkeypatch.setattr(Projector, "_commit", delayed)
     async with running(settings, log, batch=5) as client:
@@ -232,10 +232,10 @@ async def test_a_bug_in_a_projection_stops_its_partition_alone(
     other = next(thread(n) for n in range(2, 99) if writer.partition(thread(n)) != writer.partition(T1))
     writer.post(other, WS)
 
-    def broken(view: View, facts: list[Fact]) -> None:
-        if view.partition == writer.partition(T1):
+    def broken(view: View, partition: int, facts: list[Fact]) -> None:
+        if partition == writer.partition(T1):
             raise KeyError("a slip")
-        fold(view, facts)
+        fold(view, partition, facts)
 
     monkeypatch.setattr(projector_module, "fold", broken)
     async with running(settings, log) as client:

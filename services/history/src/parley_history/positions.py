@@ -31,6 +31,7 @@ class Watch:
         self._streams: dict[str, int] = {}
         self._waiting: dict[asyncio.Future[None], tuple[Position, ...]] = {}
         self._poll: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
 
     def learn(self, partitions: Mapping[int, int], streams: Mapping[str, int]) -> None:
         """These are in the view (committed): wake whoever waited for them."""
@@ -52,6 +53,7 @@ class Watch:
             return True
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = wanted
+        self._asked.set()
         try:
             await self._look(wanted)
             if self._poll is None or self._poll.done():
@@ -61,6 +63,13 @@ class Watch:
             return waiter.done() and not waiter.cancelled()
         finally:
             del self._waiting[waiter]
+
+    async def wanted(self, limit_s: float) -> None:
+        """Until somebody waits for more than is in the view, at most `limit_s`."""
+        if not self._waiting:
+            self._asked.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), limit_s)
 
     async def close(self) -> None:
         """Stop asking."""

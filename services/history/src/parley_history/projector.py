@@ -1,4 +1,4 @@
-"""The projector: from `parley.events` to PostgreSQL, one transaction per batch: the position, then the rows.
+"""The projector: from `parley.events` to PostgreSQL, one transaction per batch: the positions, then the rows.
 
 Every replica runs one. Partitions are spread by session advisory locks: who holds a partition's lock tails it, the
 others try again each second, so when a replica dies its connection's locks are free and another goes on within about a
@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parley_events.codec import EVENTS_TOPIC
@@ -34,6 +34,8 @@ BATCH_BYTES = 16 * 1024 * 1024
 TICK_S = 1.0
 """How often locks are tried, and the longest wait for records."""
 STALLED_S = 5.0
+GATHER_S = 0.05
+"""The pause after a batch in which the next one gathers, unless a reader waits for the view."""
 _SLICE = 64
 """Records decoded before other tasks get a turn."""
 _STEADY_S = 10.0
@@ -128,6 +130,8 @@ class Projector:
                 continue
             if records:
                 await self._apply_all(tail, records)
+                if len(records) < self._limit:
+                    await self._watch.wanted(GATHER_S)
 
     async def _tick(self, locks: Connection, tail: Tail, partitions: int) -> None:
         """Try for what is not held; raises Unavailable when the connection with the locks is gone."""
@@ -182,13 +186,37 @@ class Projector:
         by_partition: dict[int, list[Incoming]] = {}
         for record in records:
             by_partition.setdefault(record.partition, []).append(record)
-        if len(by_partition) == 1:
-            ((partition, own),) = by_partition.items()
-            await self._apply(tail, partition, own)
+        if len(by_partition) > 1 and await self._fold_together(by_partition):
             return
         async with asyncio.TaskGroup() as group:
             for partition, own in by_partition.items():
                 group.create_task(self._apply(tail, partition, own))
+
+    async def _fold_together(self, by_partition: Mapping[int, Sequence[Incoming]]) -> bool:
+        """Fold what came of several partitions in one transaction, which costs little more than that of one alone.
+
+        False: nothing was folded, because it is too much for one, or something is wrong with a part of it: each
+        partition by itself then finds out what, and the others go on.
+        """
+        if sum(len(record.value or b"") for records in by_partition.values() for record in records) > BATCH_BYTES:
+            return False
+        batches: dict[int, Batch] = {}
+        try:
+            for partition, records in by_partition.items():
+                position = self._positions.get(partition)
+                if position is None:
+                    continue
+                batch = batches[partition] = await _read(partition, position, records)
+                if batch.poison is not None:
+                    return False
+            await self._commit(batches)
+        except (HistoryError, OffsetGap):
+            return False
+        except Exception:
+            logger.exception("folding %d partitions together failed", len(by_partition))
+            return False
+        self.health.reason = ""
+        return True
 
     async def _apply(self, tail: Tail, partition: int, records: Sequence[Incoming]) -> None:
         """Fold the records of one partition, however long PostgreSQL is away."""
@@ -244,43 +272,52 @@ class Projector:
         batch = await _read(partition, position, records)
         while True:
             try:
-                await self._commit(partition, batch)
+                await self._commit({partition: batch})
                 return batch.poison
             except Poison as hole:
                 batch = await _read(partition, position, [r for r in records if r.offset < hole.offset])
                 batch.poison = hole
 
-    async def _commit(self, partition: int, batch: Batch) -> None:
-        start, end = batch.start, batch.end
-        if end.next_offset == start.next_offset:
+    async def _commit(self, batches: Mapping[int, Batch]) -> None:
+        """One transaction: every position from where its batch starts to where it ends, and the rows in between.
+
+        Raises Moved when one of the positions is not there any more, Poison for a hole in a stream.
+        """
+        moves = {p: batch for p, batch in batches.items() if batch.end.next_offset > batch.start.next_offset}
+        if not moves:
             return
+        heads: dict[str, tuple[int, str, int]] = {}
         async with self._pool.transaction() as con:
             moved = await con.run(
                 SQL["move"],
                 PROJECTION,
-                partition,
-                start.next_offset,
-                start.epoch,
-                end.next_offset,
-                end.epoch,
-                end.last_number,
+                list(moves),
+                [batch.start.next_offset for batch in moves.values()],
+                [batch.start.epoch for batch in moves.values()],
+                [batch.end.next_offset for batch in moves.values()],
+                [batch.end.epoch for batch in moves.values()],
+                [batch.end.last_number for batch in moves.values()],
             )
-            if moved != 1:
+            if moved != len(moves):
                 raise Moved
-            heads: dict[str, tuple[str, int]] = {}
-            if batch.facts:
-                streams = list({fact.stream for fact, _ in batch.facts})
-                rows = await con.fetch(SQL["load_streams"], streams)
-                fresh, heads = new_facts(batch, {row["key"]: row["seq"] for row in rows})
-                facts = [fact for fact, _ in fresh]
-                view = await load(con, partition, needs(facts))
-                view.facts.extend(row for _, row in fresh)
-                fold(view, facts)
+            streams = list({fact.stream for batch in moves.values() for fact, _ in batch.facts})
+            if streams:
+                seqs = {row["key"]: row["seq"] for row in await con.fetch(SQL["load_streams"], streams)}
+                fresh = {}
+                for partition, batch in moves.items():
+                    fresh[partition], ends = new_facts(batch, seqs)
+                    heads.update((stream, (partition, *head)) for stream, head in ends.items())
+                view = await load(con, needs(fact for facts in fresh.values() for fact, _ in facts))
+                for partition, facts in fresh.items():
+                    view.facts.extend(row for _, row in facts)
+                    fold(view, partition, [fact for fact, _ in facts])
                 await store(con, view, heads)
-        self._positions[partition] = end
-        self.health.folded += len(batch.facts)
-        self.health.fenced += batch.fenced
-        self._watch.learn({partition: end.next_offset}, {stream: seq for stream, (_, seq) in heads.items()})
+        for partition, batch in moves.items():
+            self._positions[partition] = batch.end
+            self.health.folded += len(batch.facts)
+            self.health.fenced += batch.fenced
+        ends_at = {partition: batch.end.next_offset for partition, batch in moves.items()}
+        self._watch.learn(ends_at, {stream: seq for stream, (_, _, seq) in heads.items()})
 
 
 async def _read(partition: int, position: Position, records: Sequence[Incoming]) -> Batch:

@@ -20,10 +20,9 @@ from parley_history.sql import blocks
 SQL = blocks("writes.sql")
 
 
-async def load(connection: Connection, partition: int, needs: Needs) -> View:
+async def load(connection: Connection, needs: Needs) -> View:
     """The view of a batch, with the rows it needs."""
     return View(
-        partition,
         threads=await _rows(connection, "load_threads", needs.threads, _thread),
         runs=await _rows(connection, "load_runs", needs.runs, _run),
         keys=[
@@ -34,8 +33,8 @@ async def load(connection: Connection, partition: int, needs: Needs) -> View:
     )
 
 
-async def store(connection: Connection, view: View, streams: Mapping[str, tuple[str, int]]) -> None:
-    """Write what changed, and each stream's (workspace, newest seq)."""
+async def store(connection: Connection, view: View, streams: Mapping[str, tuple[int, str, int]]) -> None:
+    """Write what changed, and each stream's (partition, workspace, newest seq)."""
 
     async def put(name: str, rows: Iterable[Any]) -> None:
         """The columns of the statement are the fields of the row, in their order."""
@@ -50,7 +49,7 @@ async def store(connection: Connection, view: View, streams: Mapping[str, tuple[
             await connection.run(SQL[name], *(list(column) for column in zip(*rows, strict=True)))
 
     await put("put_facts", view.facts)
-    await columns("put_streams", ((key, view.partition, ws, seq) for key, (ws, seq) in streams.items()))
+    await columns("put_streams", ((key, *head) for key, head in streams.items()))
     await put("put_threads", view.threads.changed.values())
     await columns("clear_messages", view.cleared.items())
     await put("put_messages", view.messages.values())

@@ -44,8 +44,8 @@ class Feed:
         self._recalled: list[Fact] = []
         self._replay: list[Fact] = []
         self._more = False
-        self._live: list[Item] = []
         self._first: list[Shown] = []
+        self._told_seq = 0
         self.over = False
         """Whether nothing comes any more: the run ended, or the listener was closed."""
 
@@ -116,7 +116,8 @@ class Feed:
             shown = await self._followed(items)
             self.over = self.over or (self._listener.closed and not items)
         self.over = self.over or (self._follow.ended and not self._first)
-        if shown:
+        if self._follow.seq != self._told_seq:
+            self._told_seq = self._follow.seq
             self._told(self._listener.stream, self._follow.seq)
         return shown
 

@@ -20,6 +20,8 @@ from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.join import Feed
 
 MEDIA_TYPE = "text/event-stream"
+GONE_S = 1.0
+"""How often a busy stream looks whether its client is still there."""
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -72,31 +74,49 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         feed = self._feed
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        sending: float | None = None
+        watch: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            # One timer per stream, not one per frame.
+            nonlocal watch
+            if sending is not None and now() - sending >= self._stall_s:
+                stall.reschedule(now())
+            else:
+                watch = loop.call_later(self._stall_s / 4, look)
+
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._head})
             for fact in feed.recalled:
                 self._show(ShownFact(fact, "", again=True))
-            now = asyncio.get_running_loop().time
             written = now()
+            looked = 0.0
             async with asyncio.timeout(None) as stall:
+                look()
                 while not feed.over:
                     shown = await feed.take(max(0.0, written + self._beat_s - now()))
-                    if _gone(receive):
-                        return
-                    stall.reschedule(now() + self._stall_s)
+                    sending = time = now()
+                    if time >= looked + GONE_S:
+                        looked = time
+                        if _gone(receive):
+                            return
                     for item in merged(shown):
                         for data in encode(item, self._show(item)):
                             await send({"type": "http.response.body", "body": data, "more_body": True})
-                            written = now()
-                    if now() >= written + self._beat_s:
+                            written = time
+                    if time >= written + self._beat_s:
                         await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
-                        written = now()
-                    stall.reschedule(None)
+                        written = time
+                    sending = None
                 await send({"type": "http.response.body", "body": b""})
         except (TimeoutError, OSError):
             # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
             return
         finally:
+            if watch is not None:
+                watch.cancel()
             feed.close()
 
 

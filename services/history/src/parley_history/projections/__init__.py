@@ -1,7 +1,7 @@
-"""The projections: pure functions from a batch of facts of one partition to changed rows.
+"""The projections: pure functions from a batch of facts to changed rows.
 
-`needs(facts)` names the rows that the batch must see, `fold(view, facts)` applies it to them. `FOLDS` is the whole
-catalogue of what a fact does to the view; a type that is not in it is stored as a fact and does nothing else.
+`needs(facts)` names the rows that the batch must see, `fold(view, partition, facts)` applies it to them. `FOLDS` is the
+whole catalogue of what a fact does to the view; a type that is not in it is stored as a fact and does nothing else.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ def needs(facts: Iterable[Fact]) -> Needs:
     return found
 
 
-def fold(view: View, facts: Iterable[Fact]) -> None:
-    """Apply facts, in their order, to the rows in the view."""
+def fold(view: View, partition: int, facts: Iterable[Fact]) -> None:
+    """Apply facts of a partition, in their order, to the rows in the view."""
+    view.partition = partition
     for fact in facts:
         apply = FOLDS.get(fact.type)
         if apply is not None and not isinstance(fact.body, UnknownBody):

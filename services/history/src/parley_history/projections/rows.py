@@ -245,17 +245,16 @@ def _key_of_workspace(row: WorkspaceRow) -> str:
 
 
 class View:
-    """The rows that one batch of one partition may touch, and what becomes of them."""
+    """The rows that one transaction may touch, and what becomes of them. `partition`: whose facts are being folded."""
 
     def __init__(
         self,
-        partition: int,
         threads: Iterable[ThreadRow] = (),
         runs: Iterable[RunRow] = (),
         keys: Iterable[KeyRow] = (),
         workspaces: Iterable[WorkspaceRow] = (),
     ) -> None:
-        self.partition = partition
+        self.partition = 0
         self.facts: list[FactRow] = []
         self.threads: Table[str, ThreadRow] = Table(_id, threads)
         self.runs: Table[str, RunRow] = Table(_id, runs)

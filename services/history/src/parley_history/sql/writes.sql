@@ -9,8 +9,17 @@ ON CONFLICT DO NOTHING
 SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 ORDER BY partition
 
 -- name: move
-UPDATE positions SET next_offset = $5, epoch = $6, last_number = greatest(last_number, $7)
-WHERE projection = $1 AND partition = $2 AND next_offset = $3 AND epoch = $4
+WITH wanted AS (
+    SELECT * FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+        AS w (partition, from_offset, from_epoch, next_offset, epoch, last_number)
+), held AS (
+    -- Always locked in one order, so that two projectors never wait for each other.
+    SELECT partition FROM positions WHERE projection = $1 AND partition = ANY($2::int[]) ORDER BY partition FOR UPDATE
+)
+UPDATE positions p
+SET next_offset = w.next_offset, epoch = w.epoch, last_number = greatest(p.last_number, w.last_number)
+FROM wanted w JOIN held USING (partition)
+WHERE p.projection = $1 AND p.partition = w.partition AND p.next_offset = w.from_offset AND p.epoch = w.from_epoch
 
 -- name: lock_partitions
 SELECT p AS partition FROM unnest($2::int[]) AS p WHERE pg_try_advisory_lock($1, p)
