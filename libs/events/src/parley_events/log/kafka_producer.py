@@ -94,6 +94,9 @@ class KafkaProducer:
         queue = self._queues[place]
         topic, partition = place
         try:
+            # Whatever else this turn of the loop sends goes along: a batch that left a moment too early would keep the
+            # records after it waiting for a whole round trip.
+            await asyncio.sleep(0)
             while queue:
                 builder = self._producer.create_batch()
                 taken: list[Future[int]] = []
