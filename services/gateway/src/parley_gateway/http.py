@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from parley_events import tracing
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Problem, Unavailable, invalid
 
@@ -33,7 +34,6 @@ MAX_DEPTH = 64
 MAX_TEXT_BYTES = 1024 * 1024
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Wire(BaseModel):
@@ -223,8 +223,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def traceparent(request: Request) -> str | None:
     """The W3C trace context that the request came with."""
-    text = request.headers.get("traceparent")
-    return text if text is not None and _TRACE.fullmatch(text) else None
+    return tracing.traceparent(request.headers.get("traceparent"))
 
 
 def resume_point(request: Request) -> str | None:
