@@ -25,6 +25,7 @@ from parley_events.facts import FACTS, UNNUMBERED, FactBody
 from parley_events.ids import is_uuid
 from parley_events.log.port import Incoming, Outgoing
 from parley_events.partition import partition_of
+from parley_events.tracing import traceparent
 from parley_events.upcast import upcast
 
 COMMANDS_TOPIC = "parley.commands"
@@ -164,7 +165,7 @@ def decode_command(record: Incoming) -> Command:
         body_hash=_maybe(heads, "ce_bodyhash") or hashlib.sha256(value).hexdigest(),
         fresh=heads.get("ce_fresh") == b"1",
         correlation_id=_maybe(heads, "ce_correlationid"),
-        traceparent=_maybe(heads, "ce_traceparent"),
+        traceparent=traceparent(_maybe(heads, "ce_traceparent")),
         source=_maybe(heads, "ce_source") or "",
     )
 
@@ -180,11 +181,13 @@ def encode_fact(fact: Fact, partition: int) -> Outgoing:
         ("ce_source", b"/parley/dispatcher"),
         ("ce_type", fact.type.encode()),
         ("ce_dataschema", b"urn:parley:%s:%d" % (fact.type.encode(), fact.version)),
-        ("ce_subject", fact.stream.encode()),
         ("ce_time", rfc3339(fact.time_ms).encode()),
-        ("ce_workspaceid", fact.workspace_id.encode()),
         ("ce_epoch", b"%d" % fact.epoch),
     ]
+    if fact.stream:  # CloudEvents knows no empty attributes: a claim has neither
+        headers.append(("ce_subject", fact.stream.encode()))
+    if fact.workspace_id:
+        headers.append(("ce_workspaceid", fact.workspace_id.encode()))
     if fact.seq is not None:
         headers.append(("ce_seq", b"%d" % fact.seq))
     if fact.run_id is not None:
@@ -234,7 +237,7 @@ def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) 
         causation_id=head.causation_id,
         body_hash=_maybe(heads, "ce_bodyhash"),
         correlation_id=_maybe(heads, "ce_correlationid"),
-        traceparent=_maybe(heads, "ce_traceparent"),
+        traceparent=traceparent(_maybe(heads, "ce_traceparent")),
         offset=offset,
         version=version,
     )
@@ -290,24 +293,28 @@ def _head(heads: dict[str, bytes], offset: int) -> FactHead:
             offset=offset,
             type=kind,
             epoch=int(heads["ce_epoch"]),
-            stream=heads["ce_subject"].decode(),
+            stream=heads.get("ce_subject", b"").decode(),
             seq=None if seq is None else int(seq),
             run_id=None if run_id is None else run_id.decode(),
             call=None if call is None else int(call),
             causation_id=None if cause is None else cause.decode(),
             workspace_id=heads.get("ce_workspaceid", b"").decode(),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:  # a header may have no value: None
         raise Undecodable(f"not a fact: {type(error).__name__} in its headers") from error
     if head.seq is None and kind in FACTS and kind not in UNNUMBERED:
         raise Undecodable(f"a {kind} without ce_seq")
+    if head.seq is not None and not head.stream:
+        raise Undecodable("a numbered fact without ce_subject")
     return head
 
 
 def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
+    if version > body_class.version:
+        raise Undecodable(f"{kind}: version {version} is newer than this code, which knows {body_class.version}")
     try:
         if version < body_class.version:
-            return body_class.model_validate(upcast(kind, version, orjson.loads(value)))
+            return body_class.model_validate(upcast(kind, version, body_class.version, orjson.loads(value)))
         return body_class.model_validate_json(value)
     except ValidationError as error:
         places = "; ".join(
@@ -315,7 +322,7 @@ def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
             for problem in error.errors(include_input=False, include_url=False, include_context=False)[:5]
         )
         raise Undecodable(f"{kind}: {places}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Undecodable(f"{kind}: the body is not what its version says ({type(error).__name__})") from None
 
 
@@ -324,7 +331,7 @@ def _version(heads: dict[str, bytes]) -> int:
     if schema is None:
         return 1
     number = schema.rpartition(b":")[2]
-    if not number.isdigit():
+    if not number.isdigit() or len(number) > 9:
         raise Undecodable("ce_dataschema does not end in a version")
     return int(number)
 

@@ -40,10 +40,10 @@ def encode_pieces(partition: int, epoch: int, pieces: Sequence[Piece]) -> Outgoi
 
 def pieces_epoch(record: Incoming) -> int:
     """The epoch of a batch, read off its header."""
-    value = record.header("epoch")
-    if value is None or not value.lstrip(b"-").isdigit():
-        raise Undecodable("a batch of pieces without an epoch")
-    return int(value)
+    try:
+        return int(record.header("epoch") or b"")
+    except ValueError:
+        raise Undecodable("a batch of pieces without an epoch") from None
 
 
 def decode_pieces(record: Incoming) -> list[Piece]:

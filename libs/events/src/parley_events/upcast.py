@@ -14,9 +14,8 @@ UPCASTERS: dict[tuple[str, int], Callable[[Json], Json]] = {}
 """(type, version) → the step that makes a body of that version into one of the next."""
 
 
-def upcast(kind: str, version: int, body: Json) -> Json:
-    """The body as the newest version has it; KeyError when a step is missing."""
-    while (kind, version) in UPCASTERS:
-        body = UPCASTERS[(kind, version)](body)
-        version += 1
+def upcast(kind: str, version: int, newest: int, body: Json) -> Json:
+    """The body of `version` as `newest` has it; KeyError when a step is missing."""
+    for step in range(version, newest):
+        body = UPCASTERS[(kind, step)](body)
     return body
