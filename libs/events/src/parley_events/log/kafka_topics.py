@@ -41,6 +41,9 @@ async def apply_topics(bootstrap: str, partitions: int, replication: int = 1, pr
                     if code and for_code(code) is not TopicAlreadyExistsError:
                         raise TopicMismatch(f"the topic {name} could not be made: {for_code(code).__name__}")
                     done.append(f"made {name} with {partitions} partitions")
+                # The controller answers before the brokers know: whoever opens the log next must find the topics.
+                while not await _settled(admin, [prefix + topic.name for topic in missing]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             for topic in TOPICS.values():
                 if topic in missing:
                     continue
@@ -93,6 +96,13 @@ async def _partitions(admin: Any, prefix: str) -> dict[str, int]:
     asked = [prefix + name for name in TOPICS if prefix + name in names]
     found = await admin.describe_topics(asked) if asked else []
     return {topic["topic"].removeprefix(prefix): len(topic["partitions"]) for topic in found}
+
+
+async def _settled(admin: Any, names: list[str]) -> bool:
+    """Whether the broker that was asked knows these topics, and a leader of each of their partitions."""
+    found = await admin.describe_topics(names)
+    parts = [part for topic in found for part in topic["partitions"]]
+    return all(one["error_code"] == 0 for one in (*found, *parts)) and all(part["leader"] >= 0 for part in parts)
 
 
 async def _differing(admin: Any, prefix: str, name: str) -> dict[str, str]:
