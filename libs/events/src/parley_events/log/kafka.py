@@ -45,6 +45,16 @@ async def _in_time(work: Awaitable[Answer], limit_s: float = _ANSWER_S) -> Answe
         raise LogUnavailable(f"Kafka: {type(error).__name__}") from error
 
 
+async def _started(consumer: AIOKafkaConsumer, limit_s: float) -> None:
+    """Start a consumer; what could not be started leaves nothing behind."""
+    try:
+        await _in_time(consumer.start(), limit_s)
+    except BaseException:
+        with suppress(Exception):
+            await asyncio.wait_for(consumer.stop(), 2.0)
+        raise
+
+
 class _Quiet(logging.Filter):
     """aiokafka writes hundreds of lines during an outage: at most one of a kind per ten seconds."""
 
@@ -131,7 +141,7 @@ class KafkaLog:
             max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_bytes=4 * _FETCH_BYTES,
         )
-        await _in_time(consumer.start(), _OPEN_S)
+        await _started(consumer, _OPEN_S)
         tail = KafkaTail(self, topic, self._prefix + topic, consumer)
         for partition, offset in starts.items():
             tail.add(partition, offset)
@@ -155,7 +165,7 @@ class KafkaLog:
         )
         group = KafkaGroup(topic, self._prefix + topic, consumer)
         consumer.subscribe([self._prefix + topic], listener=_Listener(on_assigned, on_revoked))
-        await _in_time(consumer.start(), 40.0)
+        await _started(consumer, 40.0)
         return group
 
     async def begins(self, topic: str) -> dict[int, int]:
@@ -191,6 +201,12 @@ def _incoming(topic: str, record: Any) -> Incoming:
     return Incoming(
         topic, record.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
     )
+
+
+def _foreign(topic: str, record: Any) -> Incoming:
+    """A record that anybody may have written: Kafka knows headers without a value, the port does not."""
+    headers = tuple((name, value or b"") for name, value in record.headers)
+    return Incoming(topic, record.partition, record.offset, record.timestamp, record.key, record.value, headers)
 
 
 def _check_alive(consumer: AIOKafkaConsumer) -> None:
@@ -266,8 +282,11 @@ class KafkaTail:
         self._changed.set()
 
     async def _explain_gap(self) -> None:
-        begins = await self._log.begins(self._topic)
-        ends = await self._log.ends(self._topic)
+        try:
+            begins = await self._log.begins(self._topic)
+            ends = await self._log.ends(self._topic)
+        except LogUnavailable:
+            return  # the position is asked for again, and so is this
         for partition, position in self._positions.items():
             if position < begins[partition]:
                 raise RetentionGap(self._topic, partition, position, begins[partition])
@@ -287,7 +306,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._on_assigned(frozenset(part.partition for part in assigned))
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        await self._on_revoked(frozenset(part.partition for part in revoked))
+        if revoked:
+            await self._on_revoked(frozenset(part.partition for part in revoked))
 
 
 class KafkaGroup:
@@ -314,7 +334,27 @@ class KafkaGroup:
             _log.warning("reading %s: %s", self._topic, type(error).__name__)
             await asyncio.sleep(0.2)
             return ()
-        return [_incoming(self._topic, record) for batch in found.values() for record in batch]
+        return [
+            _foreign(self._topic, record)
+            for part, batch in found.items()
+            if self._still_after(part, batch[0].offset, batch[-1].offset)
+            for record in batch
+        ]
+
+    def _still_after(self, part: TopicPartition, first: int, last: int) -> bool:
+        """Whether the partition still stands behind these records. It was polled by a task of its own: meanwhile it may
+        have been revoked, or set back (then it comes again, in order), or paused (then it must come again)."""
+        subscription = self._consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or part not in assignment.tps:
+            return False
+        state = assignment.state_value(part)
+        if not state.has_valid_position or state.position <= last:
+            return False
+        if state.paused:
+            self._consumer.seek(part, first)
+            return False
+        return True
 
     def pause(self, partition: int) -> None:
         part = TopicPartition(self._name, partition)
