@@ -42,7 +42,18 @@ SCHEMA_VERSION = 1
 _RING_BYTES = 8 * 1024 * 1024
 _FALLBACK_ROWS = 2000
 _RETENTION_S = 600.0
+_CLOSE_S = 10.0
 _CLOSE = object()
+_TABLES = (
+    """CREATE TABLE records (
+    topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB NOT NULL,
+    PRIMARY KEY (topic, partition, offset)) WITHOUT ROWID""",
+    """CREATE TABLE group_offsets (
+    group_id TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (group_id, topic, partition)) WITHOUT ROWID""",
+    "CREATE TABLE facts_of_the_log (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+)
 
 
 @dataclass(slots=True)
@@ -96,7 +107,7 @@ class EmbeddedLog:
 
     @classmethod
     async def open(cls, folder: Path | None, partitions: int, clock: Clock = system_clock) -> EmbeddedLog:
-        """Open or make the log in `folder` (None: memory). Raises LogInUse, TopicMismatch."""
+        """Open or make the log in `folder` (None: memory). Raises LogInUse, TopicMismatch, LogUnavailable."""
         if not 1 <= partitions <= 256:
             raise TopicMismatch(f"{partitions} partitions: there must be 1 to 256")
         log = cls(folder, partitions, clock)
@@ -104,8 +115,12 @@ class EmbeddedLog:
             log._take_lock(folder)
         try:
             await asyncio.to_thread(log._prepare)
-        except BaseException:
+        except BaseException as error:
+            if log._db is not None:
+                log._db.close()
             log._drop_lock()
+            if isinstance(error, sqlite3.Error):
+                raise LogUnavailable(f"the log in {folder} cannot be read: {error}") from error
             raise
         log._thread = threading.Thread(target=log._write_loop, name="parley-log", daemon=True)
         log._thread.start()
@@ -149,9 +164,9 @@ class EmbeddedLog:
         found: dict[int, int] = {}
         for p in range(self._partitions):
             part = self._parts[(topic, p)]
-            found[p] = part.next
-            if part.first < part.ring_first:
-                older = await asyncio.to_thread(self._first_at, topic, p, time_ms, part.ring_first)
+            # Times never run backwards: only when all of the ring is young enough, an older one may be, too.
+            if part.first < part.ring_first and (not part.ring or part.ring[0].time_ms >= time_ms):
+                older = await asyncio.to_thread(self._first_at, topic, p, time_ms)
                 if older is not None:
                     found[p] = older
                     continue
@@ -167,15 +182,16 @@ class EmbeddedLog:
             self._cleaning.cancel()
         self._jobs.put(_CLOSE)
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, 10.0)
+            await asyncio.to_thread(self._thread.join, _CLOSE_S)
         for events in self._readers.values():
             for event in events:
                 event.set()
-        self._drop_lock()
+        if self._thread is None or not self._thread.is_alive():  # while it still writes, nobody else may
+            self._drop_lock()
 
     # ---- writing
 
-    def publish(self, record: Outgoing) -> Future[int]:
+    def publish(self, record: Outgoing, writer: EmbeddedProducer) -> Future[int]:
         """Queue a record; its future gives the offset once it is committed."""
         if (record.topic, record.partition) not in self._parts:
             raise LogError(f"there is no {record.topic}[{record.partition}]")
@@ -187,25 +203,27 @@ class EmbeddedLog:
             future.set_exception(LogUnavailable("the log is closed"))
             return future
         if self._folder is None or not TOPICS[record.topic].durable:
-            self._admit([(record, future)])
+            self._admit([(record, future)], self._clock())
         else:
-            self._jobs.put((record, future))
+            self._jobs.put((record, writer, future))
         return future
 
     def commit_offsets(self, group_id: str, topic: str, offsets: Mapping[int, int]) -> Future[int]:
         """Keep a group's offsets; resolved once they are on disk."""
         future: Future[int] = self._loop.create_future()
-        for partition, offset in offsets.items():
-            self._offsets[(group_id, topic, partition)] = offset
-        if self._folder is None or self._closed:
+        if not self._closed:
+            self._offsets.update({(group_id, topic, partition): offset for partition, offset in offsets.items()})
+        if self._closed:
+            future.set_exception(LogUnavailable("the log is closed"))
+        elif self._folder is None:
             future.set_result(0)
         else:
             self._jobs.put((group_id, topic, dict(offsets), future))
         return future
 
-    def _admit(self, written: list[tuple[Outgoing, Future[int]]]) -> None:
-        """On the loop: the records are in the log; number them as the writer did, show them, resolve their futures."""
-        now = self._clock()
+    def _admit(self, written: list[tuple[Outgoing, Future[int]]], now: int) -> None:
+        """On the loop: the records are in the log; number and date them as the writer did, show them, resolve their
+        futures."""
         topics: set[str] = set()
         for record, future in written:
             part = self._parts[(record.topic, record.partition)]
@@ -255,6 +273,7 @@ class EmbeddedLog:
             return
         written: list[tuple[Outgoing, Future[int]]] = []
         resolved: list[Future[int]] = []
+        refused: list[Future[int]] = []
         rows = []
         now = self._clock()
         ahead = dict[tuple[str, int], int]()
@@ -267,12 +286,15 @@ class EmbeddedLog:
                     job(db)
                 elif isinstance(job, tuple) and isinstance(job[0], Outgoing):
                     record: Outgoing = job[0]
+                    if job[1].failed:  # what was sent before it is not there: it must not be, either
+                        refused.append(job[2])
+                        continue
                     key = (record.topic, record.partition)
                     offset = ahead.get(key, nexts[key])
                     ahead[key] = offset + 1
                     times[key] = max(times[key], now)
                     rows.append((*key, offset, times[key], record.key, record.value, _pack(record.headers)))
-                    written.append((record, job[1]))
+                    written.append((record, job[2]))
                 elif isinstance(job, tuple):
                     group_id, topic, offsets, future = job
                     db.executemany(
@@ -282,16 +304,21 @@ class EmbeddedLog:
                     resolved.append(future)
             db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             db.commit()
-        except sqlite3.Error as error:
+        except Exception as error:
             with suppress(sqlite3.Error):
                 db.rollback()
-            self._call(self._fail, [future for _, future in written] + resolved or _futures(jobs), str(error))
+            for job in jobs:
+                if isinstance(job, tuple) and isinstance(job[0], Outgoing):
+                    job[1].failed = True
+            self._call(self._fail, _futures(jobs), str(error))
             return
         nexts.update(ahead)
-        self._call(self._committed, written, resolved)
+        if refused:
+            self._call(self._fail, refused, "an earlier write of the same producer failed")
+        self._call(self._committed, written, resolved, now)
 
-    def _committed(self, written: list[tuple[Outgoing, Future[int]]], resolved: list[Future[int]]) -> None:
-        self._admit(written)
+    def _committed(self, written: list[tuple[Outgoing, Future[int]]], resolved: list[Future[int]], now: int) -> None:
+        self._admit(written, now)
         for future in resolved:
             if not future.done():
                 future.set_result(0)
@@ -320,24 +347,30 @@ class EmbeddedLog:
         return list(islice(part.ring, skip, skip + limit))
 
     def read_older(self, topic: str, partition: int, offset: int, limit: int) -> list[Incoming]:
-        """On another thread: records from SQLite."""
+        """On another thread: records from SQLite, at most about as many bytes as a ring holds."""
+        records: list[Incoming] = []
+        size = 0
         db = self._connect(readonly=True)
         try:
-            rows = db.execute(
+            for o, t, k, v, h in db.execute(
                 "SELECT offset, time_ms, key, value, headers FROM records WHERE topic = ? AND partition = ?"
                 " AND offset >= ? ORDER BY offset LIMIT ?",
                 (topic, partition, offset, min(limit, _FALLBACK_ROWS)),
-            ).fetchall()
+            ):
+                records.append(Incoming(topic, partition, o, t, k, v, _unpack(h)))
+                size += _weight(records[-1])
+                if size >= _RING_BYTES:
+                    break
         finally:
             db.close()
-        return [Incoming(topic, partition, o, t, k, v, _unpack(h)) for o, t, k, v, h in rows]
+        return records
 
-    def _first_at(self, topic: str, partition: int, time_ms: int, below: int) -> int | None:
+    def _first_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         db = self._connect(readonly=True)
         try:
             row = db.execute(
-                "SELECT min(offset) FROM records WHERE topic = ? AND partition = ? AND time_ms >= ? AND offset < ?",
-                (topic, partition, time_ms, below),
+                "SELECT min(offset) FROM records WHERE topic = ? AND partition = ? AND time_ms >= ?",
+                (topic, partition, time_ms),
             ).fetchone()
         finally:
             db.close()
@@ -400,29 +433,18 @@ class EmbeddedLog:
         db.execute("PRAGMA synchronous = FULL")
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA_VERSION:
-            db.close()
             raise TopicMismatch(
                 f"{self._folder} was written by a newer Parley (version {version}, this one knows {SCHEMA_VERSION})"
             )
         if version == 0:
-            db.executescript(
-                """
-                CREATE TABLE records (
-                    topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
-                    time_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB NOT NULL,
-                    PRIMARY KEY (topic, partition, offset)) WITHOUT ROWID;
-                CREATE TABLE group_offsets (
-                    group_id TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
-                    PRIMARY KEY (group_id, topic, partition)) WITHOUT ROWID;
-                CREATE TABLE facts_of_the_log (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-                """
-            )
+            db.execute("BEGIN")  # all or nothing, also when the process dies in between
+            for table in _TABLES:
+                db.execute(table)
             db.execute("INSERT INTO facts_of_the_log VALUES ('partitions', ?)", (self._partitions,))
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.commit()
         kept = int(db.execute("SELECT value FROM facts_of_the_log WHERE name = 'partitions'").fetchone()[0])
         if kept != self._partitions:
-            db.close()
             raise TopicMismatch(f"{self._folder} has {kept} partitions, {self._partitions} were asked for")
         for (topic, p), part in self._parts.items():
             first, last, time_ms = db.execute(
@@ -448,7 +470,8 @@ class EmbeddedLog:
             oldest = self._clock() - keep_ms
             while len(part.ring) > 1 and part.ring[0].time_ms < oldest:
                 part.ring_bytes -= _weight(part.ring.popleft())
-                part.first = max(part.first, part.ring_first) if self._folder is None else part.first
+                if self._folder is None or not TOPICS[topic].durable:
+                    part.first = part.ring_first
             if self._folder is not None and TOPICS[topic].durable:
                 self._jobs.put(self._deleter(topic, p, oldest))
 
@@ -502,6 +525,8 @@ class EmbeddedProducer:
         self._log = log
         self._flying: set[Future[int]] = set()
         self._broken = False
+        self.failed = False
+        """Set by the writing thread: a write failed, so none that was sent after it may land."""
 
     @property
     def broken(self) -> bool:
@@ -510,7 +535,7 @@ class EmbeddedProducer:
     def send(self, record: Outgoing) -> Future[int]:
         if self._broken:
             raise ProducerBroken("this producer failed before; make a new one")
-        future = self._log.publish(record)
+        future = self._log.publish(record, self)
         if not future.done():
             self._flying.add(future)
         future.add_done_callback(self._landed)
@@ -554,26 +579,34 @@ class EmbeddedTail:
 
     async def _read(self, limit: int) -> Sequence[Incoming]:
         self._grown.clear()
-        found: list[Incoming] = []
-        for partition in list(self._positions):
-            room = limit - len(found)
+        found: list[tuple[int, int, Sequence[Incoming]]] = []
+        room = limit
+        for partition, position in list(self._positions.items()):
             if room <= 0:
                 self._grown.set()
                 break
-            position = self._positions[partition]
-            records = self._log.read(self._topic, partition, position, room)
+            try:
+                records = self._log.read(self._topic, partition, position, room)
+            except RetentionGap:
+                if not found:
+                    raise
+                self._grown.set()  # first what was found; the gap is still there at the next call
+                break
             if records is None:
-                older = await asyncio.to_thread(self._log.read_older, self._topic, partition, position, room)
-                # While that was read the partition may have been moved or removed.
-                if self._positions.get(partition) != position:
-                    continue
-                records = older
+                records = await asyncio.to_thread(self._log.read_older, self._topic, partition, position, room)
+                self._grown.set()
             if records:
+                found.append((partition, position, records))
+                room -= len(records)
+        # Nothing waits from here on. Meanwhile a partition may have been moved or removed.
+        answer: list[Incoming] = []
+        for partition, position, records in found:
+            if self._positions.get(partition) == position:
+                # To the end of the line, so that a partition with much to read does not hold up the others.
+                del self._positions[partition]
                 self._positions[partition] = records[-1].offset + 1
-                found.extend(records)
-                if len(records) >= min(room, _FALLBACK_ROWS):
-                    self._grown.set()
-        return found
+                answer.extend(records)
+        return answer
 
     def add(self, partition: int, offset: int) -> None:
         self._positions[partition] = offset
@@ -650,9 +683,11 @@ class EmbeddedGroup:
             self._tail.add(partition, position)
 
     async def rewind(self, partition: int) -> None:
-        if partition in self._assigned:
-            self._paused.pop(partition, None)
-            self._tail.add(partition, self._log.committed(self._group_id, self._topic, partition))
+        offset = self._log.committed(self._group_id, self._topic, partition)
+        if partition in self._paused:
+            self._paused[partition] = offset
+        elif partition in self._assigned:
+            self._tail.add(partition, offset)
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
         mine = {p: o for p, o in offsets.items() if p in self._assigned}
