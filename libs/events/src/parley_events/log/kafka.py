@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -50,9 +50,35 @@ async def _started(consumer: AIOKafkaConsumer, limit_s: float) -> None:
     try:
         await _in_time(consumer.start(), limit_s)
     except BaseException:
-        with suppress(Exception):
-            await asyncio.wait_for(consumer.stop(), 2.0)
+        await _stop(consumer)
         raise
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, in time and whole. While the broker is away aiokafka's own `stop` waits for long, or breaks off
+    with the cancellation of one of its tasks as if it were ours: what it leaves is ended here."""
+    if await _ended(consumer.stop(), _ANSWER_S):
+        return
+    tasks = {getattr(consumer._fetcher, "_fetch_task", None), *getattr(consumer._fetcher, "_pending_tasks", ())}
+    for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task"):
+        tasks.add(getattr(consumer._coordinator, name, None))
+    left = {task for task in tasks if task is not None and not task.done()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=1.0)
+    await _ended(consumer._client.close(), 1.0)
+
+
+async def _ended(work: Coroutine[Any, Any, Any], limit_s: float) -> bool:
+    """Whether the work came to a good end in time; else it is cancelled."""
+    task = asyncio.create_task(work)
+    done, _ = await asyncio.wait({task}, timeout=limit_s)
+    if not done:
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        return False
+    return not task.cancelled() and task.exception() is None
 
 
 class _Quiet(logging.Filter):
@@ -113,11 +139,10 @@ class KafkaLog:
                     raise TopicMismatch(f"the topic {prefix}{topic} is missing: python -m parley_events topics apply")
                 counts[topic] = len(found)
         except BaseException:
-            with suppress(Exception):
-                await asyncio.wait_for(asker.stop(), 2.0)
+            await _stop(asker)
             raise
         if len(set(counts.values())) != 1 or max(counts.values()) > MAX_PARTITIONS:
-            await asker.stop()
+            await _stop(asker)
             raise TopicMismatch(f"all topics must have the same number of partitions, at most 256: {counts}")
         return cls(bootstrap, client_id, prefix, session_ms, next(iter(counts.values())), asker)
 
@@ -185,8 +210,7 @@ class KafkaLog:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            with suppress(LogUnavailable):
-                await _in_time(self._asker.stop())
+            await _stop(self._asker)
 
     def _all(self, topic: str) -> list[TopicPartition]:
         if self._closed:
@@ -270,8 +294,7 @@ class KafkaTail:
         return self._positions[partition]
 
     async def close(self) -> None:
-        with suppress(LogUnavailable):
-            await _in_time(self._consumer.stop())
+        await _stop(self._consumer)
 
     def _assign(self) -> None:
         """aiokafka forgets every position at each assignment: all are set again."""
@@ -390,8 +413,6 @@ class KafkaGroup:
     async def close(self) -> None:
         if self._polling is not None:
             self._polling.cancel()
-            with suppress(asyncio.CancelledError, KafkaError):
-                await self._polling
+            await asyncio.wait({self._polling}, timeout=1.0)
             self._polling = None
-        with suppress(LogUnavailable):
-            await _in_time(self._consumer.stop())
+        await _stop(self._consumer)
