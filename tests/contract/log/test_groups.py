@@ -80,6 +80,11 @@ def group_of(member: Member) -> Group:
     return member.group
 
 
+def shared(first: Member, second: Member) -> bool:
+    """Whether both have some partitions, each has one reader, and the rebalance is over for both."""
+    return bool(first.has) and bool(second.has) and not first.has & second.has and first.has | second.has == ALL
+
+
 async def test_a_member_alone_has_every_partition_and_reads_from_the_beginning(log: Log, join: Join) -> None:
     await write(log, [record(p, f"{p}:{n}") for n in range(3) for p in range(PARTITIONS)])
     member = await join(poll=False)
@@ -95,8 +100,7 @@ async def test_a_member_alone_has_every_partition_and_reads_from_the_beginning(l
 async def test_members_share_the_partitions_and_a_leaving_ones_come_back(log: Log, join: Join) -> None:
     first = await join()
     second = await join()
-    await until(lambda: bool(first.has) and bool(second.has) and first.has | second.has == ALL)
-    assert not first.has & second.has
+    await until(lambda: shared(first, second))
     assert first.told[0] == ("assigned", ALL)
     assert ("revoked", ALL) in first.told
     assert first.told[-1] == ("assigned", first.has)
@@ -138,7 +142,7 @@ async def test_after_a_rebalance_everything_uncommitted_comes_again_in_order(log
     await until(lambda: len(first.found) >= 10 * PARTITIONS)
     await group_of(first).commit(dict.fromkeys(range(PARTITIONS), 7))
     second = await join()
-    await until(lambda: bool(first.has) and bool(second.has) and first.has | second.has == ALL)
+    await until(lambda: shared(first, second))
     before = 10 * PARTITIONS
     await until(lambda: len(first.found) - before + len(second.found) >= 3 * PARTITIONS)
     for partition in range(PARTITIONS):
@@ -149,7 +153,7 @@ async def test_after_a_rebalance_everything_uncommitted_comes_again_in_order(log
 async def test_offsets_of_partitions_that_are_not_assigned_are_left_out(log: Log, join: Join) -> None:
     await write(log, [record(p, f"{p}:{n}") for n in range(3) for p in range(PARTITIONS)])
     first, second = await join(), await join()
-    await until(lambda: bool(first.has) and bool(second.has) and first.has | second.has == ALL)
+    await until(lambda: shared(first, second))
     mine, others = min(first.has), min(second.has)
     await group_of(first).commit({mine: 2, others: 2, 99: 1})
     await first.leave()
@@ -182,7 +186,7 @@ async def test_a_pause_lasts_until_the_next_rebalance(log: Log, join: Join) -> N
     for partition in range(PARTITIONS):
         group_of(first).pause(partition)
     second = await join()
-    await until(lambda: bool(first.has) and bool(second.has) and first.has | second.has == ALL)
+    await until(lambda: shared(first, second))
     await write(log, [record(p, f"{p}") for p in range(PARTITIONS)])
     await until(lambda: sorted(texts(first.found) + texts(second.found)) == [str(p) for p in range(PARTITIONS)])
 
