@@ -55,11 +55,12 @@ class KafkaProducer:
         """Connect. Raises LogUnavailable."""
         try:
             await asyncio.wait_for(self._producer.start(), _START_S)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except BaseException as error:
             self._broken = True
-            with suppress(Exception):
-                await asyncio.wait_for(self._producer.client.close(), 1.0)
-            raise LogUnavailable(f"no producer: {type(error).__name__}") from error
+            await self._end()
+            if isinstance(error, KafkaError | OSError | TimeoutError):
+                raise LogUnavailable(f"no producer: {type(error).__name__}") from error
+            raise
 
     @property
     def broken(self) -> bool:
