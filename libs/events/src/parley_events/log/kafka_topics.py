@@ -13,6 +13,8 @@ from parley_events.errors import LogUnavailable, TopicMismatch
 from parley_events.topics import MAX_PARTITIONS, TOPICS
 
 _LIMIT_S = 30.0
+_SET_ON_THE_TOPIC = 1
+"""DYNAMIC_TOPIC_CONFIG among the sources that Kafka names for a setting."""
 
 
 async def apply_topics(bootstrap: str, partitions: int, replication: int = 1, prefix: str = "") -> list[str]:
@@ -54,9 +56,19 @@ async def apply_topics(bootstrap: str, partitions: int, replication: int = 1, pr
                     )
                 differing = await _differing(admin, prefix, topic.name)
                 if differing:
-                    wanted = topic.settings()
-                    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, wanted)])
+                    # The request replaces all of a topic's own settings: those that the catalogue does not name, above
+                    # all min.insync.replicas, are sent along as they are.
+                    _, own = await _settings(admin, prefix, topic.name)
+                    wanted = own | topic.settings()
+                    answers = await admin.alter_configs(
+                        [ConfigResource(ConfigResourceType.TOPIC, prefix + topic.name, wanted)]
+                    )
+                    for code, *_ in [resource for answer in answers for resource in answer.resources]:
+                        if code:
+                            raise TopicMismatch(f"{topic.name} could not be set: {for_code(code).__name__}")
                     done.append(f"set {', '.join(sorted(differing))} of {topic.name}")
+        except KafkaError as error:
+            raise LogUnavailable(f"Kafka: {type(error).__name__}") from error
         finally:
             await admin.close()
     return done
@@ -77,6 +89,8 @@ async def check_topics(bootstrap: str, prefix: str = "") -> int:
                 differing = await _differing(admin, prefix, name)
                 if differing:
                     raise TopicMismatch(f"{name}: {', '.join(f'{k} is {v}' for k, v in sorted(differing.items()))}")
+        except KafkaError as error:
+            raise LogUnavailable(f"Kafka: {type(error).__name__}") from error
         finally:
             await admin.close()
     return next(iter(there.values()))
@@ -107,6 +121,12 @@ async def _settled(admin: Any, names: list[str]) -> bool:
 
 async def _differing(admin: Any, prefix: str, name: str) -> dict[str, str]:
     """The settings that are not as the catalogue has them, with their values."""
-    [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, prefix + name)])
-    entries = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
+    entries, _ = await _settings(admin, prefix, name)
     return {key: str(entries.get(key)) for key, value in TOPICS[name].settings().items() if entries.get(key) != value}
+
+
+async def _settings(admin: Any, prefix: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """All settings in force of a topic, and those of them that were set on the topic itself."""
+    [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, prefix + name)])
+    entries = [entry for resource in answer.resources for entry in resource[4]]
+    return {e[0]: e[1] for e in entries}, {e[0]: e[1] for e in entries if e[3] == _SET_ON_THE_TOPIC}
