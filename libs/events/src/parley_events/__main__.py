@@ -13,7 +13,11 @@ from parley_events.topics import TOPICS
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 1 with one line that says what is wrong."""
-    settings = Settings.from_env()
+    try:
+        settings = Settings.from_env()
+    except EventsError as error:
+        print(error, file=sys.stderr)
+        return 1
     parser = argparse.ArgumentParser(prog="python -m parley_events", description=__doc__)
     topics = parser.add_subparsers(dest="noun", required=True).add_parser("topics")
     topics.add_argument("verb", choices=["list", "apply", "check"])

@@ -24,7 +24,7 @@ def rfc3339(time_ms: int) -> str:
 
 def parse_rfc3339(text: str) -> int:
     """Ms since 1970 of an RFC 3339 time; ValueError when it is not one or names no zone."""
-    moment = datetime.fromisoformat(text)
+    moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} names no time zone")
     return round(moment.timestamp() * 1000)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from parley_events.errors import EventsError
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -16,9 +18,17 @@ class Settings:
 
     @classmethod
     def from_env(cls) -> Settings:
-        """`PARLEY_KAFKA`, `PARLEY_PARTITIONS`, `PARLEY_REPLICATION`."""
+        """`PARLEY_KAFKA`, `PARLEY_PARTITIONS`, `PARLEY_REPLICATION`. Raises EventsError."""
         return cls(
             os.environ.get("PARLEY_KAFKA", "127.0.0.1:9092"),
-            int(os.environ.get("PARLEY_PARTITIONS", "8")),
-            int(os.environ.get("PARLEY_REPLICATION", "1")),
+            _number("PARLEY_PARTITIONS", 8),
+            _number("PARLEY_REPLICATION", 1),
         )
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise EventsError(f"{name} must be a whole number, not {text!r}") from None
