@@ -189,6 +189,13 @@ async def test_a_pause_lasts_until_the_next_rebalance(log: Log, join: Join) -> N
     await until(lambda: shared(first, second))
     await write(log, [record(p, f"{p}") for p in range(PARTITIONS)])
     await until(lambda: sorted(texts(first.found) + texts(second.found)) == [str(p) for p in range(PARTITIONS)])
+    quiet, other = sorted(first.has)
+    group_of(first).pause(quiet)
+    await write(log, [record(quiet, "not while it is paused"), record(other, "goes on")])
+    await until(lambda: "goes on" in texts(first.found))
+    assert "not while it is paused" not in texts(first.found)
+    group_of(first).resume(quiet)
+    await until(lambda: "not while it is paused" in texts(first.found))
 
 
 async def test_a_partition_is_rewound_to_what_was_committed(log: Log, join: Join) -> None:

@@ -585,20 +585,15 @@ class EmbeddedTail:
             if room <= 0:
                 self._grown.set()
                 break
-            try:
-                records = self._log.read(self._topic, partition, position, room)
-            except RetentionGap:
-                if not found:
-                    raise
-                self._grown.set()  # first what was found; the gap is still there at the next call
-                break
+            records = self._log.read(self._topic, partition, position, room)
             if records is None:
                 records = await asyncio.to_thread(self._log.read_older, self._topic, partition, position, room)
                 self._grown.set()
             if records:
                 found.append((partition, position, records))
                 room -= len(records)
-        # Nothing waits from here on. Meanwhile a partition may have been moved or removed.
+        # Nothing waits or fails from here on, so that no position moves on without its records being returned.
+        # Meanwhile a partition may have been moved or removed.
         answer: list[Incoming] = []
         for partition, position, records in found:
             if self._positions.get(partition) == position:
