@@ -251,7 +251,6 @@ class KafkaTail:
         self._log, self._topic, self._name, self._consumer = log, topic, name, consumer
         self._positions: dict[int, int] = {}
         self._changed = asyncio.Event()
-        self._fetching: asyncio.Task[Any] | None = None
 
     async def batch(self, timeout_s: float = 1.0, limit: int = 5000) -> Sequence[Incoming]:
         if not self._positions:
