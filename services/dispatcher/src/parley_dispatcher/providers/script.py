@@ -7,6 +7,7 @@ directive becomes the text `script error: line N …`, so that its writer sees i
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from parley_events.body import Json
 
 MAX_PIECES = 100_000
 MAX_WAIT_MS = 600_000
+MAX_DEPTH = 64
+"""How deep the arguments of a tool may be nested; records are read with a limit too, and must be readable."""
 ERRORS = ("400", "401", "429", "500", "529", "cut", "stall")
 
 
@@ -140,9 +143,10 @@ def unescape(text: str) -> str:
 
 
 def _number(text: str, what: str, most: int) -> int:
-    if not text.isascii() or not text.isdigit() or int(text[:12]) > most:
+    digits = text.lstrip("0") or text[:1]
+    if not text.isascii() or not text.isdigit() or len(digits) > len(str(most)) or int(digits) > most:
         raise Malformed(f"{what} must be a whole number from 0 to {most}, not {text[:40]!r}")
-    return int(text)
+    return int(digits)
 
 
 def _fields(rest: str, usage: str, least: int, most: int) -> list[str]:
@@ -168,7 +172,25 @@ def _tool(rest: str) -> Directive:
         raise Malformed(f"the arguments are not JSON ({str(error)[:80]})") from None
     if not isinstance(arguments, dict):
         raise Malformed("the arguments must be a JSON object")
+    _check(arguments, 1)
     return Tool(name, arguments)
+
+
+def _check(value: object, depth: int) -> None:
+    """Refuse what a record cannot carry unchanged: absurd nesting, lone surrogates, numbers that are none in JSON."""
+    if depth > MAX_DEPTH:
+        raise Malformed(f"the arguments are nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise Malformed("a lone surrogate is not a character")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Malformed("the arguments hold a number that JSON cannot")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check(key, depth)
+            _check(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check(inner, depth + 1)
 
 
 def _wait(rest: str) -> Directive:

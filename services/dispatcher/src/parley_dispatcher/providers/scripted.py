@@ -56,8 +56,9 @@ class ScriptedModel:
         for directive in turn.directives:
             match directive:
                 case s.Think(text):
+                    open_text = False
                     if text:
-                        block, open_text = block + 1, False
+                        block += 1
                         yield Said(block, "thought", text)
                 case s.Text() | s.Show() | s.Stream():
                     if not open_text and not _empty(directive):
