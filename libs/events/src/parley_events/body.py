@@ -8,11 +8,21 @@ can later seal it with a key per thread without touching a record's shape.
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
+
+
+def json_bytes(value: object) -> bytes:
+    """The value as JSON. People and models may write integers beyond 64 bits, which orjson alone refuses."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False).encode()
 
 
 class Shape(BaseModel):

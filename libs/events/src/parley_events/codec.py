@@ -35,6 +35,8 @@ MAX_VALUE_BYTES = 8 * 1024 * 1024 - 64 * 1024
 
 _CONTENT_TYPE = ("content-type", b"application/json")
 _SPEC = ("ce_specversion", b"1.0")
+_MOST_HEADER_BYTES = 1000
+"""The longest optional header of a command: they are copied to its outcome, which must fit whatever came."""
 
 
 class UnknownBody(FactBody):
@@ -155,6 +157,9 @@ def decode_command(record: Incoming) -> Command:
         raise Undecodable("ce_workspaceid is not a UUID")
     if stream.startswith("ws:") and stream != f"ws:{workspace_id}":
         raise Undecodable("the workspace's stream and ce_workspaceid differ")
+    for name in ("ce_bodyhash", "ce_correlationid", "ce_traceparent"):
+        if len(heads.get(name, b"")) > _MOST_HEADER_BYTES:
+            raise Undecodable(f"{name} is longer than {_MOST_HEADER_BYTES} bytes")
     body = _parse(body_class, kind, _version(heads), value)
     return Command(
         id=command_id,

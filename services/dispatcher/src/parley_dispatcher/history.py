@@ -6,13 +6,12 @@ The only importer of httpx2 here. Every call is bounded in time; an answer that 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx2
-import orjson
 
 from parley_dispatcher.errors import HistoryUnavailable
-from parley_events.body import Shape
+from parley_events.body import Shape, json_bytes
 from parley_events.codec import Fact, fact_from
 from parley_events.positions import Position
 from parley_events.reads import (
@@ -27,6 +26,13 @@ from parley_events.reads import (
 
 View = TypeVar("View", bound=Shape)
 _PAGE = 1000
+
+
+class Stored(NamedTuple):
+    """Facts of a stream, in order: all that the view had of it when it stood at `next_offset` of the partition."""
+
+    facts: list[Fact]
+    next_offset: int
 
 
 class History:
@@ -54,20 +60,20 @@ class History:
         """What a new owner starts from."""
         return await self._need(f"/partitions/{partition}", PartitionView)
 
-    async def facts(self, stream: str, after: int) -> list[Fact]:
+    async def facts(self, stream: str, after: int) -> Stored:
         """All facts of a stream beyond `after` that the view has, in order."""
         found: list[Fact] = []
         while True:
             page = await self._need(f"/streams/{stream}/facts", FactsPage, after=str(after), limit=str(_PAGE))
             for item in page.items:
                 heads = {name: value.encode() for name, value in item.headers.items()}
-                found.append(fact_from(heads, orjson.dumps(item.body), item.offset, item.time_ms))
+                found.append(fact_from(heads, json_bytes(item.body), item.offset, item.time_ms))
             last = found[-1].seq if page.items else page.last_seq
             if last is None:
                 raise HistoryUnavailable(f"{stream}: a stored fact without a seq")
             # A page of large facts is shorter than was asked for: only the newest seq says that all is there.
             if last >= page.last_seq:
-                return found
+                return Stored(found, page.next_offset)
             after = last
 
     async def agent(self, workspace_id: str, agent_id: str, version: int | None) -> AgentView | None:

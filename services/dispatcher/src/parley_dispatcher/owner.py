@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ Answer = TypeVar("Answer")
 REJECTED_TOPIC = "parley.rejected"
 COMMANDS_TOPIC = "parley.commands"
 _MOST_WAITING = 2000
+_MOST_REJECTED = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Owner:
         self._unfinished: dict[int, None] = {}
         self._by_cause: dict[str, deque[int]] = {}
         self._waiters: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
+        self._claimed: asyncio.Future[int] | None = None
         self._advanced = asyncio.Event()
         self._fresh_from = 0
         self._touched: dict[str, None] = {}
@@ -113,8 +115,9 @@ class Owner:
         view = await self._patiently(lambda: self._world.history.partition(self.partition))
         self._fence.epoch = view.epoch
         self.read_to = view.next_offset
+        self._window.trim(view.next_offset)
         tail_from(self.partition, view.next_offset)
-        acknowledged: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        acknowledged = self._claimed = asyncio.get_running_loop().create_future()
         body = f.PartitionClaimed(owner=self._world.name)
         fact = Fact(body.type, "", None, 0, "", self._world.clock(), body, causation_id=self._world.name)
         self._world.sender.send(
@@ -125,12 +128,13 @@ class Owner:
         while self.read_to <= self.epoch and not self.closed:
             self._advanced.clear()
             await self._advanced.wait()
+        ends = await self._world.log.ends(COMMANDS_TOPIC)
+        # The tail goes on while the log is asked: only what it shows now counts.
         if self.closed:
             return
         if self._fence.epoch != self.epoch:
             self.lose("another dispatcher claimed it at the same time")
             return
-        ends = await self._world.log.ends(COMMANDS_TOPIC)
         self._fresh_from = ends[self.partition]
         self._appender = Appender(
             self.partition, self.epoch, max(view.last_number, 0), self._world.sender, self._world.clock
@@ -165,11 +169,13 @@ class Owner:
             self._appender.close()
         for task in [*self._tasks, *self.running.values()]:
             task.cancel()
-        for futures in self._waiters.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(NotOwner(f"partition {self.partition} is not ours any more"))
-                    future.exception()
+        waiting: list[asyncio.Future[Any]] = [future for futures in self._waiters.values() for future in futures]
+        if self._claimed is not None:
+            waiting.append(self._claimed)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(NotOwner(f"partition {self.partition} is not ours any more"))
+                future.exception()
         self._waiters.clear()
         self._states.clear()
         self._queues.clear()
@@ -318,7 +324,6 @@ class Owner:
                 ),
             )
         self._states.move_to_end(state.stream)
-        self._account(state)
         if isinstance(state, ThreadState):
             self._wake(self, state)
 
@@ -338,14 +343,24 @@ class Owner:
         """Number a fact and send it on its way (see `Appender.append`)."""
         if self._appender is None or self.closed:
             raise NotOwner(f"partition {self.partition} is not ours any more")
-        return self._appender.append(state, body, **envelope)
+        fact = self._appender.append(state, body, **envelope)
+        if self._states.get(state.stream) is state:
+            self._account(state)
+        return fact
 
     def _reject(self, record: Incoming, reason: str, message: str) -> None:
         _log.warning("parley.commands[%d]@%d rejected: %s", self.partition, record.offset, reason)
-        self._world.sender.send(
-            rejected_record(record, REJECTED_TOPIC, reason, message),
-            lambda _: self._unfinished.pop(record.offset, None),
-        )
+
+        def done(_: int) -> None:
+            self._unfinished.pop(record.offset, None)
+
+        try:
+            self._world.sender.send(rejected_record(record, REJECTED_TOPIC, reason, message), done)
+        except RecordTooLarge:
+            # With the reason beside it the record is larger than the log takes: its beginning has to do.
+            begun = replace(record, value=(record.value or b"")[:_MOST_REJECTED], headers=())
+            cut = f"{message} (cut: the record is too large to be kept whole)"
+            self._world.sender.send(rejected_record(begun, REJECTED_TOPIC, reason, cut), done)
 
     def _finished(self, command_id: str) -> None:
         offsets = self._by_cause.get(command_id)
@@ -362,18 +377,22 @@ class Owner:
             held = self._states.get(stream)
             if held is not None:
                 return held
-            facts = await self._patiently(lambda: self._world.history.facts(stream, 0))
+            stored = await self._patiently(lambda: self._world.history.facts(stream, 0))
             held = self._states.get(stream)
             if held is not None:
                 return held
+            if stored.next_offset < self._window.start:
+                # The window was cut between the answer and now: what is missing may have been the newest.
+                _log.info("loading %s again: the answer is older than the window", stream)
+                await asyncio.sleep(0.05)
+                continue
             state = initial(stream)
             try:
-                for fact in facts:
+                for fact in stored.facts:
                     evolve(state, fact)
                 for record in self._window.since(stream, state.seq):
                     evolve(state, decode_fact(record))
             except ValueError as hole:
-                # The window was cut between the answer and now: history knows more by now, so ask again.
                 _log.info("loading again: %s", hole)
                 await asyncio.sleep(0.05)
                 continue
@@ -391,16 +410,17 @@ class Owner:
         self._sizes[state.stream] = state.size
         self._held += state.size - before
         if self._held > self._world.cache_bytes:
-            self._evict()
+            self._evict(state)
 
-    def _evict(self) -> None:
-        """Let go of the threads used longest ago: those with nothing running, waiting, or not read back yet."""
+    def _evict(self, used: State) -> None:
+        """Let go of the threads used longest ago: those with nothing running, waiting, or not read back yet. Never of
+        the one that is being used: two states of one stream would number its facts twice."""
         for stream in list(self._states):
             if self._held <= self._world.cache_bytes * 0.9:
                 return
             state = self._states[stream]
             busy = isinstance(state, ThreadState) and bool(state.open_runs.keys() & self.running.keys())
-            if busy or stream in self._queues or self._read_seq.get(stream, 0) < state.seq:
+            if state is used or busy or stream in self._queues or self._read_seq.get(stream, 0) < state.seq:
                 continue
             del self._states[stream]
             self._held -= self._sizes.pop(stream, 0)
@@ -426,8 +446,12 @@ class Owner:
         """Ask history until it answers; the thread waits, others go on."""
         pause_s = 0.05
         while True:
+            if self.closed:
+                raise NotOwner(f"partition {self.partition} is not ours any more")
             try:
-                return await ask()
+                answer = await ask()
+                if not self.closed:
+                    return answer
             except HistoryUnavailable as error:
                 if pause_s > 1:
                     _log.warning("waiting for history: %s", error)

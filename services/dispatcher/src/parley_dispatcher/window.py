@@ -11,9 +11,10 @@ from parley_events.log import Incoming
 
 
 class Window:
-    """`size` is about what it holds, in bytes."""
+    """`size` is about what it holds, in bytes; `start` is the offset from which on it has everything."""
 
     def __init__(self) -> None:
+        self.start = 0
         self._order: deque[tuple[int, str]] = deque()
         self._streams: dict[str, deque[tuple[int, Incoming]]] = {}
         self.size = 0
@@ -34,6 +35,7 @@ class Window:
 
     def trim(self, next_offset: int) -> None:
         """History knows everything below `next_offset`."""
+        self.start = max(self.start, next_offset)
         while self._order and self._order[0][0] < next_offset:
             _, stream = self._order.popleft()
             kept = self._streams[stream]

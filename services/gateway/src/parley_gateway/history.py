@@ -14,7 +14,7 @@ import orjson
 from starlette.types import ASGIApp
 
 from parley_events import reads
-from parley_events.body import Shape
+from parley_events.body import Shape, json_bytes
 from parley_events.codec import Fact, fact_from
 from parley_gateway.errors import Behind, Missing, Unavailable, invalid
 
@@ -142,7 +142,7 @@ class History:
 
 def _fact(item: reads.StoredFact) -> Fact:
     heads = {name: value.encode() for name, value in item.headers.items()}
-    return fact_from(heads, orjson.dumps(item.body), item.offset, item.time_ms)
+    return fact_from(heads, json_bytes(item.body), item.offset, item.time_ms)
 
 
 def _code(content: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
+from parley_events.body import json_bytes
 
 
 def clean(text: str | None) -> str | None:
@@ -16,4 +16,4 @@ def clean(text: str | None) -> str | None:
 
 def as_text(value: Any) -> str:
     """A JSON value as compact text."""
-    return orjson.dumps(value).decode()
+    return json_bytes(value).decode()
