@@ -16,14 +16,15 @@ import orjson
 from parley_dispatcher.app import build
 from parley_dispatcher.history import History
 from parley_dispatcher.owner import Owner
-from parley_dispatcher.providers.base import Provider
+from parley_dispatcher.providers.base import Event, Provider, Request, Said
+from parley_dispatcher.providers.scripted import ScriptedModel
 from parley_dispatcher.runner import Runner
 from parley_dispatcher.settings import Settings
 from parley_dispatcher.worker import Worker
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import AgentSpec, Principal
+from parley_events.body import AgentSpec, Principal, ThreadSeed
 from parley_events.clock import system_clock
 from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, Command, Fact, decode_fact, encode_command, encode_fact
 from parley_events.log import Group, Incoming, Outgoing, Producer, Tail
@@ -33,7 +34,7 @@ from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces
 
 PARTITIONS = 2
-LIMIT_S = 20.0
+LIMIT_S = 4.0
 WORKSPACE = "11111111-2222-4333-8444-555555555555"
 ANN = Principal(user_id="ann", name="Ann")
 BOB = Principal(user_id="bob")
@@ -56,9 +57,9 @@ def new_thread(partition: int | None = None) -> str:
 
 
 def post(text: str, *, principal: Principal = ANN, open_thread: bool = True, **more: Any) -> c.PostMessage:
-    more = {"agent_id": "scripted", "agent_version": 1} | more
-    seed = c.ThreadSeed(user_id=principal.user_id) if open_thread else None
-    return c.PostMessage(principal=principal, text=text, open=seed, **more)
+    fields: dict[str, Any] = {"agent_id": "scripted", "agent_version": 1} | more
+    seed = ThreadSeed(user_id=principal.user_id) if open_thread else None
+    return c.PostMessage(principal=principal, text=text, open=seed, **fields)
 
 
 def command(stream: str, body: c.CommandBody, command_id: str | None = None, **more: Any) -> Command:
@@ -141,6 +142,22 @@ class GatedLog:
 
     async def close(self) -> None:
         return None
+
+
+class HeldModel:
+    """The scripted model, which stops before the word HOLD until `gate` is open; `holding` is set when it does."""
+
+    def __init__(self) -> None:
+        self._model = ScriptedModel(60.0)
+        self.gate, self.holding = Gate(), asyncio.Event()
+        self.gate.close()
+
+    async def stream(self, request: Request) -> AsyncIterator[Event]:
+        async for event in self._model.stream(request):
+            if isinstance(event, Said) and "HOLD" in event.text:
+                self.holding.set()
+                await self.gate.passed()
+            yield event
 
 
 class Past:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from parley_dispatcher.deltas import Deltas
 from parley_dispatcher.errors import HistoryUnavailable, ModelError, NotOwner, ToolError
 from parley_dispatcher.history import History
 from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
-from parley_dispatcher.prompt import UNKNOWN_OUTCOME, build_request
+from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME, build_request
 from parley_dispatcher.providers import provider_of
 from parley_dispatcher.providers.base import Provider, Said, Signed, Stopped, Used
 from parley_dispatcher.state import Run, ThreadState, ToolUse
@@ -79,7 +80,7 @@ class Attempts:
 
 
 class Runner:
-    """Starts and stops the tasks of runs. `slots` bounds how many model turns and tool rounds are under way at once."""
+    """Starts and stops the tasks of runs. `slots` bounds how many model turns are under way at once."""
 
     def __init__(
         self,
@@ -107,10 +108,22 @@ class Runner:
                 continue
             task = owner.running.get(run.run_id)
             if run.status == "cancelling" and task is not None:
-                task.cancel("run cancelled")
+                # Once: a second one would end the grace that its tools are given.
+                if not task.cancelling():
+                    task.cancel("run cancelled")
             elif task is None and (run is current or run.status == "cancelling") and not self.draining:
                 task = asyncio.get_running_loop().create_task(self._run(owner, state, run))
                 owner.running[run.run_id] = task
+                task.add_done_callback(partial(self._ended, owner, state, run))
+
+    def _ended(self, owner: Owner, state: ThreadState, run: Run, task: asyncio.Task[None]) -> None:
+        """Not the end of `_run`: a task that is cancelled before it begins never comes to that."""
+        owner.running.pop(run.run_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the task of %s died", run.run_id, exc_info=error)
+            owner.lose("the task of a run died")
+        if not owner.closed:
+            self.wake(owner, state)
 
     async def _run(self, owner: Owner, state: ThreadState, run: Run) -> None:
         try:
@@ -123,22 +136,14 @@ class Runner:
         except Exception as error:
             _log.exception("%s broke", run.run_id)
             if not owner.closed and not run.ended:
-                self._append(
-                    owner,
-                    state,
-                    run,
-                    f.RunFailed(
-                        run_id=run.run_id,
-                        message_id=run.answer_id,
-                        code="internal",
-                        message=f"the run broke inside Parley ({type(error).__name__})",
-                        usage=run.usage,
-                    ),
+                failed = f.RunFailed(
+                    run_id=run.run_id,
+                    message_id=run.answer_id,
+                    code="internal",
+                    message=f"the run broke inside Parley ({type(error).__name__})",
+                    usage=run.usage,
                 )
-        finally:
-            owner.running.pop(run.run_id, None)
-            if not owner.closed:
-                self.wake(owner, state)
+                self._perform_finish(owner, state, run, Finish(failed))
 
     def _finish_cancelled(self, owner: Owner, state: ThreadState, run: Run) -> None:
         if run.status == "cancelling":
@@ -157,6 +162,9 @@ class Runner:
 
     async def _drive(self, owner: Owner, state: ThreadState, run: Run, depth: int) -> None:
         """Step after step until the run has ended or waits."""
+        if run.status == "cancelling":
+            self._perform_finish(owner, state, run, self._limits_free_finish(run))
+            return
         spec = await self._spec(run, state)
         if spec is None:
             self._append(
@@ -180,14 +188,22 @@ class Runner:
                 case Finish():
                     self._perform_finish(owner, state, run, step)
                     return
+                case _ if self._leaving(depth):
+                    return
                 case CallModel():
                     pause_ms = step.not_before_ms - self._clock()
                     if pause_ms > 0:
                         await asyncio.sleep(pause_ms / 1000)
                     async with self._slots:
+                        if self._leaving(depth):
+                            return
                         await self._call_model(owner, state, run, spec, step)
                 case CallTools():
                     await self._call_tools(owner, state, run, spec, step, depth)
+
+    def _leaving(self, depth: int) -> bool:
+        """Whether no step is begun any more. A child's steps are within its parent's: they go on."""
+        return self.draining and depth == 0
 
     async def _spec(self, run: Run, state: ThreadState) -> AgentSpec | None:
         pause_s = 0.05
@@ -199,6 +215,9 @@ class Runner:
                 pause_s = min(pause_s * 2, 2.0)
 
     def _perform_finish(self, owner: Owner, state: ThreadState, run: Run, step: Finish) -> None:
+        """End the run, and before it what is open inside it: its children, and calls that nobody waits for now."""
+        for child in [child for child in state.open_runs.values() if child.parent_run_id == run.run_id]:
+            self._perform_finish(owner, state, child, self._limits_free_finish(child))
         for turn in run.turns:
             for use in turn.tools:
                 if use.open and use.called is not None:
@@ -351,13 +370,16 @@ class Runner:
                 await task
         except asyncio.CancelledError:
             if not owner.closed and not self.draining:
-                done, _ = await asyncio.wait(work, timeout=CANCEL_GRACE_S)
-                for task in done:
-                    task.exception() if not task.cancelled() else None
+                for task, use in zip(work, step.uses, strict=True):
+                    if use.name == "ask_agent":
+                        task.cancel()  # its model stops at once, too; the tools that it called get their grace
+                await asyncio.wait(work, timeout=CANCEL_GRACE_S)
             raise
         finally:
             for task in work:
                 task.cancel()
+                if task.done() and not task.cancelled():
+                    task.exception()
 
     async def _call_tool(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, tool: Tool | None, depth: int
@@ -385,6 +407,9 @@ class Runner:
             )
             if tool is not None and tool.effect != "read_only":
                 await owner.read_back(intent)
+                if run.status == "cancelling":
+                    self._returned(owner, state, run, call, use, "cancelled", Result(NOT_RUN), 0)
+                    return
         began = self._clock()
         status, result = await self._outcome(owner, state, run, use, tool, key, depth)
         self._returned(owner, state, run, call, use, status, result, self._clock() - began)
