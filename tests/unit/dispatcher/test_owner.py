@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from parley_dispatcher import owner as owner_module
+from parley_dispatcher.decide import decide
+from parley_dispatcher.owner import Owner
+from parley_dispatcher.state import State
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events.codec import COMMANDS_TOPIC, MAX_VALUE_BYTES, Command, Fact, encode_command
@@ -192,14 +195,13 @@ async def test_a_command_that_breaks_deciding_gets_an_outcome_and_the_thread_goe
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thread = new_thread()
-    decide = owner_module.decide
 
-    def broken(state: owner_module.State, asked: Command, version: int | None) -> f.FactBody:
+    def broken(state: State, asked: Command, version: int | None) -> f.FactBody:
         if isinstance(asked.body, c.MarkRead):
             raise RuntimeError("a mistake in decide")
         return decide(state, asked, version)
 
-    monkeypatch.setattr(owner_module, "decide", broken)
+    monkeypatch.setattr("parley_dispatcher.owner.decide", broken)
     async with world.dispatcher() as dispatcher:
         await world.ask(thread, post("/text one"))
         outcome = await world.ask(thread, c.MarkRead(principal=ANN, up_to=1))
@@ -251,7 +253,7 @@ async def test_an_answer_older_than_the_window_is_not_taken(world: World, monkey
     assert [fact.seq for fact in world.read.facts if fact.stream == thread] == list(range(1, 13))
 
 
-def forget(owner: owner_module.Owner, stream: str) -> None:
+def forget(owner: Owner, stream: str) -> None:
     """As if the thread had been evicted."""
     del owner._states[stream]
     owner._held -= owner._sizes.pop(stream)
@@ -320,7 +322,7 @@ async def test_a_window_over_its_limit_pauses_the_partition_until_history_has_ca
         world.history.taking.close()
         owner = dispatcher.owner(thread)
         limit = 200_000
-        monkeypatch.setattr(owner, "_world", type(owner._world)(**{**fields(owner._world), "window_bytes": limit}))
+        monkeypatch.setattr(owner, "_world", replace(owner._world, window_bytes=limit))
         await world.ask(thread, post("x" * 2 * limit))
         await eventually(lambda: 0 in dispatcher.worker._paused)
         late = await world.put(other, post("/text late"))
@@ -328,10 +330,6 @@ async def test_a_window_over_its_limit_pauses_the_partition_until_history_has_ca
         assert world.read.outcomes(late) == []
         world.history.taking.open()
         assert (await world.read.outcome(late)).type == "message.posted"
-
-
-def fields(value: owner_module.World) -> dict[str, object]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 # ---- memory

@@ -32,7 +32,7 @@ class Agents:
         self._history, self._clock = history, clock
         self._specs: dict[tuple[str, str, int], AgentSpec] = {}
         self._contexts: dict[str, _Context] = {}
-        self._refreshing: asyncio.Future[None] | None = None
+        self._refreshing: set[asyncio.Future[None]] = set()
 
     def known(self, workspace_id: str, agent_id: str, version: int | None) -> bool:
         """Whether this very version is known already, so that nothing must be waited for."""
@@ -64,7 +64,9 @@ class Agents:
             return known.text
         if known is not None:
             known.read_ms = self._clock()
-            self._refreshing = asyncio.ensure_future(self._refresh_context(workspace_id))
+            refresh = asyncio.ensure_future(self._refresh_context(workspace_id))
+            self._refreshing.add(refresh)
+            refresh.add_done_callback(self._refreshing.discard)
             return known.text
         await self._read_context(workspace_id)
         return self._contexts[workspace_id].text

@@ -13,7 +13,10 @@ from parley_dispatcher.state import State, ThreadState, evolve
 from parley_events import facts as f
 from parley_events.clock import Clock
 from parley_events.codec import Fact, encode_fact
+from parley_events.errors import RecordTooLarge
 from parley_events.ids import approval_id, fact_message_id
+from parley_events.log import Outgoing
+from parley_events.topics import MAX_RECORD_BYTES
 
 NUMBER_EPOCH_MS = 1_704_067_200_000
 """2024-01-01T00:00:00Z: integer ids count from here."""
@@ -74,6 +77,7 @@ class Appender:
             version=body.version,
         )
         record = encode_fact(fact, self.partition)
+        _check_size(record)
         self._tick = tick
         evolve(state, fact)
         self._sender.send(record)
@@ -94,3 +98,10 @@ class Appender:
         elif isinstance(body, f.ApprovalRequested):
             update["approval_id"] = approval_id(stream, seq)
         return (body.model_copy(update=update) if update else body), tick
+
+
+def _check_size(record: Outgoing) -> None:
+    """A record that a log refuses later would leave a hole: what it says would be in the state, and nowhere else."""
+    size = len(record.value or b"") + len(record.key or b"") + sum(len(k) + len(v) for k, v in record.headers)
+    if size > MAX_RECORD_BYTES:
+        raise RecordTooLarge(f"a record of {size} bytes; {MAX_RECORD_BYTES} fit")

@@ -97,7 +97,7 @@ def _result(use: ToolUse) -> Json:
     if use.status == "unknown":
         text = UNKNOWN_OUTCOME
     elif use.open:
-        text = NOT_RUN
+        text = NOT_RUN if use.called is None else UNKNOWN_OUTCOME
     else:
         text = use.result
     result: Json = {"type": "tool_result", "tool_use_id": use.tool_call_id, "content": text}

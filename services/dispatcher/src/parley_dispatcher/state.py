@@ -17,6 +17,7 @@ from parley_events.codec import Fact
 
 REMEMBER_MS = 7 * 86_400_000
 """How long a decided command is recognised, in record time."""
+_OUTCOME_SIZE = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def evolve(state: State, fact: Fact) -> None:
         state.outcomes[fact.causation_id] = Remembered(
             fact.body_hash, fact.type, fact.seq, fact.time_ms, fact.body.receipt()
         )
-        state.size += 400
+        state.size += _OUTCOME_SIZE
         _forget(state, fact.time_ms)
     if isinstance(state, WorkspaceState):
         change = _WORKSPACE.get(type(fact.body))
@@ -212,6 +213,7 @@ def _forget(state: State, now_ms: int) -> None:
         if now_ms - state.outcomes[oldest].time_ms <= REMEMBER_MS:
             return
         del state.outcomes[oldest]
+        state.size -= _OUTCOME_SIZE
 
 
 # ---- threads

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from parley_dispatcher.errors import HistoryUnavailable
+from parley_dispatcher.errors import HistoryUnavailable, NotOwner
 from parley_dispatcher.owner import COMMANDS_TOPIC, EVENTS_TOPIC, Owner, World
 from parley_dispatcher.runner import Runner
 from parley_events.errors import EventsError, LogUnavailable, RetentionGap
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _COMMIT_S = 1.0
 _POSITIONS_S = 1.0
+_RECLAIM_S = 1.0
 _BACKLOG_BYTES = 64 * 1024 * 1024
 
 
@@ -55,14 +56,14 @@ class Worker:
             self._loops.append(asyncio.create_task(self._guard(loop)))
 
     async def stop(self) -> None:
-        """Start no new run, give the steps under way the grace period, leave; what is left goes on elsewhere."""
+        """Go on deciding, start no new step, give those under way the grace period, leave: the rest is for others."""
         self._runner.draining = True
-        if self._loops:
-            self._loops[0].cancel()
         until = asyncio.get_running_loop().time() + self._drain_s
         while any(owner.running for owner in self.owners.values()) and asyncio.get_running_loop().time() < until:
             tasks = [task for owner in self.owners.values() for task in owner.running.values()]
-            await asyncio.wait(tasks, timeout=until - asyncio.get_running_loop().time())
+            await asyncio.wait(tasks, timeout=max(until - asyncio.get_running_loop().time(), 0))
+        if self._loops:
+            self._loops[0].cancel()
         await self._commit_once()
         for owner in list(self.owners.values()):
             owner.close()
@@ -126,6 +127,8 @@ class Worker:
             await owner.claim(self._tail.add)
         except asyncio.CancelledError:
             raise
+        except NotOwner:
+            return  # it was given away before the claim was there
         except Exception as error:
             _log.warning(
                 "claiming partition %d: %s", owner.partition, error, exc_info=not isinstance(error, EventsError)
@@ -145,11 +148,20 @@ class Worker:
             task.add_done_callback(self._claims.discard)
 
     async def _reclaim(self, partition: int) -> None:
-        await asyncio.sleep(1.0 + random.random())  # noqa: S311 - jitter, not a secret
-        group = self._group
-        if group is not None and partition in group.assignment() and partition not in self.owners:
-            self._claim(partition)
-            await group.rewind(partition)
+        while True:
+            await asyncio.sleep(_RECLAIM_S * (1.0 + random.random()))  # noqa: S311 - jitter, not a secret
+            group = self._group
+            if group is None or partition not in group.assignment() or partition in self.owners:
+                return
+            try:
+                # Before there is an owner: it must be given nothing that lies beyond what it has not seen.
+                await group.rewind(partition)
+            except LogUnavailable as error:
+                _log.warning("partition %d cannot be read again yet: %s", partition, error)
+                continue
+            if partition in group.assignment() and partition not in self.owners:
+                self._claim(partition)
+            return
 
     # ---- loops
 

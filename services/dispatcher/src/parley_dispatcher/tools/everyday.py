@@ -85,6 +85,8 @@ async def _calculator(call: Call, arguments: Expression) -> Result:
     try:
         tree = ast.parse(arguments.expression.strip(), mode="eval")
         result = _value(tree.body)
+        if isinstance(result, float) and not math.isfinite(result):
+            raise ToolError("the result is too large, or no number")
         return Result(json.dumps({"result": result}) if not isinstance(result, int) else f'{{"result": {result}}}')
     except (SyntaxError, RecursionError, MemoryError):
         raise ToolError("that is not an expression") from None
