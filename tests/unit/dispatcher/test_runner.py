@@ -488,22 +488,6 @@ async def test_deleting_or_clearing_cancels_what_runs_and_what_waits(world: Worl
     assert len(world.read.of(thread, f.ModelCalled)) == 1
 
 
-async def test_a_run_is_cancelled_even_while_history_is_away(world: World) -> None:
-    thread, model = new_thread(), HeldModel()
-    async with world.dispatcher(providers={"scripted": model}):
-        await world.ask(thread, post("/text HOLD"))
-        await world.ask(thread, post("/text queued", agent_id="assistant"))
-        await within(model.holding.wait())
-    model.holding.clear()
-    # The new owner has not met the queued run's agent yet.
-    async with world.dispatcher(providers={"scripted": model}):
-        await within(model.holding.wait())
-        world.history.away = True
-        await world.ask(thread, c.ClearThread(principal=ANN))
-        await world.read.ended(thread, 2)
-    assert len(world.read.of(thread, f.RunCancelled)) == 2
-
-
 async def test_what_is_open_inside_a_run_that_breaks_is_ended_with_it(
     world: World, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -405,6 +405,21 @@ async def test_a_run_that_was_being_cancelled_ends_with_its_children_under_the_n
         await world.history.grown.wait_for(lambda: not world.history._open_runs(thread))
 
 
+async def test_a_run_that_was_being_cancelled_needs_its_agent_no_more(world: World) -> None:
+    thread, model = new_thread(0), HeldModel()
+    async with world.dispatcher(providers={"scripted": model}) as dispatcher:
+        asked = await world.put(thread, post("/text HOLD"))
+        await within(model.holding.wait())
+        await eventually(lambda: dispatcher.owner(thread).watermark() == 1)
+        dispatcher.runner.draining = True
+        run = (await world.read.outcome(asked)).run_id
+        owner = dispatcher.owner(thread)
+        owner.append(owner._states[thread], f.RunCancelling(run_id=run, by="ann"), run_id=run)
+    world.history.agents.clear()
+    async with world.dispatcher():
+        assert (await world.read.ended(thread)).type == "run.cancelled"
+
+
 # ---- leaving
 
 

@@ -166,7 +166,7 @@ class Past:
     so that the answer is as old as the question."""
 
     def __init__(self, log: EmbeddedLog, agents: Sequence[AgentSpec]) -> None:
-        self._log, self._agents = log, {spec.agent_id: spec for spec in agents}
+        self._log, self.agents = log, {spec.agent_id: spec for spec in agents}
         self.facts: dict[str, list[tuple[Incoming, Fact]]] = {}
         self.next = dict.fromkeys(range(PARTITIONS), 0)
         self.epoch = dict.fromkeys(range(PARTITIONS), -1)
@@ -246,7 +246,7 @@ class Past:
                     "epoch": self.epoch[partition],
                 }
             case ["workspaces", _, "agents", agent_id]:
-                spec = self._agents.get(agent_id)
+                spec = self.agents.get(agent_id)
                 if spec is None or query.get("version", "1") != "1":
                     return None
                 return {"id": agent_id, "uuid": agent_id, "version": 1, "spec": spec.model_dump(mode="json")}
