@@ -94,6 +94,19 @@ def test_a_model_that_gives_an_id_twice_gets_each_result_at_its_call() -> None:
     assert [turn.tools[0].result for turn in run.turns] == ["first", "second"]
 
 
+def test_a_result_that_comes_late_is_of_the_turn_that_it_names() -> None:
+    story = Story()
+    run = story.posted()
+    earlier = story.returned(run, use(call_id="same"))
+    story.returned(run, use(call_id="same"))
+    story.happened(
+        f.ToolReturned(
+            run_id=run.run_id, call=earlier, index=0, tool_call_id="same", name="clock", status="unknown", result=""
+        )
+    )
+    assert [turn.tools[0].status for turn in run.turns] == ["unknown", None]
+
+
 def test_cancelling_a_run_is_cancelling_its_children() -> None:
     story = Story()
     run = story.posted()

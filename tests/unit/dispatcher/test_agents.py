@@ -1,0 +1,115 @@
+"""Agents: a version is asked for once, the newest always, and the workspace's context is never long out of date."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from parley_dispatcher import agents as agents_module
+from parley_dispatcher.agents import Agents
+from parley_dispatcher.errors import HistoryUnavailable
+from parley_dispatcher.history import History
+from tests.unit.dispatcher.world import WORKSPACE, agent, eventually, within
+
+
+class Answers:
+    """History that knows the versions of one agent and a context, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.newest, self.deleted, self.away, self.context = 1, False, False, "first"
+        self.asked: list[str] = []
+        self.now_ms = 0
+        client = History(("http://history",), "token", transport=httpx2.MockTransport(self._serve))
+        self.agents = Agents(client, lambda: self.now_ms)
+
+    def _serve(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append(str(request.url).removeprefix("http://history/internal/workspaces/"))
+        if self.away:
+            return httpx2.Response(503)
+        if "agents" not in request.url.path:
+            return answer({"id": WORKSPACE, "name": "n", "context": self.context})
+        version = int(request.url.params.get("version", self.newest))
+        if version > self.newest or "ghost" in request.url.path:
+            return httpx2.Response(404)
+        spec = agent("a", description=f"version {version}").model_dump(mode="json")
+        return answer({"id": "a", "uuid": "u", "version": version, "spec": spec, "deleted": self.deleted})
+
+
+def answer(body: dict[str, Any]) -> httpx2.Response:
+    return httpx2.Response(200, content=orjson.dumps(body))
+
+
+async def test_a_version_that_is_known_needs_no_answer() -> None:
+    history = Answers()
+    assert await history.agents.resolve(WORKSPACE, "a", 1) == 1
+    assert history.agents.known(WORKSPACE, "a", 1)
+    history.away = True
+    assert await history.agents.resolve(WORKSPACE, "a", 1) == 1
+    found = await history.agents.spec(WORKSPACE, "a", 1)
+    assert found is not None and found.description == "version 1"
+    assert len(history.asked) == 1
+
+
+async def test_without_a_version_the_newest_is_asked_every_time() -> None:
+    history = Answers()
+    assert await history.agents.resolve(WORKSPACE, "a", None) == 1
+    history.newest = 2
+    assert await history.agents.resolve(WORKSPACE, "a", None) == 2
+    assert not history.agents.known(WORKSPACE, "a", None)
+    history.deleted = True
+    assert await history.agents.resolve(WORKSPACE, "a", None) is None
+    assert await history.agents.resolve(WORKSPACE, "ghost", None) is None
+
+
+async def test_a_version_that_history_has_not_seen_yet_is_waited_for() -> None:
+    history = Answers()
+    waiting = asyncio.create_task(history.agents.resolve(WORKSPACE, "a", 2))
+    await eventually(lambda: len(history.asked) >= 2)
+    history.newest = 2
+    assert await within(waiting) == 2
+
+
+async def test_a_version_that_never_comes_gives_way_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents_module, "_WAIT_S", 0.0)
+    history = Answers()
+    assert await history.agents.resolve(WORKSPACE, "a", 9) == 1
+    assert await history.agents.spec(WORKSPACE, "a", 9) is None
+
+
+async def test_while_history_is_away_it_is_said_so() -> None:
+    history = Answers()
+    history.away = True
+    for ask in (history.agents.resolve(WORKSPACE, "a", 1), history.agents.resolve(WORKSPACE, "a", None)):
+        with pytest.raises(HistoryUnavailable):
+            await ask
+    with pytest.raises(HistoryUnavailable):
+        await history.agents.context(WORKSPACE)
+
+
+async def test_the_context_is_waited_for_once_and_then_read_again_beside() -> None:
+    history = Answers()
+    assert await history.agents.context(WORKSPACE) == "first"
+    history.context = "second"
+    history.now_ms = 1999
+    assert await history.agents.context(WORKSPACE) == "first"
+    assert len(history.asked) == 1
+    history.now_ms = 2000
+    assert await history.agents.context(WORKSPACE) == "first"
+    await eventually(lambda: not history.agents._refreshing)
+    assert await history.agents.context(WORKSPACE) == "second"
+    assert len(history.asked) == 2
+
+
+async def test_an_old_context_stays_while_history_is_away() -> None:
+    history = Answers()
+    await history.agents.context(WORKSPACE)
+    history.away = True
+    for _ in range(3):
+        history.now_ms += 2000
+        assert await history.agents.context(WORKSPACE) == "first"
+    await eventually(lambda: not history.agents._refreshing)
+    assert await history.agents.context(WORKSPACE) == "first"

@@ -1,0 +1,39 @@
+"""What can be set, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from parley_dispatcher.settings import Settings
+
+
+def test_nothing_needs_to_be_set() -> None:
+    assert Settings.from_env({}) == Settings()
+
+
+def test_the_models_attempts_are_as_documented() -> None:
+    settings = Settings.from_env({})
+    assert (settings.model_attempts, settings.model_backoff_ms, settings.model_stall_s) == (5, 500, 60.0)
+
+
+def test_every_field_is_a_variable_of_its_name() -> None:
+    values = {"int": "7", "float": "2.5", "str": "word", "Path": "/p", "Path | None": "/p", "tuple[str, ...]": "a,b"}
+    env = {f"PARLEY_{field.name.upper()}": values[str(field.type)] for field in fields(Settings)}
+    settings, default = Settings.from_env(env), Settings()
+    for field in fields(Settings):
+        found = getattr(settings, field.name)
+        assert found != getattr(default, field.name), field.name
+        assert found in (7, 2.5, "word", Path("/p"), ("a", "b"))
+
+
+@pytest.mark.parametrize("value", ["x", "1.5", "-1"])
+def test_a_variable_that_cannot_be_read_is_named(value: str) -> None:
+    with pytest.raises(ValueError, match="PARLEY_MODEL_ATTEMPTS"):
+        Settings.from_env({"PARLEY_MODEL_ATTEMPTS": value})
+
+
+def test_an_empty_number_is_the_default() -> None:
+    assert Settings.from_env({"PARLEY_PORT": ""}).port == Settings().port
