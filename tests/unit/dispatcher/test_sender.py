@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from asyncio import Future
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,7 +52,7 @@ class FlakyProducer:
         if fate in ".l":
             self._log.landed.append(record)
         if fate == ".":
-            asyncio.get_running_loop().call_soon(self._land, future, len(self._log.landed) - 1)
+            asyncio.get_running_loop().call_later(0.002, self._land, future, len(self._log.landed) - 1)
             self._flying.append(future)
         else:
             self.broken = True
@@ -113,6 +114,20 @@ async def test_after_an_unknown_outcome_all_that_is_unacknowledged_goes_again_in
     await eventually(lambda: len(told) == 4)
     assert firsts(log.landed) == [record(n) for n in range(4)]
     assert (told, log.producers, sender.backlog) == ([0, 1, 2, 3], 2, 0)
+    await sender.close()
+
+
+async def test_a_broken_producer_is_one_event_and_not_one_for_each_record_in_flight(
+    memory: EmbeddedLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = FlakyLog(memory, "....x")
+    sender = Sender(log)
+    await sender.start()
+    for n in range(5):
+        sender.send(record(n))
+    await eventually(lambda: sender.backlog == 0)
+    gc.collect()
+    assert [entry.name for entry in caplog.records] == ["parley_dispatcher.sender"]
     await sender.close()
 
 

@@ -73,9 +73,11 @@ class Sender:
             return
 
         def done(result: Future[int]) -> None:
-            if producer is not self._producer or result.cancelled():
+            if result.cancelled():
                 return
             error = result.exception()
+            if producer is not self._producer:
+                return
             if error is not None:
                 self._replace(producer)
             elif entry in self._entries:
