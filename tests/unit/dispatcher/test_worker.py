@@ -464,6 +464,47 @@ async def test_a_leaving_dispatcher_commits_what_is_finished(world: World, monke
     assert dispatcher.log.commits == [{0: 1}]
 
 
+async def test_who_has_left_claims_nothing_more(world: World) -> None:
+    """Others leave at the same time, and the group still gives it their partitions."""
+    async with world.dispatcher() as first, world.dispatcher():
+        await first.worker.stop()
+        await shown(world)
+        before = [len(claims(world, p)) for p in range(PARTITIONS)]
+        await first.worker._assigned(frozenset(range(PARTITIONS)))
+        assert not first.worker._claims
+        await shown(world)
+        assert [len(claims(world, p)) for p in range(PARTITIONS)] == before
+
+
+async def test_a_dispatcher_is_ready_once_all_that_it_was_given_is_claimed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_dispatcher.worker._RECLAIM_S", 3600.0)
+    world.history.away = True
+    async with world.dispatcher(wait=False) as dispatcher:
+        assert not dispatcher.worker.ready
+        world.history.away = False
+        await eventually(lambda: dispatcher.worker.ready)
+        await world.claim(0)
+        await eventually(lambda: 0 not in dispatcher.worker.owners)
+        assert not dispatcher.worker.ready
+
+
+async def test_a_log_that_takes_nothing_is_no_reason_to_end_the_process(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_dispatcher.worker._BACKLOG_BYTES", -1)
+    async with world.dispatcher() as dispatcher:
+        polled: set[float] = set()
+
+        def goes_on() -> bool:
+            polled.add(dispatcher.worker.polled_at)
+            return len(polled) > 3
+
+        await world.put(new_thread(), post("/text x"))
+        await eventually(goes_on)
+
+
 async def test_a_loop_that_dies_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     with pytest.raises(AssertionError, match="commit: a mistake"):

@@ -42,11 +42,15 @@ class Worker:
         self._committed: dict[int, int] = {}
         self.failed: asyncio.Future[str] | None = None
         self.polled_at = 0.0
+        self._left = False
 
     @property
     def ready(self) -> bool:
         """Whether every assigned partition is claimed."""
-        return self._group is not None and all(owner.ready for owner in self.owners.values())
+        if self._group is None:
+            return False
+        claimed = {partition for partition, owner in self.owners.items() if owner.ready}
+        return claimed >= self.owners.keys() | self._group.assignment()
 
     async def start(self) -> None:
         self.failed = asyncio.get_running_loop().create_future()
@@ -64,6 +68,7 @@ class Worker:
             await asyncio.wait(tasks, timeout=max(until - asyncio.get_running_loop().time(), 0))
         if self._loops:
             self._loops[0].cancel()
+        self._left = True
         await self._commit_once()
         for owner in list(self.owners.values()):
             owner.close()
@@ -113,15 +118,16 @@ class Worker:
         if self._tail is not None:
             self._tail.remove(partition)
 
-    def _claim(self, partition: int, pause_s: float = 0.0) -> None:
+    def _claim(self, partition: int) -> None:
+        if self._left:
+            return
         owner = Owner(partition, self._world, self._runner.wake, self._on_lost)
         self.owners[partition] = owner
-        task = asyncio.get_running_loop().create_task(self._claiming(owner, pause_s))
+        task = asyncio.get_running_loop().create_task(self._claiming(owner))
         self._claims.add(task)
         task.add_done_callback(self._claims.discard)
 
-    async def _claiming(self, owner: Owner, pause_s: float) -> None:
-        await asyncio.sleep(pause_s)
+    async def _claiming(self, owner: Owner) -> None:
         assert self._tail is not None
         try:
             await owner.claim(self._tail.add)
@@ -175,8 +181,9 @@ class Worker:
                 owner = self.owners.get(record.partition)
                 if owner is not None:
                     owner.take(record)
-            while self._world.sender.backlog > _BACKLOG_BYTES:  # noqa: ASYNC110 - the log is away; nobody signals
+            while self._world.sender.backlog > _BACKLOG_BYTES:  # the log is away, and nobody signals its return
                 await asyncio.sleep(0.05)
+                self.polled_at = asyncio.get_running_loop().time()
             self._regulate(group)
 
     def _regulate(self, group: Group) -> None:
