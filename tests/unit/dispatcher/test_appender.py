@@ -91,10 +91,10 @@ def test_each_stream_has_its_own_dense_seq_and_refusals_have_none() -> None:
 
 def test_a_fact_is_folded_and_sent_in_one_step() -> None:
     sent, story = Sent(), running()
-    fact = Appender(0, 1, 0, sent, Time()).append(story.state, tool_called(story), run_id="r", traceparent="t")
+    fact = Appender(0, 1, 0, sent, Time()).append(story.state, tool_called(story), run_id="r", correlation_id="c")
     [written] = sent.facts()
     assert written.body == fact.body
-    assert (written.seq, written.run_id, written.traceparent, written.time_ms) == (story.state.seq, "r", "t", T0)
+    assert (written.seq, written.run_id, written.correlation_id, written.time_ms) == (story.state.seq, "r", "c", T0)
     assert story.thread.runs[tool_called(story).run_id].turns[-1].tools[0].called == fact.seq
 
 
