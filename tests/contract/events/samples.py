@@ -163,8 +163,8 @@ def _command(body: c.CommandBody) -> Command:
 _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.ThreadCreated(seed=SEED),
     f.ThreadUpdated(title=TEXT, pinned=False, archived=True, metadata=JSON, changes=("title", "archived")),
-    f.ThreadDeleted(),
-    f.ThreadCleared(),
+    f.ThreadDeleted(by="zoë@example.org"),
+    f.ThreadCleared(by="zoë@example.org"),
     f.ThreadForked(source_thread_id=OTHER_THREAD, at=17, seed=SEED, title=TEXT),
     f.ThreadExpired(idle_since_ms=TIME_MS),
     f.ThreadRead(user_id="zoë@example.org", up_to=41),

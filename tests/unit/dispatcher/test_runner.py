@@ -110,6 +110,19 @@ async def test_pieces_show_the_text_before_its_fact_and_never_anything_else(worl
     assert "one two three HOLD on".startswith(text_of(world, thread, 1))
 
 
+async def test_no_nul_is_shown_or_recorded(world: World) -> None:
+    """No view can hold it, and what is streamed must be what is stored."""
+    thread = new_thread()
+    async with world.dispatcher():
+        await world.ask(thread, post('/text a\\u0000b c\n/tool fail {"message": "no\\u0000thing"}'))
+        await world.read.ended(thread)
+    first, _ = world.read.of(thread, f.ModelReturned)
+    assert said(first) == "a\ufffdb c"
+    assert said(first).startswith(text_of(world, thread, 0))
+    [result] = world.read.of(thread, f.ToolReturned)
+    assert result.result == "no\ufffdthing"
+
+
 def text_of(world: World, thread: str, block: int) -> str:
     text = ""
     for piece in world.read.pieces:
@@ -484,7 +497,7 @@ async def test_deleting_or_clearing_cancels_what_runs_and_what_waits(world: Worl
         assert (await world.ask(thread, body)).type in ("thread.deleted", "thread.cleared")
         await world.read.ended(thread, 2)
         await eventually(lambda: not dispatcher.owner(thread).running)
-    assert len(world.read.of(thread, f.RunCancelled)) == 2
+    assert [cancelled.by for cancelled in world.read.of(thread, f.RunCancelled)] == [ANN.user_id] * 2
     assert len(world.read.of(thread, f.ModelCalled)) == 1
 
 

@@ -68,7 +68,7 @@ class PostMessage(CommandBody):
     """Say something; an agent answers. Outcome: `message.posted`.
 
     `open` makes the thread first where there is none yet. `agent_version` is what the writer saw as newest (None:
-    the dispatcher looks it up). `author` defaults to the principal. `expect_channel`: refuse a thread of another one.
+    the dispatcher looks it up). `author` defaults to the principal.
     """
 
     type: ClassVar[str] = "message.post"

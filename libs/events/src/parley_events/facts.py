@@ -64,11 +64,17 @@ class ThreadUpdated(FactBody):
 
 
 class ThreadDeleted(FactBody):
+    """What runs in it is cancelled, by whoever deleted it."""
+
     type: ClassVar[str] = "thread.deleted"
+    by: str = ""
 
 
 class ThreadCleared(FactBody):
+    """What runs in it is cancelled, by whoever cleared it."""
+
     type: ClassVar[str] = "thread.cleared"
+    by: str = ""
 
 
 class ThreadForked(FactBody):

@@ -97,12 +97,12 @@ def _update(state: ThreadState, command: Command, body: c.UpdateThread) -> f.Fac
 
 def _delete(state: ThreadState, command: Command, body: c.DeleteThread) -> f.FactBody:
     _visible(state, command)
-    return f.ThreadDeleted()
+    return f.ThreadDeleted(by=body.principal.user_id)
 
 
 def _clear(state: ThreadState, command: Command, body: c.ClearThread) -> f.FactBody:
     _visible(state, command)
-    return f.ThreadCleared()
+    return f.ThreadCleared(by=body.principal.user_id)
 
 
 def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_version: int | None) -> f.FactBody:

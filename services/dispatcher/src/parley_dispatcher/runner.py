@@ -261,7 +261,8 @@ class Runner:
         try:
             async for event in provider_of(self._providers, spec.model).stream(request):
                 match event:
-                    case Said(index, kind, text):
+                    case Said(index, kind, said):
+                        text = without_nul(said)
                         if index == len(blocks):
                             blocks.append(_Saying(kind))
                         saying = blocks[index]
@@ -464,7 +465,7 @@ class Runner:
     def _returned(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, status: str, result: Result, ms: int
     ) -> None:
-        text = result.text
+        text = without_nul(result.text)
         if len(text) > MAX_RESULT_CHARS:
             text = text[:MAX_RESULT_CHARS] + f"\n[cut: the result had {len(result.text)} characters]"
         body = f.ToolReturned.model_validate(
@@ -550,6 +551,11 @@ class _SkillShelf:
     @property
     def _history(self) -> History:
         return self._world.history
+
+
+def without_nul(text: str) -> str:
+    """U+FFFD for U+0000, which no view can hold: so that what is streamed, stored and read is the same."""
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
 
 
 def _problems(error: ValidationError) -> str:

@@ -231,17 +231,17 @@ def _seed(state: ThreadState, seed: ThreadSeed) -> None:
 
 def _deleted(state: ThreadState, fact: Fact, body: f.ThreadDeleted) -> None:
     state.deleted = True
-    _stop_all(state, "thread deleted")
+    _stop_all(state, body.by, "thread deleted")
 
 
 def _cleared(state: ThreadState, fact: Fact, body: f.ThreadCleared) -> None:
     state.cleared_seq = state.seq
-    _stop_all(state, "thread cleared")
+    _stop_all(state, body.by, "thread cleared")
 
 
-def _stop_all(state: ThreadState, reason: str) -> None:
+def _stop_all(state: ThreadState, by: str, reason: str) -> None:
     for run in state.open_runs.values():
-        run.status, run.cancel_reason = "cancelling", reason
+        run.status, run.cancelled_by, run.cancel_reason = "cancelling", by, reason
 
 
 def _expired(state: ThreadState, fact: Fact, body: f.ThreadExpired) -> None:
