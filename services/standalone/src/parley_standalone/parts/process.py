@@ -119,8 +119,14 @@ def end_leftover(pid: int, marks: Sequence[str], number: int = signal.SIGTERM, l
     return True
 
 
+def reason_in(log: Path) -> str:
+    """The last line of a log that says something (no stack trace), for a message of one line."""
+    said = [line for line in tail_of(log, 200).splitlines() if line.strip() and not line[0].isspace()]
+    return said[-1][:300] if said else "nothing was logged"
+
+
 def tail_of(log: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
+    """The last lines of a log."""
     with suppress(OSError):
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     return ""
