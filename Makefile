@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml $(PACKAGES:=/pyproject.toml)
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "parley: $(PYTHON) cannot make environments: install its venv module (on Debian: python3-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing (once) ..." >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock > $(VENV)/pip.log 2>&1 \
+	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --require-hashes -r requirements.lock > $(VENV)/pip.log 2>&1 \
 		|| { echo "parley: the packages could not be installed; is there a network? (what pip said: $(VENV)/pip.log)" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation $(addprefix -e ,$(PACKAGES)) > $(VENV)/pip.log 2>&1 \
 		|| { echo "parley: Parley's own packages could not be installed (what pip said: $(VENV)/pip.log)" >&2; exit 1; }
