@@ -76,11 +76,15 @@ def write_private(path: Path, text: str) -> None:
     """Write a file whole, readable by its owner alone: beside its place, then renamed."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(path)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        making.rename(path)
+    except BaseException:
+        making.unlink(missing_ok=True)
+        raise
 
 
 class Folder:
@@ -189,7 +193,7 @@ def _check_version(path: Path) -> None:
         version = int(file.read_text())
     except FileNotFoundError:
         # `delete` takes these names for Parley's own, so what somebody else called so must not get among them.
-        foreign = sorted(name for name in _STATE if (path / name).exists())
+        foreign = sorted(name for name in _STATE if _holds_something(path / name))
         if foreign:
             raise CommandError(
                 f"{path} holds {', '.join(foreign)}, which Parley did not make: name another folder with DATA="
@@ -208,6 +212,10 @@ def _check_version(path: Path) -> None:
         MIGRATIONS[version](path)
         version += 1
         write_private(file, f"{version}\n")
+
+
+def _holds_something(place: Path) -> bool:
+    return any(place.iterdir()) if place.is_dir() else place.exists()
 
 
 def _secrets(path: Path) -> Secrets:
