@@ -81,7 +81,7 @@ def test_it_is_removed_at_the_end_and_what_a_crash_left_at_the_start(folder: Fol
 def test_a_place_that_cannot_be_written_is_one_line(folder: Folder, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"READY=.* cannot be written: [^\n]*$"):
         Ready(folder, tmp_path).write(["http://a"], None, "postgresql://x", PIDS)
-    assert not [path for path in tmp_path.parent.iterdir() if path.name.startswith(".")]
+    assert not [path for path in tmp_path.parent.iterdir() if path.name.startswith(f".{tmp_path.name}")]
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match="cannot be written"):
         Ready(folder, tmp_path / "file" / "below").write(["http://a"], None, "postgresql://x", PIDS)

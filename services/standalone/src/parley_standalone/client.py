@@ -100,6 +100,6 @@ class Admin:
                 problem = answer.json()["error"]
                 message = problem["message"] if isinstance(problem, dict) else answer.json()["message"]
             except (ValueError, KeyError, TypeError):
-                message = answer.text[:200]
+                message = " ".join(answer.text.split())[:200]
             raise CommandError(f"refused ({answer.status_code}): {message}")
         return answer.json() if answer.content else None
