@@ -72,7 +72,9 @@ def test_without_maven_one_line_says_what_is_missing(jars: Path) -> None:
 
 
 def test_maven_without_a_network_is_one_line_with_its_reason(tmp_path: Path, jars: Path) -> None:
-    line = refusal(maven(tmp_path, "echo '[INFO] x'; echo '[ERROR] Unknown host'; echo '[ERROR] more'; exit 1"))
+    line = refusal(
+        maven(tmp_path, "echo '[INFO] x'; printf '\\033[0m[ERROR] Unknown host\\n'; echo '[ERROR] more'; exit 1")
+    )
     assert line == "Maven could not fetch Apache Kafka 4.4.0 (is there a network?): [ERROR] Unknown host"
     assert refusal(maven(tmp_path, "echo 'no java' >&2; exit 1")).endswith(": no java")
     assert refusal(maven(tmp_path, "exit 1")).endswith(": no reason given")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,8 @@ def install_jars(env: Mapping[str, str]) -> None:
             raise PartError(f"{maven} cannot be run: {error.strerror}") from None
         if done.returncode != 0:
             said = [*(line for line in done.stdout.splitlines() if "ERROR" in line), *done.stderr.splitlines()]
-            raise PartError(f"{failed}: {said[0][:300] if said else 'no reason given'}")
+            reason = re.sub(r"\x1b\[[0-9;]*m", "", said[0])[:300] if said else "no reason given"
+            raise PartError(f"{failed}: {reason}")
         for name, digest in _pins().items():
             jar = fetched / name
             if not jar.exists() or hashlib.sha256(jar.read_bytes()).hexdigest() != digest:
