@@ -244,7 +244,7 @@ def test_reset_asks_first_and_refuses_while_parley_runs(standalone: System, tmp_
         words = ["make", "-s", "-C", str(TOP), "reset", f"DATA={place}", *more]
         return subprocess.run(words, input=said, capture_output=True, text=True, timeout=60, check=False)
 
-    for said in ("n\n", "\n", ""):
+    for said in ("n\n", ""):
         done = reset(said, data)
         assert "Delete everything that Parley keeps in" in done.stdout + done.stderr
         assert (data / "secrets.json").exists()
