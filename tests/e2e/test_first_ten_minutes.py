@@ -90,11 +90,15 @@ def begin() -> Iterator[Start]:
     for system in begun:
         if system.process.poll() is None:
             left = family(system)
-            for process in left:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            kill_all(left)
             system.process.wait()
             wait_until_gone(left)
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -120,8 +124,12 @@ def family(system: System) -> list[psutil.Process]:
 def stop_and_leave_nothing(system: System) -> None:
     """Ctrl-C: within the limit, with nothing left running and no READY."""
     running = family(system)
-    stop(system, STOP_S)
-    wait_until_gone(running)
+    try:
+        stop(system, STOP_S)
+        wait_until_gone(running)
+    except BaseException:
+        kill_all(running)
+        raise
     assert not (system.folder / "ready.json").exists()
     assert not (system.folder / "data" / "ready.json").exists()
 
@@ -392,11 +400,9 @@ async def test_a_second_parley_runs_beside_the_first_and_ctrl_c_ends_it_with_a_s
             return sum(item["type"] in ("model.called", "run.restarted") for item in page.json()["items"]) >= 2
 
         assert await eventually(goes_on)
-    running = family(system)
     # A database that hangs cannot hold the stop.
     os.kill(system.pid("postgres"), signal.SIGSTOP)
-    stop(system, STOP_S)
-    wait_until_gone(running)
+    stop_and_leave_nothing(system)
 
 
 # ---- no network, once installed
