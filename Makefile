@@ -15,20 +15,21 @@ export $(HANDLES)
 .PHONY: help sync lock jars check fmt test unit contract e2e bench up cluster reset
 
 help: ## list what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 sync: $(STAMP) ## install everything into .venv
 
 $(STAMP): requirements.lock pyproject.toml $(PACKAGES:=/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "parley: Python 3.11 or newer is needed and none is on the path (PYTHON= names one)" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "parley: $(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
+	@command -v $(firstword $(PYTHON)) >/dev/null || { echo "parley: PYTHON=$(PYTHON) is not there: name a Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || { echo "parley: $(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "parley: $(PYTHON) cannot make environments: install its venv module (on Debian: python3-venv)" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing (once) ..." >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock > $(VENV)/pip.log 2>&1 \
-		|| { tail -n 3 $(VENV)/pip.log >&2; echo "parley: the packages could not be installed; is there a network? ($(VENV)/pip.log)" >&2; exit 1; }
+	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check --require-hashes -r requirements.lock > $(VENV)/pip.log 2>&1 \
+		|| { echo "parley: the packages could not be installed; is there a network? (what pip said: $(VENV)/pip.log)" >&2; exit 1; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation $(addprefix -e ,$(PACKAGES)) > $(VENV)/pip.log 2>&1 \
-		|| { tail -n 3 $(VENV)/pip.log >&2; exit 1; }
+		|| { echo "parley: Parley's own packages could not be installed (what pip said: $(VENV)/pip.log)" >&2; exit 1; }
 	@touch $@
 
 lock: ## make requirements.lock anew from requirements.in (needs uv)
@@ -47,7 +48,7 @@ fmt: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix -q .
 	$(BIN)/ruff format -q .
 
-test: check jars ## every check and every test
+test: jars check ## every check and every test
 	$(BIN)/pytest -q tests/unit tests/contract tests/e2e
 
 unit: $(STAMP) ## the tests that need nothing

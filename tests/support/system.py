@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import httpx2
 from tests.support.sse import Frame, frames_of
 
 START_S = 120.0
+PARLEY = Path(sys.executable).with_name("parley")
 
 
 @dataclass(slots=True)
@@ -48,16 +49,17 @@ class System:
         )
 
 
-def start(kind: str, folder: Path, **settings: str) -> System:
-    """Start `parley <kind>` in `folder` (its DATA is kept between starts) and wait until it answers."""
+def start(kind: str, folder: Path, prefix: Sequence[str] = (), **settings: str) -> System:
+    """Start `parley <kind>` in `folder` (its DATA is kept between starts) and wait until it answers.
+
+    `prefix`: the words of a program that becomes `parley`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
     env = {**os.environ, "PORT": "0", "DATA": str(folder / "data"), "READY": str(ready), **settings}
     with (folder / "screen.txt").open("ab") as screen:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("parley"), kind], env=env, stdout=screen, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen([*prefix, str(PARLEY), kind], env=env, stdout=screen, stderr=subprocess.STDOUT)
     until = time.monotonic() + START_S
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > until:

@@ -28,10 +28,14 @@ def test_everything_can_be_set() -> None:
         "PARLEY_PARTITIONS": "16",
         "PARLEY_LOG_FILE": "/x.log",
         "PARLEY_LOG_LEVEL": "debug",
+        "PARLEY_SCHEMA": "another",
+        "PARLEY_QUERY_TIMEOUT_S": "2.5",
+        "PARLEY_BATCH": "10",
     }
     settings = from_env(ENVIRON | more)
     assert (settings.log, settings.data, settings.port) == ("embedded", Path("/data"), 9)
     assert (settings.partitions, settings.log_file, settings.log_level) == (16, Path("/x.log"), "DEBUG")
+    assert (settings.schema, settings.query_timeout_s, settings.batch) == ("another", 2.5, 10)
 
 
 def test_logins_are_read_off_a_dsn() -> None:
@@ -54,6 +58,10 @@ def test_no_secret_is_in_the_settings_text() -> None:
         ({"PARLEY_LOG": "files"}, "kafka or embedded"),
         ({"PARLEY_PORT": "x"}, "PARLEY_PORT must be a number"),
         ({"PARLEY_PARTITIONS": "257"}, "from 1 to 256"),
+        ({"PARLEY_SCHEMA": 'a"b'}, "plain lower-case identifier"),
+        ({"PARLEY_QUERY_TIMEOUT_S": "nan"}, "PARLEY_QUERY_TIMEOUT_S must be a number of seconds"),
+        ({"PARLEY_QUERY_TIMEOUT_S": "soon"}, "PARLEY_QUERY_TIMEOUT_S must be a number of seconds"),
+        ({"PARLEY_BATCH": "0"}, "PARLEY_BATCH must be a number from 1"),
     ],
 )
 def test_a_mistake_is_named(change: dict[str, str], words: str) -> None:

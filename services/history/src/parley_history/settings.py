@@ -28,7 +28,7 @@ class Settings:
     """The owner's DSN; only migrations need it."""
     log: Literal["kafka", "embedded"] = "kafka"
     kafka: str = "127.0.0.1:9092"
-    data: Path = Path("data")
+    data: Path = Path(".parley")
     partitions: int = 8
     schema: str = "parley"
     host: str = "127.0.0.1"
@@ -65,12 +65,15 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
         postgres=environ.get("PARLEY_POSTGRES"),
         log="kafka" if kind == "kafka" else "embedded",
         kafka=environ.get("PARLEY_KAFKA", "127.0.0.1:9092"),
-        data=Path(environ.get("PARLEY_DATA", "data")),
+        data=Path(environ.get("PARLEY_DATA", ".parley")),
         partitions=_number(environ, "PARLEY_PARTITIONS", 8, 1, 256),
+        schema=environ.get("PARLEY_SCHEMA", "parley"),
         host=environ.get("PARLEY_HOST", "127.0.0.1"),
         port=_number(environ, "PARLEY_PORT", 8082, 0, 65535),
         log_file=Path(log_file) if log_file else None,
         log_level=environ.get("PARLEY_LOG_LEVEL", "INFO").upper(),
+        query_timeout_s=_seconds(environ, "PARLEY_QUERY_TIMEOUT_S", 5.0),
+        batch=_number(environ, "PARLEY_BATCH", 1000, 1, 100_000),
     )
 
 
@@ -95,3 +98,14 @@ def _number(environ: Mapping[str, str], name: str, default: int, low: int, high:
     if not text.isdecimal() or not low <= int(text) <= high:
         raise SettingsError(f"{name} must be a number from {low} to {high}, not {text!r}")
     return int(text)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 3600:
+        raise SettingsError(f"{name} must be a number of seconds, more than 0 and below 3600, not {text!r}")
+    return value

@@ -80,15 +80,15 @@ def jars() -> None:
 def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete the folder DATA with everything in it, after asking. Refused while a Parley runs on it."""
     data = _settings().data
-    if not data.exists():
-        print(f"{data} is not there: nothing to delete")
-        return
-    if is_held(data):
-        _fail(f"a Parley runs on {data}: stop it first; nothing was deleted")
-    if not yes and not typer.confirm(f"Delete everything that Parley keeps in {data}?"):
-        print("nothing was deleted")
-        return
     try:
+        if is_held(data):
+            _fail(f"a Parley runs on {data}: stop it first; nothing was deleted")
+        if not data.exists():
+            print(f"{data} is not there: nothing to delete")
+            return
+        if not yes and not typer.confirm(f"Delete everything that Parley keeps in {data}?"):
+            print("nothing was deleted")
+            return
         left = delete(data)
     except CommandError as error:
         _fail(str(error))

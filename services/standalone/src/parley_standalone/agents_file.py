@@ -7,6 +7,7 @@ is accepted, and named in `notices`, so that a file written for a later one star
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from parley_events.body import AgentSpec, ClientTool, Json, Limits, Shape, TeamSpec
 from parley_events.ids import is_uuid
 from parley_standalone.errors import CommandError
+from parley_standalone.folder import FIRST_WORKSPACE
 
 MAX_BYTES = 1024 * 1024
+_MAX_DEPTH = 60
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such setting",
+    "model_type": "a mapping is wanted",
+    "dict_type": "a mapping is wanted",
+    "tuple_type": "a list is wanted",
+    "string_type": "a text is wanted (put it in quotes)",
+    "too_short": "must not be empty",
+}
+"""What the most common mistakes are called here; for the others the validator's own words are clear."""
 _ID = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+class _Loader(yaml.SafeLoader):
+    """A date is a text like any other, not a type of its own."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        start: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for start, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class _Strict(BaseModel):
@@ -28,7 +50,7 @@ class _Strict(BaseModel):
 
 
 class _Workspace(_Strict):
-    name: str = "default"
+    name: str = FIRST_WORKSPACE
     context: str | None = None
     connectors: tuple[str, ...] = ()
 
@@ -102,34 +124,58 @@ def read_agents_file(path: Path, tools: Mapping[str, object]) -> AgentsFile:
         raise CommandError(f"{path} is larger than {MAX_BYTES} bytes")
     lines: dict[tuple[str | int, ...], int] = {}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text) if root is not None else {}
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        content = loader.construct_document(root) if root is not None else {}
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CommandError(f"{path}:{line}: {error.problem or 'not YAML'}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise CommandError(f"{path}: not YAML ({type(error).__name__})") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise CommandError(f"{path}:{line}: a character that YAML does not allow (U+{error.character:04X})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CommandError(f"{path}:1: not YAML ({error})") from None
     if root is not None:
-        _note_lines(root, (), lines)
+        _note_lines(path, root, (), lines)
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise _mistake(path, lines, first["loc"], first["msg"]) from None
+        raise _mistake(path, lines, first["loc"], _WORDS.get(first["type"], first["msg"])) from None
     return _checked(path, file, lines, tools)
 
 
-def _note_lines(node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> None:
+def _note_lines(
+    path: Path, node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
+) -> None:
+    """Note the line of every place. Raises CommandError for what YAML takes and Parley cannot: a key that stands twice
+    (the first would be dropped), text that no record can hold, a nesting without end."""
     lines[place] = node.start_mark.line + 1
-    if len(place) > 20:
-        return
-    if isinstance(node, yaml.MappingNode):
+    if len(place) > _MAX_DEPTH:
+        raise _mistake(path, lines, place[:3], f"nests deeper than {_MAX_DEPTH} levels")
+    if isinstance(node, yaml.ScalarNode):
+        _check_text(path, node, place, lines)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str | int] = set()
         for key, value in node.value:
-            lines[(*place, str(key.value))] = key.start_mark.line + 1
-            _note_lines(value, (*place, str(key.value)), lines)
+            _check_text(path, key, place, lines)
+            at = (*place, str(key.value))
+            lines[at] = key.start_mark.line + 1
+            if at[-1] in seen:
+                raise _mistake(path, lines, at, "stands here for the second time")
+            seen.add(at[-1])
+            _note_lines(path, value, at, lines)
+            lines[at] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            _note_lines(value, (*place, number), lines)
+            _note_lines(path, value, (*place, number), lines)
+
+
+def _check_text(
+    path: Path, node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
+) -> None:
+    if isinstance(node, yaml.ScalarNode) and re.search("[\0\ud800-\udfff]", node.value):
+        raise _mistake(path, lines, place, "NUL and lone surrogates cannot stand in a text")
 
 
 def _mistake(
@@ -146,6 +192,8 @@ def _checked(
     path: Path, file: _File, lines: dict[tuple[str | int, ...], int], tools: Mapping[str, object]
 ) -> AgentsFile:
     notices: list[str] = []
+    if file.workspace.name != FIRST_WORKSPACE:
+        notices.append(f"workspace.name is not served yet: the workspace is called {FIRST_WORKSPACE!r}")
     if file.mcp_servers or file.workspace.connectors:
         notices.append("mcp_servers and connectors are not served yet: their tools are left out")
     for number, structure in enumerate(file.structures):
@@ -166,10 +214,17 @@ def _checked(
             notices.append(f"{agent.id}: the model {agent.model!r} is not served yet; `scripted` answers")
         later = [name for name in ("base_url", "approvals", "client_tools", "skills") if getattr(agent, name)]
         notices.extend(f"{agent.id}: {name} is not served yet" for name in later)
+    teams: set[str] = set()
     for number, team in enumerate(file.teams):
-        for member in (*team.members, *([team.lead] if team.lead else [])):
+        if team.id in teams:
+            raise _mistake(path, lines, ("teams", number, "id"), f"there is another team {team.id!r}")
+        teams.add(team.id)
+        place = ("teams", number)
+        for at, member in enumerate(team.members):
             if member not in ids:
-                raise _mistake(path, lines, ("teams", number), f"there is no agent {member!r}")
+                raise _mistake(path, lines, (*place, "members", at), f"there is no agent {member!r}")
+        if team.lead is not None and team.lead not in ids:
+            raise _mistake(path, lines, (*place, "lead"), f"there is no agent {team.lead!r}")
     return AgentsFile(
         context=file.workspace.context,
         structures=file.structures,

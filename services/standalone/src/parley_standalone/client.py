@@ -64,6 +64,8 @@ def running(data: Path) -> dict[str, Any]:
         if is_held(data):
             found: dict[str, Any] = json.loads((data / "ready.json").read_text())
             return found
+    except PermissionError as error:
+        raise CommandError(f"{error.filename} cannot be read: {error.strerror}") from None
     except (OSError, ValueError):
         raise CommandError(f"the Parley on {data} is starting or stopping: try again in a moment") from None
     raise CommandError(f"no Parley runs on {data}: start one, name its DATA=, or set PARLEY_URL and PARLEY_KEY")
@@ -98,6 +100,6 @@ class Admin:
                 problem = answer.json()["error"]
                 message = problem["message"] if isinstance(problem, dict) else answer.json()["message"]
             except (ValueError, KeyError, TypeError):
-                message = answer.text[:200]
+                message = " ".join(answer.text.split())[:200]
             raise CommandError(f"refused ({answer.status_code}): {message}")
         return answer.json() if answer.content else None

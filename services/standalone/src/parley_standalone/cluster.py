@@ -103,7 +103,7 @@ async def cluster(settings: Settings) -> int:
     listener: socket.socket | None = None
     try:
         listener = listen(settings.port)
-        set_up_logs(settings.env.get("PARLEY_LOG_LEVEL", "INFO"), folder.logs / "cluster.log")
+        set_up_logs(settings.log_level, folder.logs / "cluster.log")
         running = Cluster(
             folder,
             Kafka(folder.path / "kafka", folder.logs / "kafka.log", settings.env),
@@ -118,7 +118,7 @@ async def cluster(settings: Settings) -> int:
         stop = Stop(running.kill)
         with stop.listening():
             try:
-                await asyncio.gather(asyncio.to_thread(running.kafka.start), asyncio.to_thread(running.postgres.start))
+                await _start_stores(running)
                 await stop.unless(_start(running, settings, file, listener))
                 running.write_ready(ready)
                 for kind, part in running.parts():
@@ -143,6 +143,14 @@ async def cluster(settings: Settings) -> int:
         if listener is not None:
             listener.close()
         folder.close()
+
+
+async def _start_stores(running: Cluster) -> None:
+    """The broker and the database, both at once. When one fails the other is waited for, so that it can be stopped."""
+    starts = (asyncio.to_thread(part.start) for part in (running.kafka, running.postgres))
+    for outcome in await asyncio.gather(*starts, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _start(running: Cluster, settings: Settings, file: AgentsFile, listener: socket.socket) -> None:

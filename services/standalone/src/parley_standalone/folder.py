@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import uuid
@@ -26,12 +27,15 @@ from parley_events.keys import make_key
 from parley_standalone.errors import CommandError
 
 VERSION = 1
+FIRST_WORKSPACE = "default"
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}
 """Version → the step that makes a folder of that version into one of the next."""
-_OURS = (
+_STATE = (
     *("log", "postgres", "postgres.json", "kafka", "cluster-postgres", "cluster-postgres.json"),
-    *("effects", "logs", "pids", "ready.json", "secrets.json", "version", "lock"),
+    *("effects", "pids", "secrets.json"),
 )
+_OURS = (*_STATE, "ready.json", "version", "lock")
+_LOG_NAME = re.compile(r"(parley|postgres|cluster|kafka|cluster-postgres|(gateway|dispatcher|history)-\d+)\.(log|out)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Secrets:
 def _new_secrets() -> Secrets:
     workspace_id = str(uuid.uuid4())  # noqa: TID251 - made once, when the folder is
     return Secrets(
-        workspace="default",
+        workspace=FIRST_WORKSPACE,
         workspace_id=workspace_id,
         user="owner",
         api_key=make_key(workspace_id, secrets.token_bytes(32)),
@@ -72,11 +76,15 @@ def write_private(path: Path, text: str) -> None:
     """Write a file whole, readable by its owner alone: beside its place, then renamed."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    making.rename(path)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        making.rename(path)
+    except BaseException:
+        making.unlink(missing_ok=True)
+        raise
 
 
 class Folder:
@@ -107,14 +115,16 @@ class Folder:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a Parley runs on the folder."""
+    """Whether a Parley runs on the folder. Raises CommandError when that cannot be seen."""
     try:
         with (path / "lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError as error:
+        raise CommandError(f"{path} cannot be looked into: {error.strerror}") from None
     return False
 
 
@@ -125,6 +135,7 @@ def delete(path: Path) -> list[str]:
         raise CommandError(f"{path} is no folder of Parley's (it has no `version`): nothing was deleted")
     handle = _lock(path)
     try:
+        _delete_logs(path / "logs")
         for name in _OURS:
             place = path / name
             if place.is_dir() and not place.is_symlink():
@@ -139,6 +150,17 @@ def delete(path: Path) -> list[str]:
     finally:
         os.close(handle)
     return left
+
+
+def _delete_logs(logs: Path) -> None:
+    """Others may put what they like beside our logs: a script the screen of its own run, say."""
+    if not logs.is_dir():
+        return
+    for log in list(logs.iterdir()):
+        if _LOG_NAME.fullmatch(log.name):
+            log.unlink()
+    with suppress(OSError):
+        logs.rmdir()
 
 
 def _lock(path: Path) -> int:
@@ -170,6 +192,12 @@ def _check_version(path: Path) -> None:
     try:
         version = int(file.read_text())
     except FileNotFoundError:
+        # `delete` takes these names for Parley's own, so what somebody else called so must not get among them.
+        foreign = sorted(name for name in _STATE if _holds_something(path / name))
+        if foreign:
+            raise CommandError(
+                f"{path} holds {', '.join(foreign)}, which Parley did not make: name another folder with DATA="
+            ) from None
         write_private(file, f"{VERSION}\n")
         return
     except ValueError:
@@ -179,9 +207,15 @@ def _check_version(path: Path) -> None:
             f"{path} was written by a newer Parley (version {version}; this one knows {VERSION}): use that one"
         )
     while version < VERSION:
+        if version not in MIGRATIONS:
+            raise CommandError(f"{path} has version {version}, which this Parley cannot migrate (it has {VERSION})")
         MIGRATIONS[version](path)
         version += 1
         write_private(file, f"{version}\n")
+
+
+def _holds_something(place: Path) -> bool:
+    return any(place.iterdir()) if place.is_dir() else place.exists()
 
 
 def _secrets(path: Path) -> Secrets:

@@ -6,12 +6,15 @@ The handles for people and scripts have short names (`PORT`, `DATA`, `AGENTS`, `
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SHIPPED_AGENTS = Path(__file__).parent / "agents.yaml"
+HANDLES = ("PORT", "DATA", "AGENTS", "READY", "GATEWAYS", "DISPATCHERS", "HISTORIES", "RESTART")
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 class SettingsError(Exception):
@@ -21,7 +24,8 @@ class SettingsError(Exception):
 @dataclass(frozen=True, slots=True)
 class Settings:
     """See the module. `port` 0: any free one. `restart`: start parts that died again; not said: `up` does, `cluster`
-    does not. `env` is the whole environment, for child processes."""
+    does not. `url` and `key`: another Parley than the one of `data`, for the commands that talk to a running one.
+    `log_level`: what goes to the log files. `env` is the whole environment, for child processes."""
 
     port: int = 8080
     data: Path = Path(".parley")
@@ -33,6 +37,7 @@ class Settings:
     restart: bool | None = None
     url: str | None = None
     key: str | None = field(default=None, repr=False)
+    log_level: str = "INFO"
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -51,7 +56,16 @@ class Settings:
                 raise SettingsError(f"{name}={raw!r}: a whole number from {least} to {most} is wanted")
             return int(raw)
 
+        def yes_or_no(name: str) -> bool | None:
+            raw = text(name)
+            if raw is not None and raw.lower() not in _YES + _NO:
+                raise SettingsError(f"{name}={raw!r}: 1 or 0 is wanted")
+            return None if raw is None else raw.lower() in _YES
+
         agents, ready = text("AGENTS"), text("READY")
+        log_level = (given.get("PARLEY_LOG_LEVEL") or "INFO").upper()
+        if log_level not in logging.getLevelNamesMapping():
+            raise SettingsError(f"PARLEY_LOG_LEVEL={log_level!r}: DEBUG, INFO, WARNING or ERROR is wanted")
         return cls(
             port=number("PORT", 8080, 0, 65535),
             data=Path(text("DATA") or ".parley").absolute(),
@@ -60,18 +74,15 @@ class Settings:
             gateways=number("GATEWAYS", 1, 1, 32),
             dispatchers=number("DISPATCHERS", 1, 1, 32),
             histories=number("HISTORIES", 1, 1, 32),
-            restart=None if text("RESTART") is None else text("RESTART") in ("1", "true", "yes"),
-            url=given.get("PARLEY_URL"),
-            key=given.get("PARLEY_KEY"),
+            restart=yes_or_no("RESTART"),
+            url=given.get("PARLEY_URL") or None,
+            key=given.get("PARLEY_KEY") or None,
+            log_level=log_level,
             env=given,
         )
 
     def for_services(self, **more: str) -> dict[str, str]:
         """The environment of a service: what was given, without the short handles, and what is set for it."""
-        short = {"PORT", "DATA", "AGENTS", "READY", "GATEWAYS", "DISPATCHERS", "HISTORIES", "RESTART"}
-        kept = {
-            name: value
-            for name, value in self.env.items()
-            if name not in short and name not in {f"PARLEY_{s}" for s in short} | {"PARLEY_KEY", "PARLEY_URL"}
-        }
-        return kept | more
+        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL", "PARLEY_KEY"}
+        kept = {name: value for name, value in self.env.items() if name not in ours}
+        return kept | {"PARLEY_LOG_LEVEL": self.log_level} | more

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LIMIT_S = 10.0
-"""How long a stop may take in all; what is left then is killed."""
+LIMIT_S = 9.5
+"""How long a stop may take; what is left then is killed, so that all of it is over within ten seconds."""
 
 
 class Stopped(Exception):

@@ -6,6 +6,7 @@ The composition root of roots: each service's own `build` is called, around one 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -49,9 +50,10 @@ def listen(port: int) -> socket.socket:
     try:
         listener.bind(("127.0.0.1", port))
         listener.listen(2048)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise CommandError(f"127.0.0.1:{port} is in use: name another port with PORT=, or PORT=0 for any") from None
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
+        raise CommandError(f"127.0.0.1:{port} {why}: name another port with PORT=, or PORT=0 for any") from None
     return listener
 
 
@@ -62,7 +64,7 @@ async def up(settings: Settings) -> int:
     listener: socket.socket | None = None
     try:
         listener = listen(settings.port)
-        set_up_logs(settings.env.get("PARLEY_LOG_LEVEL", "INFO"), folder.logs / "parley.log")
+        set_up_logs(settings.log_level, folder.logs / "parley.log")
         postgres = Postgres(
             folder.path / "postgres", folder.logs / "postgres.log", folder.secrets.postgres_owner, settings.env
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,9 @@ from parley_standalone.parts.java import find_java
 from parley_standalone.parts.process import (
     end_leftover,
     free_port,
+    reason_in,
     spawn,
     stop,
-    tail_of,
     wait_for_port,
     wait_until_free,
 )
@@ -37,6 +38,7 @@ VERSION = "4.4.0"
 JARS = Path(sys.prefix) / "share" / "parley" / f"kafka-{VERSION}"
 _PINNED = Path(__file__).parent / "kafka_jars"
 _START_S = 60.0
+_MAVEN_S = 600.0
 
 
 def _pins() -> dict[str, str]:
@@ -67,25 +69,26 @@ def install_jars(env: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
         shutil.copy(_PINNED / "pom.xml", folder)
         fetched = Path(folder) / "jars"
-        done = subprocess.run(
-            [
-                maven,
-                "-q",
-                "-B",
-                "dependency:copy-dependencies",
-                f"-DoutputDirectory={fetched}",
-                "-DincludeScope=runtime",
-            ],
-            cwd=folder,
-            env={**env, **home},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        words = [maven, "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
+        failed = f"Maven could not fetch Apache Kafka {VERSION} (is there a network?)"
+        try:
+            done = subprocess.run(
+                [*words, "-DincludeScope=runtime"],
+                cwd=folder,
+                env={**env, **home},
+                capture_output=True,
+                text=True,
+                timeout=_MAVEN_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise PartError(f"{failed}: it was not done after {_MAVEN_S:g} s") from None
+        except OSError as error:
+            raise PartError(f"{maven} cannot be run: {error.strerror}") from None
         if done.returncode != 0:
-            reason = next((line for line in done.stdout.splitlines() if "ERROR" in line), "no reason given")
-            raise PartError(f"Maven could not fetch Apache Kafka {VERSION} (is there a network?): {reason[:300]}")
+            said = [*(line for line in done.stdout.splitlines() if "ERROR" in line), *done.stderr.splitlines()]
+            reason = re.sub(r"\x1b\[[0-9;]*m", "", said[0])[:300] if said else "no reason given"
+            raise PartError(f"{failed}: {reason}")
         for name, digest in _pins().items():
             jar = fetched / name
             if not jar.exists() or hashlib.sha256(jar.read_bytes()).hexdigest() != digest:
@@ -144,7 +147,7 @@ class Kafka:
         (self._folder / "pid").write_text(str(self._process.pid))
         if not wait_for_port(self.port, self._process, _START_S):
             self.kill()
-            raise PartError(f"Kafka did not start; {self._log} ends with: {tail_of(self._log)}")
+            raise PartError(f"Kafka did not start: {reason_in(self._log)} ({self._log})")
         if not archive.exists():
             self._archive(archive)
 
@@ -212,7 +215,8 @@ class Kafka:
                 f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._advertised or self.port}",
                 "controller.listener.names=CONTROLLER",
                 "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-                f"log.dirs={self._folder / 'data'}",
+                # Seen from the folder that it runs in: a comma in a path would make it two.
+                "log.dirs=data",
                 "auto.create.topics.enable=false",
                 "offsets.topic.replication.factor=1",
                 "offsets.topic.num.partitions=4",
@@ -247,10 +251,12 @@ class Kafka:
                 properties,
             ],
             env=dict(self._env),
+            cwd=self._folder,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
         if done.returncode != 0:
-            raise PartError(f"Kafka's store could not be made: {(done.stderr or done.stdout).strip()[-300:]}")
+            said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+            raise PartError(f"Kafka's store could not be made: {said[0][:300]}")

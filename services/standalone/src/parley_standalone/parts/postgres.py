@@ -30,6 +30,7 @@ from parley_standalone.parts.errors import PartError
 from parley_standalone.parts.process import (
     end_leftover,
     free_port,
+    reason_in,
     spawn,
     stop,
     tail_of,
@@ -101,7 +102,7 @@ class Postgres:
             # After a crash the old server's last children may hold its memory for a moment longer.
             if "shared memory" not in tail_of(self._log) or time.monotonic() > until:
                 self.kill()
-                raise PartError(f"PostgreSQL did not start; {self._log} ends with: {tail_of(self._log)}")
+                raise PartError(f"PostgreSQL did not start: {reason_in(self._log)} ({self._log})")
             time.sleep(0.2)
 
     def _answers(self, process: subprocess.Popen[bytes], until: float) -> bool:
@@ -144,7 +145,8 @@ class Postgres:
                 check=False,
             )
         if done.returncode != 0:
-            raise PartError(f"PostgreSQL's store could not be made: {(done.stderr or done.stdout).strip()[-300:]}")
+            said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+            raise PartError(f"PostgreSQL's store could not be made: {said[0][:300]}")
         making.rename(data)
 
     def _choose_port(self) -> None:

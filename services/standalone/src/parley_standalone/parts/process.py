@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 
 _PR_SET_PDEATHSIG = 1
+# Looked up before any fork: what loads libraries holds locks that a child of many threads may never get.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PORTS = range(20_000, 32_000)
 """Below the range from which systems take the ports of outgoing connections: a port of ours that is free for a moment,
 because its server is being started again, is not taken by a client that knocks at it."""
@@ -28,8 +30,8 @@ because its server is being started again, is not taken by a client that knocks 
 
 def _die_with_parent() -> None:
     """In the child, before exec: ask the kernel for SIGTERM when the parent dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def spawn(
@@ -119,8 +121,14 @@ def end_leftover(pid: int, marks: Sequence[str], number: int = signal.SIGTERM, l
     return True
 
 
+def reason_in(log: Path) -> str:
+    """The last line of a log that says something (no stack trace), for a message of one line."""
+    said = [line for line in tail_of(log, 200).splitlines() if line.strip() and not line[0].isspace()]
+    return said[-1][:300] if said else "nothing was logged"
+
+
 def tail_of(log: Path, lines: int = 5) -> str:
-    """The last lines of a log, for an error message."""
+    """The last lines of a log."""
     with suppress(OSError):
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     return ""

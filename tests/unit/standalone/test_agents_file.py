@@ -1,0 +1,168 @@
+"""`agents.yaml`: all of its form is accepted, and each mistake is one line with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parley_dispatcher.tools import TOOLS
+from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, read_agents_file
+from parley_standalone.errors import CommandError
+from parley_standalone.settings import SHIPPED_AGENTS
+
+WHOLE = """\
+workspace: {name: default, context: "What every agent here should know.", connectors: [search]}
+structures: [6f6c1f6e-0000-4000-8000-000000000001]
+mcp_servers:
+  - {name: search, url: "http://127.0.0.1:9000/mcp", headers: {Authorization: "env:SEARCH_TOKEN"}}
+  - {name: ledger, command: [python, ledger.py], env: {LEDGER: effects.jsonl}, timeout_s: 30,
+     tools: {pay: unsafe, book: {effect: checkable, check: booked}}}
+agents:
+  - id: assistant
+    name: Assistant
+    description: Answers questions.
+    roles: [executive-office-cmo]
+    model: claude-sonnet-4-5            # or: scripted
+    base_url: null                      # a server of its own that speaks the Messages API
+    system_prompt: "..."
+    context: "Starting context."
+    temperature: 0.7
+    tools: [clock, calculator, "ledger/*"]   # built-in names, `<server>/<tool>`, wildcards
+    approvals: [ledger/pay]
+    client_tools: [{name: get_weather, description: "...", input_schema: {type: object}}]
+    skills: skills/assistant
+    limits: {steps: 50, seconds: 3600, max_tokens: 8192}
+  - {id: researcher, name: Researcher}
+  - {id: analyst, name: Analyst}
+teams:
+  - {id: founders, name: Founders, members: [assistant, researcher, analyst], mode: brainstorm, lead: assistant}
+"""
+"""Every word of the form, as the contracts show it."""
+
+
+def read(tmp_path: Path, text: str) -> AgentsFile:
+    path = tmp_path / "agents.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_agents_file(path, TOOLS)
+
+
+def mistake(tmp_path: Path, text: str) -> str:
+    """What is said about the text, without the path: one line."""
+    with pytest.raises(CommandError) as caught:
+        read(tmp_path, text)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{tmp_path}/agents.yaml:")
+    return line.removeprefix(f"{tmp_path}/agents.yaml:")
+
+
+def test_the_whole_form_is_accepted_and_what_comes_later_is_named(tmp_path: Path) -> None:
+    file = read(tmp_path, WHOLE)
+    assert file.context == "What every agent here should know."
+    assert file.structures == ("6f6c1f6e-0000-4000-8000-000000000001",)
+    assistant = file.agents[0]
+    assert (assistant.agent_id, assistant.roles) == ("assistant", ("executive-office-cmo",))
+    assert (assistant.context, assistant.temperature, assistant.limits.steps) == ("Starting context.", 0.7, 50)
+    assert [team.team_id for team in file.teams] == ["founders"]
+    assert file.teams[0].members == ("assistant", "researcher", "analyst")
+    assert all("not served yet" in notice for notice in file.notices)
+    for word in ("mcp_servers", "connectors", "MCP", "claude-sonnet-4-5", "approvals", "client_tools", "skills"):
+        assert any(word in notice for notice in file.notices), word
+
+
+def test_the_shipped_file_declares_the_four_agents_and_the_team_and_needs_no_notice() -> None:
+    file = read_agents_file(SHIPPED_AGENTS, TOOLS)
+    assert [agent.agent_id for agent in file.agents] == ["assistant", "researcher", "analyst", "scripted"]
+    assert {agent.model for agent in file.agents} == {"scripted"}
+    assert [(team.team_id, team.members) for team in file.teams] == [
+        ("founders", ("assistant", "researcher", "analyst"))
+    ]
+    assert file.agents[-1].tools == ("*",)
+    assert file.notices == ()
+
+
+AGENT = "agents:\n  - {id: a, name: A, "
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "1: agents: is missing"),
+        ("[]", "1: the file: a mapping is wanted"),
+        ("agents: []", "1: agents: must not be empty"),
+        ("agents: {", "1: expected the node content, but found '<stream end>'"),
+        ("agents: *a", "1: found undefined alias 'a'"),
+        ("a: 1\n---\nb: 2", "2: but found another document"),
+        ("a:\n\tb: 1", "2: found character '\\t' that cannot start any token"),
+        ("\n\na: \x07", "3: a character that YAML does not allow (U+0007)"),
+        ("a: !!python/name:os.system", "1: could not determine a constructor"),
+        ("a: !!int x", "1: not YAML"),
+        ("# a comment\nagent: []\n" + AGENT + "}", "2: agent: there is no such setting"),
+        (AGENT + "color: red}", "2: agents.0.color: there is no such setting"),
+        (AGENT + "temperature: warm}", "2: agents.0.temperature: Input should be a valid number"),
+        (AGENT + "temperature: 3}", "2: agents.0.temperature: Input should be less than or equal to 2"),
+        (AGENT + "description: yes}", "2: agents.0.description: a text is wanted (put it in quotes)"),
+        (AGENT + "tools: clock}", "2: agents.0.tools: a list is wanted"),
+        (AGENT + "tools: [clock, clok]}", "2: agents.0.tools.1: there is no tool 'clok'"),
+        (AGENT + "\n     limits:\n       {steps: 0}}", "4: agents.0.limits.steps: Input should be greater"),
+        (AGENT + "client_tools: [{names: x}]}", "2: agents.0.client_tools.0.name: is missing"),
+        (AGENT + "name: B}", "2: agents.0.name: stands here for the second time"),
+        (AGENT + "}\nagents: []", "3: agents: stands here for the second time"),
+        (AGENT + "}\n  - id: b\n    name: B\n  - id: a\n    name: C", "5: agents.2.id: there is another agent 'a'"),
+        (AGENT + 'context: "\\uD800"}', "2: agents.0.context: NUL and lone surrogates cannot stand in a text"),
+        (AGENT + 'context: "a\\0b"}', "2: agents.0.context: NUL and lone surrogates"),
+        (AGENT + '"\\0": 1}', "2: agents.0: NUL and lone surrogates"),
+        ("agents:\n  - {id: '', name: A}", "2: agents.0.id: String should match pattern"),
+        ("agents:\n  - id: a", "2: agents.0.name: is missing"),
+        ("agents: &a [*a]", "1: agents.0.0: nests deeper than 60 levels"),
+        (AGENT + "}\nstructures:\n  - x", "4: structures.0: not a UUID"),
+        (AGENT + "}\nmcp_servers: [{url: x}]", "3: mcp_servers.0.name: is missing"),
+        (AGENT + "}\nteams:\n  - {id: t, name: T, members: []}", "4: teams.0.members: must not be empty"),
+        (AGENT + "}\nteams:\n  - {id: t, name: T, members: [a, b]}", "4: teams.0.members.1: there is no agent 'b'"),
+        (AGENT + "}\nteams:\n  - {id: t, name: T, members: [a], lead: b}", "4: teams.0.lead: there is no agent 'b'"),
+        (AGENT + "}\nteams:\n  - {id: t, name: T, members: [a], mode: solo}", "4: teams.0.mode: Input should be"),
+        (
+            AGENT + "}\nteams:\n  - {id: t, name: T, members: [a]}\n  - {id: t, name: U, members: [a]}",
+            "5: teams.1.id: there is another team 't'",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, text: str, line: str) -> None:
+    assert mistake(tmp_path, text).startswith(line)
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(CommandError, match=f"^{path} cannot be read: [^\n]*$"):
+            read_agents_file(path, TOOLS)
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
+    with pytest.raises(CommandError, match=r"latin\.yaml cannot be read: [^\n]*$"):
+        read_agents_file(tmp_path / "latin.yaml", TOOLS)
+    (tmp_path / "large.yaml").write_text("#" * (MAX_BYTES + 1))
+    with pytest.raises(CommandError, match="is larger than"):
+        read_agents_file(tmp_path / "large.yaml", TOOLS)
+
+
+def test_a_date_is_a_text(tmp_path: Path) -> None:
+    assert read(tmp_path, AGENT + "description: 2026-02-31}").agents[0].description == "2026-02-31"
+
+
+def test_another_name_of_the_workspace_is_not_taken_silently(tmp_path: Path) -> None:
+    [notice] = read(tmp_path, "workspace: {name: acme}\n" + AGENT + "}").notices
+    assert "workspace.name is not served yet" in notice
+
+
+def test_the_digest_tells_a_change_of_any_word_and_nothing_else(tmp_path: Path) -> None:
+    before = read(tmp_path, WHOLE).agents[0]
+    assert digest_of(read(tmp_path, "# a comment\n" + WHOLE).agents[0]) == digest_of(before)
+    for word, other in (
+        ("Answers questions.", "Answers."),
+        ("claude-sonnet-4-5", "scripted"),
+        ("0.7", "0.8"),
+        ("[clock, calculator,", "[calculator, clock,"),
+        ("steps: 50", "steps: 51"),
+        ("Starting context.", "Another context."),
+        ("executive-office-cmo", "cmo"),
+    ):
+        assert digest_of(read(tmp_path, WHOLE.replace(word, other)).agents[0]) != digest_of(before), word
