@@ -348,9 +348,7 @@ class Past:
                     ]
                 }
             case ["streams", stream, "facts"]:
-                return self._page(
-                    stream, query["workspace_id"], int(query["after"]), limit, query["order"] == "desc"
-                )
+                return self._page(stream, query["workspace_id"], int(query["after"]), limit, query["order"] == "desc")
             case ["workspaces", w]:
                 return self._workspace(w)
             case ["workspaces", w, "keys"]:
