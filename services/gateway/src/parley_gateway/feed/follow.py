@@ -115,7 +115,7 @@ class Follow:
     def recall(self, fact: Fact) -> None:
         """A fact at or below the cursor: nothing is shown of it, but it may have opened a call that is open still."""
         body = fact.body
-        if not self._in_scope(fact):
+        if not self.shows(fact):
             return
         if isinstance(body, ModelCalled):
             self._open(fact)
@@ -241,7 +241,7 @@ class Follow:
         if seq > self.seq + 1:
             raise HoleError(self.seq)
         skip = self._skip
-        if self._in_scope(fact):
+        if self.shows(fact):
             yield from self._before(fact, silent=skip > 0)
             self._advance(seq)
             if isinstance(fact.body, ModelCalled):
@@ -260,7 +260,8 @@ class Follow:
     def _advance(self, seq: int) -> None:
         self.seq, self._skip = seq, 0
 
-    def _in_scope(self, fact: Fact) -> bool:
+    def shows(self, fact: Fact) -> bool:
+        """Whether a fact is one of those that this follower is about."""
         return self._run_id is None or run_of(fact) == self._run_id
 
     def _before(self, fact: Fact, *, silent: bool) -> Iterator[Shown]:
