@@ -63,6 +63,7 @@ class Dispatcher:
         self.epochs: dict[int, int] = {}
         self.play: Play = say("Hello ", "world")
         self.deaf = False
+        self.heard: list[Command] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
 
@@ -98,11 +99,12 @@ class Dispatcher:
     async def _listen(self) -> None:
         while True:
             for record in await self._tail.batch():
+                command = decode_command(record)
+                self.heard.append(command)
                 if not self.deaf:
-                    self._decide(record)
+                    self._decide(command)
 
-    def _decide(self, record: Incoming) -> None:
-        command = decode_command(record)
+    def _decide(self, command: Command) -> None:
         state = self.state(command.stream)
         agent = answering_agent(state, command)
         version = None
@@ -213,6 +215,26 @@ class Dispatcher:
             message_id=ids.answer_id(run),
             stop_reason="end_turn",
             usage=Usage(input_tokens=3, output_tokens=4),
+        )
+        return self.append(posted.stream, body)
+
+    def ended(self, posted: Fact, kind: str, message: str) -> Fact:
+        """The run fails."""
+        run = run_id_of(posted)
+        body = f.RunFailed(
+            run_id=run,
+            message_id=ids.answer_id(run),
+            code=f"model_{kind}",
+            message=message,
+            usage=Usage(input_tokens=3),
+        )
+        return self.append(posted.stream, body)
+
+    def cancelled(self, posted: Fact, call: int | None, *blocks: Block) -> Fact:
+        """The run stops, with what the call had said so far."""
+        run = run_id_of(posted)
+        body = f.RunCancelled(
+            run_id=run, message_id=ids.answer_id(run), by="ann", call=call, blocks=blocks, usage=Usage(input_tokens=3)
         )
         return self.append(posted.stream, body)
 

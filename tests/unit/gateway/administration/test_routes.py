@@ -42,7 +42,9 @@ async def test_a_workspace_gets_the_agents_and_teams_of_the_first_one(here: Worl
     assert [t["id"] for t in (await admin(here, "GET", "/teams", key=key.json()["key"])).json()["items"]] == ["pair"]
 
 
-async def test_a_workspace_that_was_half_made_is_finished_by_the_same_request(here: World) -> None:
+async def test_a_workspace_that_was_half_made_is_finished_by_the_same_request(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The gateway died after the first command: a retry under the key sends the rest, and nothing twice."""
     options: dict[str, Any] = {"body": {"name": "second"}, "headers": {"Idempotency-Key": "k"}}
     real, calls = here.core.sender.ask, 0
@@ -54,9 +56,9 @@ async def test_a_workspace_that_was_half_made_is_finished_by_the_same_request(he
             raise ConnectionAbortedError("here the gateway dies")
         return await real(*args)
 
-    here.core.sender.ask = dies  # type: ignore[method-assign]
+    monkeypatch.setattr(here.core.sender, "ask", dies)
     assert (await admin(here, "POST", "/workspaces", **options)).status == 500
-    here.core.sender.ask = real  # type: ignore[method-assign]
+    monkeypatch.undo()
     again = await admin(here, "POST", "/workspaces", **options)
     assert again.status == 201 and again.headers["idempotency-replayed"] == "true"
     third = await admin(here, "POST", "/workspaces", **options)
