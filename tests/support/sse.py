@@ -45,6 +45,18 @@ async def frames_of(response: httpx2.Response) -> AsyncIterator[Frame]:
             assert line.startswith(":"), f"not a line of a frame: {line!r}"
 
 
+def frame_of(part: bytes) -> Frame:
+    """The one frame that a send holds: an `id:` line perhaps, one `data:` line, an empty line, and LF alone."""
+    assert b"\r" not in part and part.endswith(b"\n\n"), part
+    lines = part[:-2].split(b"\n")
+    event_id = None
+    if lines[0].startswith(b"id: "):
+        event_id = lines.pop(0)[4:].decode()
+    [data] = lines
+    assert data.startswith(b"data: "), part
+    return Frame(event_id, json.loads(data[6:]))
+
+
 def text_of(frames: list[Frame], kind: str = "text.delta") -> str:
     """The text of a run as a client of `threads` has it: a repeated attempt drops what came since the turn before."""
     kept, since_turn = "", ""

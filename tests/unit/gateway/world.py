@@ -23,7 +23,7 @@ from parley_dispatcher.state import State, ThreadState, WorkspaceState, evolve, 
 from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import AgentSpec, Block, Principal, TeamSpec, Usage
-from parley_events.clock import rfc3339, system_clock
+from parley_events.clock import Clock, rfc3339, system_clock
 from parley_events.codec import (
     COMMANDS_TOPIC,
     EVENTS_TOPIC,
@@ -57,12 +57,13 @@ LIMIT_S = 10.0
 class Dispatcher:
     """Decides commands with the real `decide`; `play` says what each run does."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, clock: Clock = system_clock) -> None:
+        self._log, self._clock = log, clock
         self.states: dict[str, State] = {}
         self.epochs: dict[int, int] = {}
         self.play: Play = say("Hello ", "world")
         self.deaf = False
+        self.heard: list[Command] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
 
@@ -75,7 +76,7 @@ class Dispatcher:
 
     async def claim(self, partition: int) -> None:
         """A new claim on a partition."""
-        claim = Fact(f.PartitionClaimed.type, "", None, -1, "", system_clock(), f.PartitionClaimed(owner="test"))
+        claim = Fact(f.PartitionClaimed.type, "", None, -1, "", self._clock(), f.PartitionClaimed(owner="test"))
         self.epochs[partition] = await self._producer.send(encode_fact(claim, partition))
 
     async def close(self) -> None:
@@ -98,11 +99,12 @@ class Dispatcher:
     async def _listen(self) -> None:
         while True:
             for record in await self._tail.batch():
+                command = decode_command(record)
+                self.heard.append(command)
                 if not self.deaf:
-                    self._decide(record)
+                    self._decide(command)
 
-    def _decide(self, record: Incoming) -> None:
-        command = decode_command(record)
+    def _decide(self, command: Command) -> None:
         state = self.state(command.stream)
         agent = answering_agent(state, command)
         version = None
@@ -137,7 +139,7 @@ class Dispatcher:
             stream=stream,
             seq=state.seq + 1 if numbered else None,
             epoch=self.epochs[partition],
-            time_ms=system_clock(),
+            time_ms=self._clock(),
             body=body,
             workspace_id=envelope.pop("workspace_id", state.workspace_id),
             run_id=getattr(body, "run_id", None),
@@ -213,6 +215,26 @@ class Dispatcher:
             message_id=ids.answer_id(run),
             stop_reason="end_turn",
             usage=Usage(input_tokens=3, output_tokens=4),
+        )
+        return self.append(posted.stream, body)
+
+    def ended(self, posted: Fact, kind: str, message: str) -> Fact:
+        """The run fails."""
+        run = run_id_of(posted)
+        body = f.RunFailed(
+            run_id=run,
+            message_id=ids.answer_id(run),
+            code=f"model_{kind}",
+            message=message,
+            usage=Usage(input_tokens=3),
+        )
+        return self.append(posted.stream, body)
+
+    def cancelled(self, posted: Fact, call: int | None, *blocks: Block) -> Fact:
+        """The run stops, with what the call had said so far."""
+        run = run_id_of(posted)
+        body = f.RunCancelled(
+            run_id=run, message_id=ids.answer_id(run), by="ann", call=call, blocks=blocks, usage=Usage(input_tokens=3)
         )
         return self.append(posted.stream, body)
 
@@ -348,7 +370,7 @@ class Past:
                     ]
                 }
             case ["streams", stream, "facts"]:
-                return self._page(stream, int(query["after"]), limit, query["order"] == "desc")
+                return self._page(stream, query["workspace_id"], int(query["after"]), limit, query["order"] == "desc")
             case ["workspaces", w]:
                 return self._workspace(w)
             case ["workspaces", w, "keys"]:
@@ -374,9 +396,9 @@ class Past:
     def _bodies(self, stream: str) -> list[tuple[Fact, Any]]:
         return [(fact, fact.body) for _, fact in self.facts.get(stream, [])]
 
-    def _page(self, stream: str, after: int, limit: int, descending: bool) -> Any:
+    def _page(self, stream: str, w: str, after: int, limit: int, descending: bool) -> Any:
         partition = partition_of(stream.encode(), PARTITIONS)
-        kept = self.facts.get(stream, [])
+        kept = [pair for pair in self.facts.get(stream, []) if pair[1].workspace_id == w]
         found = [kept[i] for i in range(len(kept)) if (kept[i][1].seq or 0) > after]
         if descending:
             found = [pair for pair in kept if (pair[1].seq or 0) < (after or 2**62)][::-1]
@@ -409,10 +431,10 @@ class Past:
                     "id": body.key_id,
                     "key_hash": body.key_hash,
                     "workspace_id": w,
-                    "workspace": "default",
+                    "workspace": self._workspace(w)["name"],
                     "user_id": body.user_id,
                     "scopes": list(body.scopes),
-                    "rate_limit": None,
+                    "rate_limit": body.rate_limit,
                     "created_at": rfc3339(fact.time_ms),
                     "revoked": False,
                 }
@@ -531,9 +553,15 @@ class Past:
 class World:
     """Everything, with HTTP clients of one or two gateways."""
 
-    def __init__(self, log: EmbeddedLog, settings: Settings) -> None:
-        self.log, self.settings = log, settings
-        self.dispatcher, self.past = Dispatcher(log), Past(log)
+    def __init__(
+        self,
+        log: EmbeddedLog,
+        settings: Settings,
+        clock: Clock = system_clock,
+        new_uuid: ids.NewUuid = ids.random_uuid,
+    ) -> None:
+        self.log, self.settings, self.clock, self.new_uuid = log, settings, clock, new_uuid
+        self.dispatcher, self.past = Dispatcher(log, clock), Past(log)
         self.key = make_key(WORKSPACE, b"k" * 32)
         self.admin_key = make_key(WORKSPACE, b"a" * 32)
         self._stack = contextlib.AsyncExitStack()
@@ -544,41 +572,67 @@ class World:
         core: Core = self.gateways[0][0].state.core
         return core
 
-    async def start(self) -> None:
+    async def start(self, sockets: bool = True) -> None:
         await self.dispatcher.start()
         self._stack.push_async_callback(self.dispatcher.close)
         await self.past.start()
         self._stack.push_async_callback(self.past.close)
         await self.seed()
-        await self.gateway()
+        if sockets:
+            await self.gateway()
+        else:
+            await self.application()
 
     async def seed(self) -> None:
         """A workspace with agents, a team, and two keys, as commands."""
-        system = Principal(user_id="system", admin=True)
-        bodies: list[CommandBody] = [CreateWorkspace(principal=system, workspace_id=WORKSPACE, name="default")]
-        bodies.append(ChangeWorkspace(principal=system, context="c", structures=(STRUCTURE,)))
-        for name in ("assistant", "scripted"):
-            roles = ("executive-office-cmo",) if name == "assistant" else ()
-            bodies.append(PutAgent(principal=system, spec=AgentSpec(agent_id=name, name=name.title(), roles=roles)))
-        bodies.append(PutTeam(principal=system, spec=TeamSpec(team_id="pair", name="Pair", members=("assistant",))))
-        for name, key, scopes in (("api", self.key, ("*",)), ("admin", self.admin_key, ("*", "admin"))):
-            bodies.append(
-                CreateKey(principal=system, key_id=name, key_hash=key_hash(key), user_id="ann", scopes=scopes)
-            )
-        for number, body in enumerate(bodies):
-            await self.command(f"seed-{number}", ids.workspace_stream(WORKSPACE), body)
-        await self.eventually(lambda: len(self.past.facts.get(f"ws:{WORKSPACE}", [])) == len(bodies))
+        await self.workspace(WORKSPACE, "default", {"api": self.key, "admin": self.admin_key}, (STRUCTURE,))
 
-    async def command(self, command_id: str, stream: str, body: CommandBody) -> None:
+    async def workspace(
+        self, workspace_id: str, name: str, keys: dict[str, str], structures: tuple[str, ...] = (), user: str = "ann"
+    ) -> None:
+        """One more workspace, with the keys named: all have `*`, the one called `admin` has `admin`, too."""
+        system = Principal(user_id="system", admin=True)
+        bodies: list[CommandBody] = [CreateWorkspace(principal=system, workspace_id=workspace_id, name=name)]
+        bodies.append(ChangeWorkspace(principal=system, context="c", structures=structures))
+        for agent in ("assistant", "scripted"):
+            roles = ("executive-office-cmo",) if agent == "assistant" else ()
+            bodies.append(PutAgent(principal=system, spec=AgentSpec(agent_id=agent, name=agent.title(), roles=roles)))
+        bodies.append(PutTeam(principal=system, spec=TeamSpec(team_id="pair", name="Pair", members=("assistant",))))
+        for key_id, key in keys.items():
+            scopes = ("*", "admin") if key_id == "admin" else ("*",)
+            bodies.append(
+                CreateKey(principal=system, key_id=key_id, key_hash=key_hash(key), user_id=user, scopes=scopes)
+            )
+        stream = ids.workspace_stream(workspace_id)
+        for number, body in enumerate(bodies):
+            await self.command(f"seed-{name}-{number}", stream, body, workspace_id)
+        await self.eventually(lambda: len(self.past.facts.get(stream, [])) == len(bodies))
+
+    async def command(self, command_id: str, stream: str, body: CommandBody, workspace_id: str = WORKSPACE) -> None:
         producer = await self.log.producer()
-        command = Command(command_id, stream, WORKSPACE, system_clock(), body)
+        command = Command(command_id, stream, workspace_id, self.clock(), body)
         await producer.send(encode_command(command, PARTITIONS))
         await producer.close()
 
+    def _build(self, **changes: Any) -> tuple[FastAPI, History]:
+        history = History.in_process(self.past.app, TOKEN)
+        app = build(
+            replace(self.settings, **changes), log=self.log, history=history, clock=self.clock, new_uuid=self.new_uuid
+        )
+        return app, history
+
+    async def application(self, **changes: Any) -> FastAPI:
+        """One more gateway without a server around it, for `tests.support.asgi`."""
+        app, history = self._build(**changes)
+        self._stack.push_async_callback(history.close)
+        await self._stack.enter_async_context(app.router.lifespan_context(app))
+        await self.eventually(lambda: app.state.core.hub.ready)
+        self.gateways.append((app, ""))
+        return app
+
     async def gateway(self, **changes: Any) -> str:
         """One more gateway; its address."""
-        history = History.in_process(self.past.app, TOKEN)
-        app = build(replace(self.settings, **changes), log=self.log, history=history)
+        app, history = self._build(**changes)
         config = uvicorn.Config(
             app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=3, ws="none", http="httptools"
         )
@@ -622,12 +676,18 @@ def settings() -> Settings:
 
 
 @asynccontextmanager
-async def world(**changes: Any) -> AsyncIterator[World]:
-    """A running world."""
+async def world(
+    *,
+    sockets: bool = True,
+    clock: Clock = system_clock,
+    new_uuid: ids.NewUuid = ids.random_uuid,
+    **changes: Any,
+) -> AsyncIterator[World]:
+    """A running world; its first gateway is served on a port, or (`sockets` false) called directly."""
     log = await EmbeddedLog.open(None, partitions=PARTITIONS)
-    made = World(log, replace(settings(), **changes))
+    made = World(log, replace(settings(), **changes), clock, new_uuid)
     try:
-        await made.start()
+        await made.start(sockets)
         yield made
     finally:
         await made.close()

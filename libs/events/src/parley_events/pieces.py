@@ -22,7 +22,8 @@ _KINDS: tuple[Kind, Kind] = ("text", "thought")
 
 class Piece(NamedTuple):
     """Some characters of a block. `call` is the seq of the `model.called`, `block` the block's place in its turn,
-    `at` the place of the first character within the block, in Unicode code points."""
+    `at` the place of the first character within the block, in Unicode code points. `before` is how many characters the
+    turn's earlier blocks have, so that nobody shows a block while text of an earlier one is missing (None: unknown)."""
 
     thread_id: str
     call: int
@@ -30,11 +31,15 @@ class Piece(NamedTuple):
     kind: Kind
     at: int
     text: str
+    before: int | None = None
 
 
 def encode_pieces(partition: int, epoch: int, pieces: Sequence[Piece]) -> Outgoing:
     """The record of one tick's pieces of one partition."""
-    rows = [(p.thread_id, p.call, p.block, 0 if p.kind == "text" else 1, p.at, p.text) for p in pieces]
+    rows = [
+        (p.thread_id, p.call, p.block, 0 if p.kind == "text" else 1, p.at, p.text, *((p.before,) if p.before else ()))
+        for p in pieces
+    ]
     return Outgoing(DELTAS_TOPIC, partition, None, orjson.dumps(rows), (("epoch", b"%d" % epoch),))
 
 
@@ -50,8 +55,8 @@ def decode_pieces(record: Incoming) -> list[Piece]:
     """The pieces of a batch; Undecodable when it is none."""
     try:
         return [
-            Piece(thread, call, block, _KINDS[kind], at, text)
-            for thread, call, block, kind, at, text in orjson.loads(record.value or b"")
+            Piece(thread, call, block, _KINDS[kind], at, text, *before)
+            for thread, call, block, kind, at, text, *before in orjson.loads(record.value or b"")
         ]
     except (ValueError, TypeError, IndexError) as error:
         raise Undecodable("not a batch of pieces") from error

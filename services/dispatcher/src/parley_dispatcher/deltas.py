@@ -23,7 +23,7 @@ class Deltas:
     def __init__(self, log: Log, tick_ms: int) -> None:
         self._log, self._tick_s = log, tick_ms / 1000
         self._producer: Producer | None = None
-        self._waiting: dict[tuple[int, int], dict[tuple[str, int, int], tuple[Kind, int, list[str]]]] = {}
+        self._waiting: dict[tuple[int, int], dict[tuple[str, int, int], tuple[Kind, int, list[str], int | None]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self.dropped = 0
@@ -37,7 +37,7 @@ class Deltas:
         key = (piece.thread_id, piece.call, piece.block)
         known = batch.get(key)
         if known is None:
-            batch[key] = (piece.kind, piece.at, [piece.text])
+            batch[key] = (piece.kind, piece.at, [piece.text], piece.before)
         else:
             known[2].append(piece.text)
         if piece.at == 0:
@@ -75,8 +75,8 @@ class Deltas:
             self.dropped += len(batch)
             return
         pieces = [
-            Piece(thread, call, block, kind, at, "".join(texts))
-            for (thread, call, block), (kind, at, texts) in batch.items()
+            Piece(thread, call, block, kind, at, "".join(texts), before)
+            for (thread, call, block), (kind, at, texts, before) in batch.items()
         ]
         try:
             producer.send(encode_pieces(partition, epoch, pieces)).add_done_callback(self._sent)

@@ -51,9 +51,10 @@ MAX_DEPTH = 3
 
 @dataclass(slots=True)
 class _Saying:
-    """A block that is being said."""
+    """A block that is being said. `before`: the characters of the turn's blocks before it."""
 
     kind: Literal["text", "thought", "tool"]
+    before: int = 0
     parts: list[str] = field(default_factory=list)
     length: int = 0
     signature: str | None = None
@@ -264,9 +265,10 @@ class Runner:
                     case Said(index, kind, said):
                         text = without_nul(said)
                         if index == len(blocks):
-                            blocks.append(_Saying(kind))
+                            blocks.append(_Saying(kind, sum(saying.length for saying in blocks)))
                         saying = blocks[index]
-                        self._deltas.add(partition, epoch, Piece(thread_id, call, index, kind, saying.length, text))
+                        piece = Piece(thread_id, call, index, kind, saying.length, text, saying.before)
+                        self._deltas.add(partition, epoch, piece)
                         saying.parts.append(text)
                         saying.length += len(text)
                     case Used():

@@ -44,10 +44,8 @@ class Principal:
         return Asker(user_id=self.user_id, admin=self.admin)
 
     @property
-    def agents(self) -> frozenset[str] | None:
-        """The only agents it may chat with and read of; None when it is not bound to any."""
-        if self.scopes & {"*", "chat", "read"}:
-            return None
+    def agents(self) -> frozenset[str]:
+        """The agents that it may chat with and read of by name, beside what other scopes allow."""
         return frozenset(scope[6:] for scope in self.scopes if scope.startswith("agent:"))
 
     def may_chat(self, agent_id: str | None) -> bool:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from parley_events import tracing
 from parley_gateway.auth import Principal
-from parley_gateway.errors import Problem, Unavailable, invalid
+from parley_gateway.errors import Missing, Problem, Unavailable, invalid, not_found
 
 if TYPE_CHECKING:
     from parley_gateway.core import Core
@@ -34,6 +34,7 @@ MAX_DEPTH = 64
 MAX_TEXT_BYTES = 1024 * 1024
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
 
 
 class Wire(BaseModel):
@@ -62,6 +63,9 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
             return await handler(core, request, await core.auth.principal(request.headers.get("authorization")))
         except Problem as problem:
             return failure(problem, flat)
+        except Missing:
+            # It was there a moment ago.
+            return failure(not_found("thing"), flat)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception:
@@ -200,13 +204,9 @@ def query_wait(request: Request, default: float) -> float | None:
         return None
     if text == "":
         return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
+    if _SECONDS.fullmatch(text) is None:
         raise invalid("wait must be a number of seconds, 0 or more", "bad_wait")
-    return min(seconds, 300.0)
+    return min(float(text), 300.0)
 
 
 def min_position(request: Request) -> str | None:

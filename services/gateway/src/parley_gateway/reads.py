@@ -5,6 +5,7 @@ Above it: the dialects. Below it: the typed client `history`, and the hub, which
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,12 +14,14 @@ from parley_events.ids import is_uuid, thread_of
 from parley_events.positions import parse_position
 from parley_events.reads import MessagePage, NoteList, RunView, ThreadPage, ThreadView
 from parley_gateway.auth import Principal
-from parley_gateway.errors import Behind, Missing, invalid, not_found
+from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_found
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
 from parley_gateway.send import Sender
 
 Answer = TypeVar("Answer")
+
+_RUN_ID = re.compile(r"[0-9a-f-]{36}\.r[0-9a-f]{1,40}")
 
 
 class Reads:
@@ -45,9 +48,7 @@ class Reads:
 
     async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:
         """A run of a thread that the key may see and read."""
-        thread_id = thread_of(run_id)
-        if thread_id is None or len(run_id) > 100:
-            raise not_found("run")
+        thread_id = thread_of_run(run_id)
         view = await self._one(
             principal,
             thread_id,
@@ -98,13 +99,14 @@ class Reads:
             return await self._many(principal, min_position, read)
         except Missing:
             pass
-        if self._hub.log is None:
-            raise not_found(what)
-        # Another gateway may have answered with this id a moment ago: see what the log has first.
+        # Another gateway may have answered with this id a moment ago: see what the log has first. Where that cannot be
+        # seen (the log is away, the view far behind it) nobody can say that there is no such thing.
         try:
             return await read([await self._hub.real_end_of(stream)])
-        except (Missing, Behind, LogError):
+        except Missing:
             raise not_found(what) from None
+        except LogError:
+            raise Unavailable("the log cannot be reached right now") from None
 
     async def _many(
         self, principal: Principal, min_position: str | None, read: Callable[[Sequence[str]], Awaitable[Answer]]
@@ -125,6 +127,14 @@ class Reads:
             raise
         told.seen(principal.key_id, own)
         return answer
+
+
+def thread_of_run(run_id: str) -> str:
+    """The thread's id at the head of a run's; a Problem 404 unless it has a run id's form."""
+    thread_id = thread_of(run_id)
+    if thread_id is None or _RUN_ID.fullmatch(run_id) is None:
+        raise not_found("run")
+    return thread_id
 
 
 def check_position(text: str) -> None:

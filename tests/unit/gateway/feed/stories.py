@@ -67,9 +67,10 @@ class Story:
         )
 
     def speak(self, call: int, block: int, kind: str, text: str, cuts: list[int]) -> None:
+        before = sum(len(said) for (of, index), said in self.spoken.items() if of == call and index < block)
         places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
         for start, end in itertools.pairwise(places):
-            self.pieces.append(Piece(THREAD, call, block, kind, start, text[start:end]))  # type: ignore[arg-type]
+            self.pieces.append(Piece(THREAD, call, block, kind, start, text[start:end], before))  # type: ignore[arg-type]
         self.spoken[call, block] = text
 
     def returned(self, run: str, call: int, turn: int, blocks: list[Block]) -> None:

@@ -299,3 +299,39 @@ def test_neighbouring_texts_are_merged() -> None:
     other = ShownText("r", 2, 1, "text", "d", "2/2.0:3/2.1:1")
     assert list(merged([*texts, other])) == [texts[2]._replace(text="abc"), other]
     assert list(merged([])) == []
+
+
+def test_a_block_is_not_shown_while_text_of_an_earlier_one_is_missing() -> None:
+    """A lost piece of the first would else come after the second, and the text would not be the message's."""
+    story, run = story_of("abcdef")
+    story.speak(2, 1, "text", "gh", [])
+    first, _, third, second_block = story.pieces
+    client = Client()
+    follow = Follow(run, START)
+    feed(follow, [*story.facts, first, third, second_block], client)
+    assert client.texts() == {(2, 0): "ab"}
+    story.returned(run, 2, 0, [Block(kind="text", text="abcdef"), Block(kind="text", text="gh")])
+    feed(follow, [story.facts[2]], client)
+    assert [what[2] for kind, what in client.seen if kind == "text"] == ["ab", "cdef", "gh"]
+
+
+def test_a_block_is_shown_at_once_when_the_earlier_ones_are_whole() -> None:
+    story, run = story_of("ab")
+    story.speak(2, 2, "text", "gh", [1])
+    client = Client()
+    feed(Follow(run, START), [*story.facts, *story.pieces], client)
+    assert client.texts() == {(2, 0): "ab", (2, 2): "gh"}, "a tool call between them has no text"
+
+
+def test_a_resumed_attempt_is_compared_whatever_order_its_pieces_come_in() -> None:
+    story, run = story_of("abcd")
+    story.failed(run, 2, 0, 1)
+    call = story.call(run, 0, 2)
+    story.speak(call, 0, "text", "abcdef", [])
+    client = Client()
+    follow = Follow(run, parse_cursor("2/2.0:4"), restarts=False)
+    for fact in story.facts[:2]:
+        follow.recall(fact)
+    first, second, again = story.pieces
+    feed(follow, [second, first, *story.facts[2:], again], client)
+    assert client.texts() == {(4, 0): "ef"}

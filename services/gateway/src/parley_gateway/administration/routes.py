@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Callable
@@ -48,27 +49,30 @@ async def _create_workspace(core: Core, request: Request, who: Principal) -> Res
     home = await core.workspaces.get(who.workspace_id)
     command_id = core.sender.command_id(who, "workspace.create", workspace_id, key)
     outcome = await _ask(core, who, command_id, body, asked.model_dump(), workspace_id, fresh=key is None)
-    if not outcome.repeated:
-        # The new workspace gets what the first one was given; each by a command of its own, so that a retry ends them.
-        for agent in home.agents.values():
-            await _ask(
-                core,
-                who,
-                derived_uuid("seed", command_id, "agent", agent.id),
-                PutAgent(principal=who.asker, spec=agent.spec),
-                agent.id,
-                workspace_id,
-            )
-        for team in home.teams.values():
-            await _ask(
-                core,
-                who,
-                derived_uuid("seed", command_id, "team", team.id),
-                PutTeam(principal=who.asker, spec=team.spec),
-                team.id,
-                workspace_id,
-            )
-    return answer(201, {"id": workspace_id, "name": asked.name}, REPLAYED if outcome.repeated else None)
+    made = {"id": workspace_id, "name": asked.name}
+    if outcome.pending:
+        return answer(202, made)
+    # The new workspace gets what the first one was given; each by a command of its own, so that a retry of a request
+    # that was cut short sends what is missing, and repeats nothing.
+    for agent in list(home.agents.values()):
+        await _ask(
+            core,
+            who,
+            derived_uuid("seed", command_id, "agent", agent.id),
+            PutAgent(principal=who.asker, spec=agent.spec),
+            agent.id,
+            workspace_id,
+        )
+    for team in list(home.teams.values()):
+        await _ask(
+            core,
+            who,
+            derived_uuid("seed", command_id, "team", team.id),
+            PutTeam(principal=who.asker, spec=team.spec),
+            team.id,
+            workspace_id,
+        )
+    return answer(201, made, REPLAYED if outcome.repeated else None)
 
 
 async def _create_key(core: Core, request: Request, who: Principal) -> Response:
@@ -92,7 +96,7 @@ async def _create_key(core: Core, request: Request, who: Principal) -> Response:
     )
     outcome = await _ask(core, who, command_id, body, asked.model_dump(), workspace_id)
     return answer(
-        201,
+        202 if outcome.pending else 201,
         {
             "id": key_id,
             "key": made,
@@ -124,40 +128,33 @@ async def _rotate_key(core: Core, request: Request, who: Principal) -> Response:
     made = make_key(workspace_id, _secret(core, command_id, key))
     body = RotateKey(principal=who.asker, key_id=_key_id(key_id), key_hash=key_hash(made))
     outcome = await _ask(core, who, command_id, body, key_id, workspace_id)
-    return answer(200, {"id": key_id, "key": made}, REPLAYED if outcome.repeated else None)
+    status = 202 if outcome.pending else 200
+    return answer(status, {"id": key_id, "key": made}, REPLAYED if outcome.repeated else None)
 
 
 async def _revoke_key(core: Core, request: Request, who: Principal) -> Response:
     who.to_administer()
     workspace_id = await _workspace_id(core, who, query(request, "workspace"))
     key_id = _key_id(request.path_params["key_id"])
-    await _ask(core, who, core.new_uuid(), RevokeKey(principal=who.asker, key_id=key_id), key_id, workspace_id)
-    return Response(status_code=204)
+    body = RevokeKey(principal=who.asker, key_id=key_id)
+    outcome = await _ask(core, who, core.new_uuid(), body, key_id, workspace_id)
+    return answer(202, {"id": key_id}) if outcome.pending else Response(status_code=204)
 
 
 async def _agents(core: Core, request: Request, who: Principal) -> Response:
-    workspace = await core.workspaces.get(who.workspace_id)
-    return _listed(request, workspace.agents, outbound.agent)
+    return _listed(request, await _agents_of(core, request, who), outbound.agent)
 
 
 async def _agent(core: Core, request: Request, who: Principal) -> Response:
-    found = (await core.workspaces.get(who.workspace_id)).named(request.path_params["agent_id"])
-    if found is None:
-        raise not_found("agent")
-    return answer(200, outbound.agent(found))
+    return answer(200, outbound.agent(_named(await _agents_of(core, request, who), request.path_params["agent_id"])))
 
 
 async def _teams(core: Core, request: Request, who: Principal) -> Response:
-    workspace = await core.workspaces.get(who.workspace_id)
-    return _listed(request, workspace.teams, outbound.team)
+    return _listed(request, await _teams_of(core, request, who), outbound.team)
 
 
 async def _team(core: Core, request: Request, who: Principal) -> Response:
-    name = request.path_params["team_id"]
-    for team in (await core.workspaces.get(who.workspace_id)).teams.values():
-        if name in (team.id, team.uuid):
-            return answer(200, outbound.team(team))
-    raise not_found("team")
+    return answer(200, outbound.team(_named(await _teams_of(core, request, who), request.path_params["team_id"])))
 
 
 async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
@@ -216,13 +213,56 @@ def _key_id(text: str) -> str:
     return text
 
 
+async def _agents_of(core: Core, request: Request, who: Principal) -> dict[str, AgentView]:
+    """The workspace's agents as they are now, or from a view that has come to the position that was asked for."""
+    position = min_position(request)
+    if position is None:
+        return (await core.workspaces.get(who.workspace_id)).agents
+    agents = await core.reads.settle(who, position, lambda at: core.history.agents(who.workspace_id, at))
+    return {agent.id: agent for agent in agents.items if not agent.deleted}
+
+
+async def _teams_of(core: Core, request: Request, who: Principal) -> dict[str, TeamView]:
+    """As `_agents_of`, of teams."""
+    position = min_position(request)
+    if position is None:
+        return (await core.workspaces.get(who.workspace_id)).teams
+    teams = await core.reads.settle(who, position, lambda at: core.history.teams(who.workspace_id, at))
+    return {team.id: team for team in teams.items}
+
+
+def _named(found: dict[str, View], name: str) -> View:
+    """The one with this id or UUID; a Problem 404."""
+    for view in found.values():
+        if view.id == name or view.uuid == name.lower():
+            return view
+    raise not_found("agent or team")
+
+
 def _listed(request: Request, found: dict[str, View], shape: Callable[[View], Json]) -> Response:
     """A page of things that are few, by their ids."""
     limit, cursor = query_limit(request), query(request, "cursor")
-    rest = [name for name in sorted(found) if cursor is None or name > cursor]
+    after = None if cursor is None else _last(cursor)
+    rest = [name for name in sorted(found) if after is None or name > after]
     items = [shape(found[name]) for name in rest[:limit]]
-    following = rest[limit - 1] if len(rest) > limit else None
+    following = _cursor(rest[limit - 1]) if len(rest) > limit else None
     return answer(200, {"items": items, "next_cursor": following, "total": len(found)})
+
+
+def _cursor(name: str) -> str:
+    """The opaque cursor after this id."""
+    return base64.urlsafe_b64encode(b"after:" + name.encode()).decode().rstrip("=")
+
+
+def _last(cursor: str) -> str:
+    """The id that a cursor stands after; a Problem 400."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        text = ""
+    if not text.startswith("after:"):
+        raise invalid("the cursor is not one that Parley gave out", "bad_cursor")
+    return text.removeprefix("after:")
 
 
 PATHS: dict[str, dict[str, Handler]] = {

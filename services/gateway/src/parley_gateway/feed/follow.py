@@ -4,8 +4,8 @@ Facts come in the order of their seq, pieces in any order, late, twice or never.
 facts whatever became of the pieces, and whoever starts from a cursor gets exactly the rest. `join` drives it.
 
 Per block: a piece is shown only after its call's fact; overlap with what was sent is cut; a piece beyond a gap is held;
-a missing beginning means silence until the fact. The fact that closes a block first sends the text still missing, then
-itself; late pieces are dropped.
+a missing beginning means silence until the fact, for the later blocks of the turn, too. The fact that closes a block
+first sends the text still missing, then itself; late pieces are dropped.
 
 An attempt that comes to nothing (`model.failed`, or a newer `model.called` of the same run) closes its blocks without
 text. Dialects differ in what follows. With a word for it (`restarts=True`) followers drop the block, and the new
@@ -73,13 +73,24 @@ class _Block:
     held_chars: int = 0
     known: list[str] = field(default_factory=list)
     known_chars: int = 0
+    beyond: dict[int, str] = field(default_factory=dict)
+    beyond_chars: int = 0
     prior: _Block | None = None
 
     def learn(self, at: int, text: str) -> None:
-        """Take in what a piece says about the text from its beginning."""
-        if at <= self.known_chars < at + len(text):
+        """Take in what a piece says about the text from its beginning; beyond a gap it is set aside until then."""
+        if at > self.known_chars:
+            if at not in self.beyond and self.beyond_chars + len(text) <= HELD_CHARS:
+                self.beyond[at] = text
+                self.beyond_chars += len(text)
+            return
+        if self.known_chars < at + len(text):
             self.known.append(text[self.known_chars - at :])
             self.known_chars = at + len(text)
+            for place in sorted(place for place in self.beyond if place <= self.known_chars):
+                held = self.beyond.pop(place)
+                self.beyond_chars -= len(held)
+                self.learn(place, held)
 
     def said(self) -> str | None:
         """The text that was sent of it; None when it is not known."""
@@ -115,7 +126,7 @@ class Follow:
     def recall(self, fact: Fact) -> None:
         """A fact at or below the cursor: nothing is shown of it, but it may have opened a call that is open still."""
         body = fact.body
-        if not self._in_scope(fact):
+        if not self.shows(fact):
             return
         if isinstance(body, ModelCalled):
             self._open(fact)
@@ -150,9 +161,12 @@ class Follow:
             block.kind = piece.kind
         if not self._restarts:
             block.learn(piece.at, piece.text)
-            if block.prior is not None:
-                self._hold(block, piece)
-                return self._compare(call, piece.block, block)
+        if piece.before and not block.sent and self._waits(call, piece):
+            self._hold(block, piece)
+            return ()
+        if block.prior is not None:
+            self._hold(block, piece)
+            return self._compare(call, piece.block, block)
         at, text = piece.at, piece.text
         if at > block.sent:
             self._hold(block, piece)
@@ -163,6 +177,11 @@ class Follow:
         if block.held:
             text += self._release(block, block.sent + len(text))
         return (self._text(call, piece.block, block, text),)
+
+    def _waits(self, call: _Call, piece: Piece) -> bool:
+        """Whether text of an earlier block of the turn is missing: what is shown must read in the turn's order."""
+        earlier = sum(block.sent for index, block in call.blocks.items() if index < piece.block)
+        return earlier < (piece.before or 0)
 
     def _hold(self, block: _Block, piece: Piece) -> None:
         if block.held_chars + len(piece.text) > HELD_CHARS or len(block.held) >= 10_000:
@@ -241,7 +260,7 @@ class Follow:
         if seq > self.seq + 1:
             raise HoleError(self.seq)
         skip = self._skip
-        if self._in_scope(fact):
+        if self.shows(fact):
             yield from self._before(fact, silent=skip > 0)
             self._advance(seq)
             if isinstance(fact.body, ModelCalled):
@@ -260,7 +279,8 @@ class Follow:
     def _advance(self, seq: int) -> None:
         self.seq, self._skip = seq, 0
 
-    def _in_scope(self, fact: Fact) -> bool:
+    def shows(self, fact: Fact) -> bool:
+        """Whether a fact is one of those that this follower is about."""
         return self._run_id is None or run_of(fact) == self._run_id
 
     def _before(self, fact: Fact, *, silent: bool) -> Iterator[Shown]:
@@ -326,6 +346,7 @@ class Follow:
         for index, block in call.blocks.items():
             if block.prior is None and block.sent:
                 block.held.clear()
+                block.held_chars = 0
                 carried[index] = block
 
     def _close(self, call_seq: int, run_id: str) -> None:

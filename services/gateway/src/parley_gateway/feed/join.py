@@ -60,7 +60,7 @@ class Feed:
         Raises a Problem: the cursor is garbage or ahead (400), or history cannot be read now (503).
         """
         stream, done = self._listener.stream, self._cursor.done
-        pieces = self._hub.kept(stream)
+        pieces = self._hub.kept(stream) if self._listener.pieces else []
         # Read first: only then has the view come to the cursor, and what is recalled up to it is complete.
         await self._read(done, self._hub.end_of(stream))
         if begin is not None:
@@ -82,7 +82,9 @@ class Feed:
     async def _recall(self, after: int, done: int) -> None:
         while after < done:
             facts, page = await self._history.facts(self._workspace_id, self._listener.stream, after, PAGE)
-            self._recalled += [fact for fact in facts if fact.seq is not None and fact.seq <= done]
+            self._recalled += [
+                fact for fact in facts if fact.seq is not None and fact.seq <= done and self._follow.shows(fact)
+            ]
             if not facts or page.last_seq <= after + len(facts):
                 return
             after += len(facts)

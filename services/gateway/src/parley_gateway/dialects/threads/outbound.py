@@ -244,11 +244,12 @@ def message(view: MessageView) -> Json:
     }
 
 
-def run(view: RunView) -> Json:
+def run(view: RunView, agent_id: str | None = None) -> Json:
+    """A run. `agent_id`: how the client named the agent, if it did."""
     return {
         "id": view.id,
         "thread_id": view.thread_id,
-        "agent_id": view.agent_id,
+        "agent_id": agent_id or view.agent_id,
         "agent_version": view.agent_version,
         "status": view.status,
         "attempt": view.attempt,

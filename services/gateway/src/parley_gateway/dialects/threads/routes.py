@@ -7,14 +7,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from parley_events.commands import CancelRun, DeleteThread
-from parley_events.ids import is_uuid, thread_of
+from parley_events.errors import LogError
+from parley_events.ids import is_uuid
 from parley_events.reads import AgentView
 from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
 from parley_gateway.dialects.threads import inbound, outbound, wire
 from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, not_found, unsupported
-from parley_gateway.feed.cursor import cursor_ahead, parse_cursor
+from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
 from parley_gateway.feed.follow import ShownFact, run_of
 from parley_gateway.feed.join import PAGE, RECALL
 from parley_gateway.feed.sse import MEDIA_TYPE
@@ -34,6 +35,7 @@ from parley_gateway.http import (
     traceparent,
     wants,
 )
+from parley_gateway.reads import thread_of_run
 from parley_gateway.workspaces import DEFAULT_AGENT
 
 BASE = "/api/v1/chat"
@@ -76,7 +78,7 @@ async def _list(core: Core, request: Request, who: Principal) -> Response:
     if asked_agent is not None:
         known = (await core.workspaces.get(who.workspace_id)).named(asked_agent)
         agent_id = known.id if known else asked_agent
-    elif who.agents is not None and len(who.agents) == 1:
+    elif len(who.agents) == 1 and not who.may_read(None):
         (agent_id,) = who.agents
     who.to_read(agent_id)
     pinned, archived = query_flag(request, "pinned"), query_flag(request, "archived")
@@ -108,6 +110,8 @@ async def _patch(core: Core, request: Request, who: Principal) -> Response:
         return answer(200, outbound.thread(await core.reads.thread(who, thread_id)))
     command = core.sender.command(who, core.new_uuid(), thread_id, body, traceparent=traceparent(request))
     outcome = await core.sender.ask(who, command)
+    if outcome.pending:
+        return answer(202, {"id": thread_id, "position": outcome.position})
     try:
         view = await core.history.thread(who.workspace_id, thread_id, [outcome.position], 5000)
     except (Unavailable, Behind):
@@ -120,7 +124,10 @@ async def _delete(core: Core, request: Request, who: Principal) -> Response:
     thread_id = _thread_id(request)
     await _may_change(core, who, thread_id)
     body = DeleteThread(principal=who.asker)
-    await core.sender.ask(who, core.sender.command(who, core.new_uuid(), thread_id, body))
+    command = core.sender.command(who, core.new_uuid(), thread_id, body, traceparent=traceparent(request))
+    outcome = await core.sender.ask(who, command)
+    if outcome.pending:
+        return answer(202, {"id": thread_id, "position": outcome.position})
     return Response(status_code=204)
 
 
@@ -159,7 +166,7 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
         {
             "thread_id": thread_id,
             "message_id": said.question_id,
-            "run": outbound.run(run.view()),
+            "run": outbound.run(run.view(), asked.agent_id),
             "message": None if message is None else outbound.message(message),
         },
         headers,
@@ -219,7 +226,10 @@ async def _page(
     """A page of facts: of the thread, or of one run of it that begins after `begin` and, if known, ends with `end`."""
     limit = query_limit(request)
     text = query(request, "cursor") or resume_point(request)
-    after = begin if text is None else max(begin, parse_cursor(text).done)
+    cursor = START if text is None else parse_cursor(text)
+    after = max(begin, cursor.done)
+    if text is not None:
+        await _not_ahead(core, who, thread_id, cursor)
     frames = outbound.Frames(thread_id)
     if text is not None and after > begin:
         recent, _ = await core.history.facts(who.workspace_id, thread_id, after + 1, RECALL, "desc")
@@ -230,8 +240,6 @@ async def _page(
     more = True
     while more and len(items) < limit:
         facts, page = await core.history.facts(who.workspace_id, thread_id, last, limit if run_id is None else PAGE)
-        if text is not None and after > page.last_seq:
-            raise cursor_ahead()
         for fact in facts:
             if len(items) < limit and (end is None or last < end):
                 last = fact.seq or last
@@ -239,6 +247,19 @@ async def _page(
                     items.append(frames(ShownFact(fact, ""))[-1].data)
         more = bool(facts) and last < (page.last_seq if end is None else min(end, page.last_seq))
     return answer(200, {"items": items, "next_cursor": str(last) if more else None})
+
+
+async def _not_ahead(core: Core, who: Principal, thread_id: str, cursor: Cursor) -> None:
+    """A Problem 400 when a cursor lies beyond the end that the log itself has, asked now."""
+    _, page = await core.history.facts(who.workspace_id, thread_id, cursor.done, 1)
+    if cursor.seq > page.last_seq:
+        try:
+            end = await core.hub.real_end_of(thread_id)
+        except LogError:
+            raise Unavailable("the log cannot be reached right now") from None
+        _, page = await core.history.facts(who.workspace_id, thread_id, cursor.done, 1, min_position=[end])
+        if cursor.seq > page.last_seq:
+            raise cursor_ahead()
 
 
 # ---- runs
@@ -250,9 +271,7 @@ async def _run(core: Core, request: Request, who: Principal) -> Response:
 
 async def _cancel(core: Core, request: Request, who: Principal) -> Response:
     run_id = request.path_params["run_id"]
-    thread_id = thread_of(run_id)
-    if thread_id is None or len(run_id) > 100:
-        raise not_found("run")
+    thread_id = thread_of_run(run_id)
     await body_of(request, wire.Nothing, core.settings.body_mb)
     await _may_change(core, who, thread_id)
     command = core.sender.command(
@@ -264,10 +283,14 @@ async def _cancel(core: Core, request: Request, who: Principal) -> Response:
     )
     outcome = await core.sender.ask(who, command)
     headers = REPLAYED if outcome.repeated else None
+    accepted = {"id": run_id, "thread_id": thread_id, "position": outcome.position}
+    if outcome.pending:
+        return answer(202, accepted, headers)
     try:
-        view = await core.history.run(who.workspace_id, run_id, [] if outcome.pending else [outcome.position], 5000)
+        view = await core.history.run(who.workspace_id, run_id, [outcome.position], 5000)
     except (Unavailable, Behind):
-        return answer(202, {"id": run_id, "thread_id": thread_id, "status": "running"}, headers)
+        # The run was told to stop; where it stands now cannot be read.
+        return answer(202, accepted, headers)
     return answer(200, outbound.run(view), headers)
 
 
@@ -295,7 +318,7 @@ async def _agent(core: Core, who: Principal, name: str) -> AgentView:
 async def _answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
     """Who answers a message in a thread, as far as this gateway knows: asked for by name, or bound to the thread."""
     agent = None if asked is None else await _agent(core, who, asked)
-    if who.agents is not None:
+    if who.agents and not who.may_chat(None):
         # A key that is bound to agents: the thread decides, so it must be known.
         bound = (await core.reads.thread(who, thread_id)).agent_id
         who.to_chat(bound or (agent.id if agent else None))
@@ -311,7 +334,7 @@ async def _answering(core: Core, who: Principal, thread_id: str, asked: str | No
 
 
 async def _may_change(core: Core, who: Principal, thread_id: str) -> None:
-    if who.agents is not None:
+    if who.agents and not who.may_chat(None):
         who.to_chat((await core.reads.thread(who, thread_id)).agent_id)
     else:
         who.to_chat(None)
@@ -331,6 +354,15 @@ PATHS: dict[str, dict[str, Handler]] = {
 """Every path below the base, with its methods."""
 
 
+ELSEWHERE: dict[str, dict[str, Handler]] = {
+    "/api/v1/knowledge": {"POST": _not_yet, "GET": _not_yet},
+    "/api/v1/knowledge/{knowledge_id}": {"GET": _not_yet, "DELETE": _not_yet},
+    "/mcp": {"POST": _not_yet, "GET": _not_yet, "DELETE": _not_yet},
+}
+"""The contract's paths that do not begin with the base."""
+
+
 def routes(core: Core) -> list[Route]:
     """The routes of the dialect."""
-    return [endpoint(core, BASE + path, methods, flat=True) for path, methods in PATHS.items()]
+    found = {BASE + path: methods for path, methods in PATHS.items()} | ELSEWHERE
+    return [endpoint(core, path, methods, flat=True) for path, methods in found.items()]

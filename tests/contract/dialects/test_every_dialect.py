@@ -1,0 +1,455 @@
+"""What holds in every dialect: streams, resuming, ends, outages, and input that is not what it should be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from parley_events.body import Block
+from parley_events.errors import LogUnavailable
+from parley_events.log import Outgoing
+from parley_events.pieces import Piece
+from parley_gateway.dialects import DIALECTS
+from tests.contract.dialects.tongues import NOBODY, TONGUES, Tongue
+from tests.contract.dialects.transcript import Stage
+from tests.support.asgi import Exchange, ask, exchange
+from tests.support.sse import Frame, frame_of
+from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, run_id_of, say, silence, tool_block, world
+
+WORDS = ("The ", "quick ", "brown ", "fox ", "jümps.😀")
+WHOLE = "".join(WORDS)
+
+
+@pytest.fixture(params=sorted(DIALECTS))
+def tongue(request: pytest.FixtureRequest) -> Tongue:
+    return TONGUES[request.param]()
+
+
+def frames_of(x: Exchange) -> list[Frame]:
+    return [frame_of(part) for part in x.parts if not part.startswith(b":")]
+
+
+async def do(here: World, deed: dict[str, Any], gateway: int = 0, **more: Any) -> Exchange:
+    options = {"key": here.key, **deed, **more}
+    options["headers"] = {**deed.get("headers", {}), **more.get("headers", {})}
+    return await ask(here.gateways[gateway][0], options.pop("method"), options.pop("path"), **options)
+
+
+async def get(here: World, path: str, gateway: int = 0, **options: Any) -> Exchange:
+    return await ask(here.gateways[gateway][0], "GET", path, **{"key": here.key, **options})
+
+
+def opened(here: World, deed: dict[str, Any], gateway: int = 0) -> Any:
+    options = {"key": here.key, **deed}
+    return exchange(here.gateways[gateway][0], options.pop("method"), options.pop("path"), **options)
+
+
+async def story(dispatcher: Dispatcher, posted: Any) -> None:
+    """Two turns, a tool, a failed attempt that began otherwise, a thought."""
+    first = dispatcher.called(posted)
+    dispatcher.failed(posted, first)
+    second = dispatcher.called(posted, attempt=2)
+    dispatcher.speak(posted, second, ("Let ", "me"), kind="thought")
+    dispatcher.speak(posted, second, WORDS, block=1)
+    blocks = (Block(kind="thought", text="Let me"), Block(kind="text", text=WHOLE), tool_block("clock", second, {}))
+    dispatcher.returned(posted, second, *blocks)
+    dispatcher.use(posted, second, "clock", {}, "now")
+    third = dispatcher.called(posted, turn=1)
+    dispatcher.speak(posted, third, ("Done", "."))
+    dispatcher.returned(posted, third, Block(kind="text", text="Done."), turn=1)
+    dispatcher.completed(posted)
+
+
+def test_there_is_a_tongue_for_every_dialect() -> None:
+    assert set(TONGUES) == set(DIALECTS)
+
+
+# ---- streams
+
+
+async def test_a_message_streams_its_run_and_the_stream_ends(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = story
+    await tongue.prepare(here)
+    x = await do(here, tongue.message())
+    assert x.status == 200 and x.over
+    assert x.headers["content-type"].startswith("text/event-stream")
+    assert x.headers["cache-control"] == "no-cache" and x.headers["x-accel-buffering"] == "no"
+    frames = frames_of(x)
+    assert tongue.text(frames) == WHOLE + "Done."
+    assert [frame.type in tongue.ends.values() for frame in frames] == [False] * (len(frames) - 1) + [True]
+    assert frames[-1].type == tongue.ends["completed"]
+    assert all(frame.id for frame in frames)
+    assert here.core.hub.listening == 0
+
+
+async def test_a_waiting_call_says_the_same_as_the_stream(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = story
+    await tongue.prepare(here)
+    answer = await do(here, tongue.waiting())
+    assert answer.status == 200 and tongue.said(answer) == WHOLE + "Done."
+    assert here.core.hub.listening == 0
+
+
+async def test_a_run_is_left_and_resumed_at_every_id_on_another_gateway(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = story
+    await here.application()
+    await tongue.prepare(here)
+    x = await do(here, tongue.message())
+    run, frames = x.headers["parley-run-id"], frames_of(x)
+    for place, frame in enumerate(frames):
+        again = await get(here, tongue.events(run), 1, headers={"Last-Event-ID": str(frame.id)})
+        assert again.status == 200 and again.over
+        both = frames[: place + 1] + frames_of(again)
+        assert tongue.text(both) == WHOLE + "Done.", frame.id
+        assert tongue.facts(both) == tongue.facts(frames), frame.id
+        assert again.headers["parley-run-id"] == run
+    assert frames_of(again) == [], "past the end nothing is left that has an id"
+
+
+async def test_a_client_that_leaves_in_the_middle_stops_nobody(here: World, tongue: Tongue) -> None:
+    """The agent goes on; the client comes back in the middle of a call, on another gateway."""
+    stage = Stage(here)
+    d = here.dispatcher
+    await here.application()
+    await tongue.prepare(here)
+    async with opened(here, tongue.message()) as x:
+        posted = await stage.posted()
+        call = d.called(posted)
+        for n, word in enumerate(WORDS[:2]):
+            d.pieces(Piece(posted.stream, call, 0, "text", len("".join(WORDS[:n])), word))
+            await x.until(lambda x, n=n: tongue.text(frames_of(x)) == "".join(WORDS[: n + 1]))
+        before = frames_of(x)
+    assert here.core.hub.listening == 0
+    d.pieces(Piece(posted.stream, call, 0, "text", len("".join(WORDS[:2])), WORDS[2]))
+    other = here.gateways[1][0].state.core
+    await here.eventually(lambda: len(other.hub.kept(posted.stream)) == 3)
+    resumed = {"method": "GET", "path": tongue.events(run_id_of(posted))}
+    async with opened(here, {**resumed, "headers": {"Last-Event-ID": str(before[-1].id)}}, 1) as x:
+        await x.until(lambda x: tongue.text(before + frames_of(x)) == "".join(WORDS[:3]))
+        d.returned(posted, call, Block(kind="text", text=WHOLE))
+        d.completed(posted)
+        await x.end()
+        assert tongue.text(before + frames_of(x)) == WHOLE
+        assert frames_of(x)[-1].type == tongue.ends["completed"]
+
+
+async def test_a_failed_run_ends_the_stream_with_its_error(here: World, tongue: Tongue) -> None:
+    async def play(d: Dispatcher, posted: Any) -> None:
+        call = d.called(posted)
+        d.failed(posted, call, retry=False)
+        d.ended(posted, "500", "it fell over")
+
+    here.dispatcher.play = play
+    await tongue.prepare(here)
+    frames = frames_of(await do(here, tongue.message()))
+    assert [f.type for f in frames].count(tongue.ends["failed"]) == 1
+    assert frames[-1].type == tongue.ends["failed"]
+    assert "it fell over" in str(frames[-1].data) and "model_500" in str(frames[-1].data)
+
+
+async def test_a_cancelled_run_ends_the_stream(here: World, tongue: Tongue) -> None:
+    stage = Stage(here)
+    await tongue.prepare(here)
+    async with opened(here, tongue.message()) as x:
+        posted = await stage.posted()
+        call = here.dispatcher.called(posted)
+        cancel = await do(here, {"method": "POST", "path": f"/api/v1/chat/runs/{run_id_of(posted)}/cancel"})
+        assert cancel.status == 200
+        here.dispatcher.cancelled(posted, call, Block(kind="text", text="So far"))
+        await x.end()
+    frames = frames_of(x)
+    assert tongue.text(frames) == "So far"
+    assert frames[-1].type == tongue.ends["cancelled"]
+
+
+async def test_an_idle_stream_sends_comments(tongue: Tongue) -> None:
+    async with world(sockets=False, beat_s=0.02) as here:
+        stage = Stage(here)
+        await tongue.prepare(here)
+        async with opened(here, tongue.message()) as x:
+            posted = await stage.posted()
+            await x.until(lambda x: x.parts.count(b": \n\n") >= 3)
+            here.dispatcher.completed(posted)
+            await x.end()
+        assert frames_of(x)[-1].type == tongue.ends["completed"]
+
+
+async def test_a_client_that_takes_nothing_is_let_go_and_loses_nothing_by_coming_back(tongue: Tongue) -> None:
+    async with world(sockets=False, stall_s=0.1, queue_items=50) as here:
+        stage = Stage(here)
+        d = here.dispatcher
+        await tongue.prepare(here)
+        async with opened(here, tongue.message()) as x:
+            posted = await stage.posted()
+            call = d.called(posted)
+            d.pieces(Piece(posted.stream, call, 0, "text", 0, "x"))
+            await x.until(lambda x: tongue.text(frames_of(x)) == "x")
+            x.held.clear()
+            for n in range(1, 300):
+                d.pieces(Piece(posted.stream, call, 0, "text", n, "x"))
+            await x.end()
+            assert not x.over, "the response is cut, not finished"
+        assert here.core.hub.listening == 0
+        d.returned(posted, call, Block(kind="text", text="x" * 300))
+        d.completed(posted)
+        before = frames_of(x)
+        again = await get(here, tongue.events(run_id_of(posted)), headers={"Last-Event-ID": str(before[-1].id)})
+        assert tongue.text(before + frames_of(again)) == "x" * 300
+        assert frames_of(again)[-1].type == tongue.ends["completed"]
+
+
+async def test_a_repeated_message_is_the_same_run(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = say("Hello ", "world")
+    await here.application()
+    await tongue.prepare(here)
+    key: dict[str, Any] = {"headers": {"Idempotency-Key": "k"}}
+    first = await do(here, tongue.message(), **key)
+    again = await do(here, tongue.message(), 1, **key)
+    plain = await do(here, tongue.waiting(), 1, **key)
+    assert len({x.headers["parley-run-id"] for x in (first, again, plain)}) == 1
+    assert ["idempotency-replayed" in x.headers for x in (first, again, plain)] == [False, True, True]
+    assert tongue.text(frames_of(first)) == tongue.text(frames_of(again)) == tongue.said(plain) == "Hello world"
+    assert tongue.facts(frames_of(first)) == tongue.facts(frames_of(again))
+    other = await do(here, tongue.message("something else"), **key)
+    assert tongue.problem(other) == (409, "idempotency_conflict")
+    for bad in ("", " x", "é", "x" * 256):
+        assert tongue.problem(await do(here, tongue.message(), headers={"Idempotency-Key": bad}))[0] == 400, bad
+
+
+# ---- outages
+
+
+class Away:
+    """A producer whose log is away."""
+
+    broken = False
+
+    def send(self, record: Outgoing) -> asyncio.Future[int]:
+        lost: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        lost.set_exception(LogUnavailable("away"))
+        return lost
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        pass
+
+
+async def test_while_the_log_is_away_a_message_is_503_and_nothing_is_half_accepted(tongue: Tongue) -> None:
+    async with world(sockets=False, outcome_s=0.1) as here:
+        await tongue.prepare(here)
+        heard = len(here.dispatcher.heard)
+        real, here.core.sender._producer = here.core.sender._producer, Away()
+        for deed in (tongue.message(), tongue.waiting()):
+            here.core.sender._producer = Away()
+            away = await do(here, deed)
+            assert tongue.problem(away) == (503, "unavailable")
+            assert away.headers["retry-after"].isdigit()
+        assert here.core.hub.listening == 0 and not here.core.hub._waiting
+        here.core.sender._producer = real
+        here.dispatcher.play = say("Hello")
+        back = await do(here, tongue.waiting())
+        assert back.status in (200, 202)
+        assert len(here.dispatcher.heard) == heard + 1, "only the one that was accepted is on the log"
+
+
+async def test_an_outcome_that_is_late_is_202_with_the_ids(tongue: Tongue) -> None:
+    async with world(sockets=False, outcome_s=0.1) as here:
+        here.dispatcher.play = silence
+        await tongue.prepare(here)
+        await do(here, {**tongue.waiting(), "params": {"wait": "0"}})
+        here.dispatcher.deaf = True
+        key = {"Idempotency-Key": "k"}
+        for deed in (tongue.message(), tongue.waiting()):
+            late = await do(here, deed, headers=key)
+            assert late.status == 202 and late.json()["run_id"] == late.headers["parley-run-id"]
+            assert late.json()["status"] == "queued"
+        assert here.core.hub.listening == 0 and not here.core.hub._waiting
+        here.dispatcher.deaf = False
+        again = await do(here, {**tongue.waiting(), "params": {"wait": "0"}}, headers=key)
+        assert again.json()["run_id"] == late.json()["run_id"]
+
+
+async def test_while_history_is_away_sending_and_open_streams_go_on(here: World, tongue: Tongue) -> None:
+    stage = Stage(here)
+    await tongue.prepare(here)
+    await here.core.workspaces.get(WORKSPACE)
+    async with opened(here, tongue.message()) as x:
+        posted = await stage.posted()
+        here.past.away = True
+        params = {"structure_id": WORKSPACE, "role_id": "executive-office-cmo"}
+        for path in (tongue.history(), tongue.run(run_id_of(posted)), tongue.events(run_id_of(posted))):
+            away = await get(here, path, params=params)
+            assert tongue.problem(away) == (503, "unavailable") and away.headers["retry-after"], path
+        call = here.dispatcher.called(posted)
+        here.dispatcher.speak(posted, call, WORDS)
+        here.dispatcher.returned(posted, call, Block(kind="text", text=WHOLE))
+        here.dispatcher.completed(posted)
+        await x.end()
+    assert tongue.text(frames_of(x)) == WHOLE and frames_of(x)[-1].type == tongue.ends["completed"]
+    here.dispatcher.play = say("Hello")
+    second = await do(here, tongue.waiting())
+    assert second.status == 200 and tongue.said(second) == "Hello"
+
+
+async def test_a_gateway_that_stops_or_starts_says_so_in_the_dialects_words(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    here.core.hub.drain()
+    refused = await do(here, tongue.message())
+    assert tongue.problem(refused) == (503, "unavailable") and refused.headers["retry-after"] == "1"
+
+
+# ---- input that is not what it should be
+
+TEXTS: list[tuple[Any, int]] = [
+    ("", 400),
+    (" \n\t", 400),
+    (None, 400),
+    (7, 400),
+    (True, 400),
+    (["hi"], 400),
+    ({"text": "hi"}, 400),
+    ("a\0b", 400),
+    ("x" * (1024 * 1024 + 1), 413),
+    ("é" * (512 * 1024 + 1), 413),
+    ("x" * (2 * 1024 * 1024), 413),
+]
+"""What cannot be a message, with the status."""
+
+NESTED = b'{"a":' * 100 + b"1" + b"}" * 100
+VERY_NESTED = b"[" * 100_000 + b"]" * 100_000
+
+BODIES: list[tuple[bytes, dict[str, str], int]] = [
+    (b"{", {}, 400),
+    (b"hi", {}, 400),
+    (b"[]", {}, 400),
+    (b"null", {}, 400),
+    (b'"hi"', {}, 400),
+    (b"\xff\xfe", {}, 400),
+    (b'{"a":"\xed\xa0\x80"}', {}, 400),
+    (b'{"a": NaN}', {}, 400),
+    (b"{'a': 1}", {}, 400),
+    (NESTED, {}, 400),
+    (VERY_NESTED, {}, 400),
+    (b"{}", {"Content-Type": "text/plain"}, 415),
+    (b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    (b"{}", {"Content-Type": "multipart/form-data; boundary=x"}, 415),
+    (b"{}", {"Content-Type": "application/json; charset=utf-16"}, 415),
+    (b" " * (8 * 1024 * 1024 + 1), {}, 413),
+    (b"", {"Content-Length": str(10**12)}, 413),
+]
+"""What cannot be a body, with the status."""
+
+
+async def test_what_cannot_be_a_message_is_refused_in_the_dialects_words(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    heard = len(here.dispatcher.heard)
+    for text, status in TEXTS:
+        for deed in (tongue.message(text), {**tongue.waiting(), "body": tongue.message(text)["body"]}):
+            refused = await do(here, deed)
+            assert tongue.problem(refused)[0] == status, str(text)[:20]
+    surrogate = tongue.message("SURROGATE")
+    for half in (b"\\ud800", b"\\udc00", b"\\ud800\\ud800", b"\\udfff!"):
+        raw = str(surrogate["body"]).replace("'", '"').encode().replace(b"SURROGATE", half)
+        headers = {"content-type": "application/json"}
+        assert tongue.problem(await do(here, {**surrogate, "body": raw}, headers=headers))[0] == 400, half
+    for name in tongue.message()["body"]:
+        body = {key: value for key, value in tongue.message()["body"].items() if key != name}
+        refused = await do(here, {**tongue.message(), "body": body})
+        assert tongue.problem(refused)[0] == 400, f"without {name}"
+    assert len(here.dispatcher.heard) == heard, "nothing of it reached the log"
+    assert here.core.hub.listening == 0
+
+
+async def test_a_text_at_the_limit_and_odd_but_good_ones_are_taken(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = say("ok")
+    await tongue.prepare(here)
+    for text in ("x" * 1024 * 1024, "\\u0000", "😀", "\x01\x7f\u2028", "a\\nb"):
+        assert (await do(here, tongue.waiting(text))).status == 200, text[:10]
+        posted = here.dispatcher.heard[-1].body
+        assert posted.text == text, "kept as it came"  # type: ignore[attr-defined]
+    unknown = tongue.waiting()
+    unknown = {**unknown, "body": {**unknown["body"], "nobody": {"knows": ["this"]}}}
+    assert (await do(here, {**unknown, "params": {"wait": "5", "nor": "this"}})).status == 200
+
+
+async def test_what_cannot_be_a_body_is_refused_in_the_dialects_words(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    heard = len(here.dispatcher.heard)
+    for raw, headers, status in BODIES:
+        for deed in (tongue.message(), tongue.waiting()):
+            refused = await do(here, {**deed, "body": raw}, headers={"content-type": "application/json", **headers})
+            assert tongue.problem(refused)[0] == status, (raw[:20], headers)
+    assert len(here.dispatcher.heard) == heard
+
+
+def flat(path: str) -> bool:
+    return any(path.startswith(dialect.base) and dialect.flat for dialect in DIALECTS.values())
+
+
+async def test_wrong_methods_and_unknown_paths_are_refused_in_the_dialects_words(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    run = f"{NOBODY}.r0123456789abcdef"
+    for path in (tongue.message()["path"], tongue.run(run), tongue.events(run), tongue.history()):
+        for method in ("PUT", "OPTIONS", "TRACE", "BREW"):
+            refused = await do(here, {"method": method, "path": path})
+            assert tongue.problem(refused) == (405, "method_not_allowed"), (method, path)
+    refused = await do(here, {"method": "PUT", "path": tongue.run(run)})
+    assert refused.headers["allow"] == "GET"
+    base = DIALECTS[tongue.name].base
+    for path in (base, f"{base}/", f"{base}/nothing", f"{base}/runs", f"{base}/runs/{run}/", f"{base}/runs//events"):
+        for method in ("GET", "POST"):
+            assert tongue.problem(await do(here, {"method": method, "path": path}))[0] == 404, path
+
+
+async def test_unknown_and_foreign_things_are_404(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = say("ok")
+    await tongue.prepare(here)
+    run = (await do(here, tongue.waiting())).headers["parley-run-id"]
+    unknown = f"{NOBODY}.r0123456789abcdef"
+    for odd in (NOBODY, unknown, run[:-1] + "z", run[:-1], "x", run + "\0", run.upper(), "%", "é"):
+        for path in (tongue.run(odd), tongue.events(odd)):
+            assert tongue.problem(await get(here, path)) == (404, "not_found"), odd
+    assert (await get(here, tongue.run(run))).status == 200
+
+
+async def test_limits_cursors_positions_and_waits_out_of_their_range_are_400(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = say("ok")
+    await tongue.prepare(here)
+    run = (await do(here, tongue.waiting())).headers["parley-run-id"]
+    node = {"structure_id": WORKSPACE, "role_id": "executive-office-cmo"}
+    for limit in ("0", "-1", "201", "1.5", "many", "", "٣", "1e2", "99999999999999999999"):
+        refused = await get(here, tongue.history(), params={**node, "limit": limit})
+        assert tongue.problem(refused) == (400, "bad_limit"), limit
+    for limit in ("1", "200"):
+        assert (await get(here, tongue.history(), params={**node, "limit": limit})).status == 200
+    for position in ("soon", "@", "1", "a@b", "\0"):
+        for path in (tongue.history(), tongue.run(run), tongue.events(run)):
+            refused = await get(here, path, params={**node, "min_position": position})
+            assert tongue.problem(refused)[0] == 400, (position, path)
+    for after in ("x", "1/2", "-1", "01"):
+        places: list[dict[str, Any]] = [{"params": {"after": after}}, {"headers": {"Last-Event-ID": after}}]
+        for options in places:
+            assert tongue.problem(await get(here, tongue.events(run), **options)) == (400, "bad_cursor")
+    ahead = await get(here, tongue.events(run), params={"after": "999"})
+    assert tongue.problem(ahead) == (400, "cursor_ahead")
+    for wait in ("-1", "soon", "nan", "inf", "1_0", " 1", "1e2", "٣", "-0.1"):
+        refused = await do(here, {**tongue.waiting(), "params": {"wait": wait}})
+        assert tongue.problem(refused) == (400, "bad_wait"), wait
+    for wait in ("", "300", "99999", "0.5", "5."):
+        assert (await do(here, {**tongue.waiting(), "params": {"wait": wait}})).status in (200, 202), wait
+
+
+async def test_what_breaks_inside_is_500_in_the_dialects_words(
+    here: World, tongue: Tongue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tongue.prepare(here)
+
+    async def breaks(*args: Any) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(here.core.sender, "ask", breaks)
+    broken = await do(here, tongue.message())
+    assert tongue.problem(broken) == (500, "internal")
+    assert "secret" not in broken.body.decode()
+    assert here.core.hub.listening == 0

@@ -1,0 +1,292 @@
+"""Who may do what: every route with every scope, with no key or a bad one, and with what belongs to somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from parley_events.keys import make_key
+from parley_gateway.administration.routes import PATHS as ADMINISTRATION
+from parley_gateway.dialects import DIALECTS
+from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
+from parley_gateway.dialects.threads.routes import ELSEWHERE
+from parley_gateway.dialects.threads.routes import PATHS as THREADS
+from tests.support.asgi import Exchange, ask, exchange
+from tests.support.sse import frame_of
+from tests.unit.gateway.world import WORKSPACE, World, say, world
+
+OTHER = "22222222-2222-4333-8444-555555555555"
+CHAT = "/api/v1/chat"
+ORG = "/api/org"
+
+
+class Deed(NamedTuple):
+    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), admin, or nothing."""
+
+    method: str
+    path: str
+    needs: str
+    body: dict[str, Any] | None = None
+    query: bool = False
+
+    def template(self) -> tuple[str, str]:
+        return self.method, self.path
+
+
+DEEDS = [
+    Deed("POST", f"{CHAT}/threads", "chat", {"agent_id": "scripted"}),
+    Deed("GET", f"{CHAT}/threads", "read", query=True),
+    Deed("GET", f"{CHAT}/threads/{{thread_id}}", "read"),
+    Deed("PATCH", f"{CHAT}/threads/{{thread_id}}", "chat", {"title": "t"}),
+    Deed("GET", f"{CHAT}/threads/{{thread_id}}/messages", "read"),
+    Deed("POST", f"{CHAT}/threads/{{thread_id}}/messages", "chat", {"content": "hi"}),
+    Deed("GET", f"{CHAT}/threads/{{thread_id}}/events", "read"),
+    Deed("GET", f"{CHAT}/runs/{{run_id}}", "read"),
+    Deed("GET", f"{CHAT}/runs/{{run_id}}/events", "read"),
+    Deed("POST", f"{CHAT}/runs/{{run_id}}/cancel", "chat"),
+    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
+    Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "later"),
+    Deed("POST", "/api/v1/knowledge", "later"),
+    Deed("GET", "/api/v1/knowledge", "later"),
+    Deed("GET", "/api/v1/knowledge/{knowledge_id}", "later"),
+    Deed("DELETE", "/api/v1/knowledge/{knowledge_id}", "later"),
+    Deed("POST", "/mcp", "later"),
+    Deed("GET", "/mcp", "later"),
+    Deed("DELETE", "/mcp", "later"),
+    Deed("POST", f"{ORG}/chat/message", "chat", {"message": "hi"}),
+    Deed("POST", f"{ORG}/chat/message/sync", "chat", {"message": "hi"}),
+    Deed("GET", f"{ORG}/chat/history", "read", query=True),
+    Deed("GET", f"{ORG}/chat/runs/{{run_id}}", "read"),
+    Deed("GET", f"{ORG}/chat/runs/{{run_id}}/events", "read"),
+    Deed("GET", f"{ORG}/log", "all", query=True),
+    Deed("GET", f"{ORG}/chat/artifacts/{{name}}", "later"),
+    Deed("POST", "/api/v1/workspaces", "admin", {"name": "w"}),
+    Deed("POST", "/api/v1/keys", "admin", {"user": "u", "scopes": ["chat"]}),
+    Deed("GET", "/api/v1/keys", "admin"),
+    Deed("POST", "/api/v1/keys/{key_id}/rotate", "admin"),
+    Deed("DELETE", "/api/v1/keys/{key_id}", "admin"),
+    Deed("GET", "/api/v1/agents", "nothing"),
+    Deed("GET", "/api/v1/agents/{agent_id}", "nothing"),
+    Deed("GET", "/api/v1/teams", "nothing"),
+    Deed("GET", "/api/v1/teams/{team_id}", "nothing"),
+    Deed("POST", "/api/v1/agents", "admin", {}),
+    Deed("PATCH", "/api/v1/agents/{agent_id}", "admin", {}),
+    Deed("DELETE", "/api/v1/agents/{agent_id}", "admin"),
+    Deed("POST", "/api/v1/teams", "admin", {}),
+    Deed("PATCH", "/api/v1/teams/{team_id}", "admin", {}),
+    Deed("DELETE", "/api/v1/teams/{team_id}", "admin"),
+    Deed("DELETE", f"{CHAT}/threads/{{thread_id}}", "chat"),
+]
+"""Every route there is; the last one takes the thread away."""
+
+GRANTS: dict[tuple[str, ...], set[str]] = {
+    ("*",): {"chat", "read", "all"},
+    ("*", "admin"): {"chat", "read", "all", "admin"},
+    ("chat",): {"chat"},
+    ("read",): {"read", "all"},
+    ("chat", "read"): {"chat", "read", "all"},
+    ("agent:scripted",): {"chat", "read"},
+    ("agent:assistant",): set(),
+    ("read", "agent:scripted"): {"chat", "read", "all"},
+    ("chat", "agent:scripted"): {"chat", "read"},
+    ("chat", "agent:assistant"): {"chat"},
+    ("team:pair",): set(),
+    ("prompt:override",): set(),
+    ("approve",): set(),
+    ("admin",): {"admin"},
+}
+"""What scopes allow with what belongs to the agent `scripted`."""
+
+
+class Scene(NamedTuple):
+    """A world with a thread of `scripted`, a run in it, and a run in the node's shared chat."""
+
+    here: World
+    places: dict[str, str]
+
+    async def do(self, deed: Deed, key: str | None, **headers: str) -> Exchange:
+        node = {"structure_id": WORKSPACE, "role_id": "scripted"}
+        options: dict[str, Any] = {"key": key, "headers": headers}
+        if deed.body is not None:
+            options["body"] = {**deed.body, **(node if deed.path.startswith(ORG) else {})}
+        if deed.query:
+            options["params"] = {**node, "agent_id": "scripted"}
+        path = deed.path.format(**self.places)
+        app = self.here.gateways[0][0]
+        if not path.endswith("threads/" + self.places["thread_id"] + "/events"):
+            return await ask(app, deed.method, path, **options)
+        async with exchange(app, deed.method, path, **options) as x:
+            await x.until(lambda x: x.over or x.parts)
+            return x
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with world(sockets=False) as here:
+        here.dispatcher.play = say("ok")
+        yield await staged(here)
+
+
+async def staged(here: World) -> Scene:
+    app = here.gateways[0][0]
+    thread = (await ask(app, "POST", f"{CHAT}/threads", key=here.key, body={"agent_id": "scripted"})).json()["id"]
+    said = await ask(
+        app,
+        "POST",
+        f"{CHAT}/threads/{thread}/messages",
+        key=here.key,
+        body={"content": "a secret"},
+        params={"wait": ""},
+    )
+    places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p1", "name": "n"}
+    return Scene(here, places | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": "k"})
+
+
+async def new_key(here: World, scopes: tuple[str, ...], user: str = "ann") -> tuple[str, str]:
+    body = {"user": user, "scopes": list(scopes)}
+    made = await ask(here.gateways[0][0], "POST", "/api/v1/keys", key=here.admin_key, body=body)
+    return made.json()["id"], made.json()["key"]
+
+
+def code_of(found: Exchange) -> str:
+    error = found.json()["error"]
+    return str(error["code"] if isinstance(error, dict) else error)
+
+
+def test_every_route_is_here() -> None:
+    served = {(method, CHAT + path) for path, methods in THREADS.items() for method in methods}
+    served |= {(method, path) for path, methods in ELSEWHERE.items() for method in methods}
+    served |= {(method, ORG + path) for path, methods in ORG_CHAT.items() for method in methods}
+    served |= {(method, "/api/v1" + path) for path, methods in ADMINISTRATION.items() for method in methods}
+    assert {deed.template() for deed in DEEDS} == served
+    assert len(DIALECTS) == 2
+
+
+async def test_no_route_answers_without_a_good_key(scene: Scene) -> None:
+    gone, revoked = await new_key(scene.here, ("*", "admin"))
+    await ask(scene.here.gateways[0][0], "DELETE", f"/api/v1/keys/{gone}", key=scene.here.admin_key)
+    unknown = make_key(WORKSPACE, b"x" * 32)
+    nowhere = make_key("99999999-2222-4333-8444-555555555555", b"x" * 32)
+    heard = len(scene.here.dispatcher.heard)
+    for deed in DEEDS:
+        for key in (None, "x", revoked, unknown, nowhere):
+            found = await scene.do(deed, key)
+            assert (found.status, code_of(found)) == (401, "unauthorized"), (deed, key)
+            assert found.headers["www-authenticate"] == "Bearer"
+    assert len(scene.here.dispatcher.heard) == heard, "nothing of it reached the log"
+
+
+@pytest.mark.parametrize("scopes", list(GRANTS), ids="+".join)
+async def test_a_scope_allows_what_it_says_on_every_route(scene: Scene, scopes: tuple[str, ...]) -> None:
+    key_id, key = await new_key(scene.here, scopes)
+    scene.places["key_id"] = (await new_key(scene.here, ("chat",)))[0]
+    for deed in DEEDS:
+        heard = len(scene.here.dispatcher.heard)
+        found = await scene.do(deed, key)
+        if deed.needs == "later":
+            assert (found.status, code_of(found)) == (400, "unsupported"), deed
+        elif deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
+            assert found.status not in (401, 403) and found.status < 500, (deed, found.status, found.body)
+        else:
+            assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)
+            assert len(scene.here.dispatcher.heard) == heard, deed
+    assert key_id
+
+
+async def test_a_key_for_one_agent_lists_that_agents_threads_alone(scene: Scene) -> None:
+    app, here = scene.here.gateways[0][0], scene.here
+    for agent in ("assistant", "scripted", None):
+        await ask(app, "POST", f"{CHAT}/threads", key=here.key, body={"agent_id": agent})
+    for scopes in (("agent:scripted",), ("chat", "agent:scripted")):
+        _, key = await new_key(here, scopes)
+        for params in ({}, {"agent_id": "scripted"}):
+            listed = await ask(app, "GET", f"{CHAT}/threads", key=key, params=params)
+            assert [item["agent_id"] for item in listed.json()["items"]] == ["scripted"] * 2, scopes
+        for params in ({"agent_id": "assistant"}, {"agent_id": "nobody"}):
+            assert (await ask(app, "GET", f"{CHAT}/threads", key=key, params=params)).status == 403
+    _, both = await new_key(here, ("agent:scripted", "agent:assistant"))
+    assert (await ask(app, "GET", f"{CHAT}/threads", key=both)).status == 403, "it must say which"
+    assert (await ask(app, "GET", f"{CHAT}/threads", key=both, params={"agent_id": "assistant"})).status == 200
+
+
+async def test_another_users_thread_is_not_there(scene: Scene) -> None:
+    _, bob = await new_key(scene.here, ("*",), "bob")
+    for deed in DEEDS:
+        if "{thread_id}" in deed.path or "{run_id}" in deed.path:
+            found = await scene.do(deed, bob)
+            if deed.needs != "later":
+                assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
+    assert (await scene.do(DEEDS[1], bob)).json()["items"] == []
+    _, boss = await new_key(scene.here, ("*", "admin"), "boss")
+    assert (await scene.do(DEEDS[2], boss)).status == 200, "an admin of the workspace sees it"
+
+
+async def test_tenants_never_meet(scene: Scene) -> None:
+    """The key of another workspace, with every right there, on every route and every thing of this one."""
+    here, app = scene.here, scene.here.gateways[0][0]
+    foreign = make_key(OTHER, b"f" * 32)
+    await here.workspace(OTHER, "other", {"admin": foreign}, user="ann")
+    assert (await ask(app, "GET", f"{CHAT}/threads", key=foreign)).json()["items"] == []
+    before = {stream: len(facts) for stream, facts in here.past.facts.items() if OTHER not in stream}
+    own = {"api", "admin"}
+    for deed in DEEDS:
+        found = await scene.do(deed, foreign)
+        if deed.needs == "later" or deed.template() == ("POST", f"{CHAT}/threads"):
+            continue
+        if "{thread_id}" in deed.path or "{run_id}" in deed.path or deed.path.startswith(ORG):
+            assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.status, found.body)
+        elif deed.path == "/api/v1/workspaces":
+            assert found.status == 403
+        elif "{key_id}" in deed.path:
+            assert found.status == 404, deed
+        if found.body:
+            assert b"secret" not in found.body, deed
+            assert WORKSPACE.encode() not in found.body, deed
+        if deed.template() == ("GET", "/api/v1/keys"):
+            assert {item["id"] for item in found.json()["items"]} & own == {"admin"}, "its own admin key"
+            assert {item["workspace"] for item in found.json()["items"]} == {"other"}
+    after = {stream: len(facts) for stream, facts in here.past.facts.items() if stream in before}
+    assert after == before, "nothing of this workspace has changed"
+    assert here.core.hub.listening == 0
+    for path in ("/api/v1/keys", "/api/v1/keys/api/rotate"):
+        method = "POST" if path.endswith("rotate") else "GET"
+        named = await ask(app, method, path, key=foreign, params={"workspace": WORKSPACE})
+        assert named.status == 403, path
+    uuids = {a["uuid"] for a in (await ask(app, "GET", "/api/v1/agents", key=here.key)).json()["items"]}
+    for uuid in uuids:
+        assert (await ask(app, "GET", f"/api/v1/agents/{uuid}", key=foreign)).status == 404
+        made = await ask(app, "POST", f"{CHAT}/threads", key=foreign, body={"agent_id": uuid})
+        assert (made.status, code_of(made)) == (404, "unknown_agent")
+
+
+async def test_the_same_idempotency_key_of_two_users_or_tenants_is_two(scene: Scene) -> None:
+    here, app = scene.here, scene.here.gateways[0][0]
+    foreign = make_key(OTHER, b"f" * 32)
+    await here.workspace(OTHER, "other", {"admin": foreign}, user="ann")
+    _, bob = await new_key(here, ("*",), "bob")
+    _, second = await new_key(here, ("*",), "ann")
+    found = [
+        (await ask(app, "POST", f"{CHAT}/threads", key=key, body={"title": key[-4:]}, headers={"Idempotency-Key": "k"}))
+        for key in (here.key, bob, foreign)
+    ]
+    assert [x.status for x in found] == [201] * 3
+    assert len({x.json()["id"] for x in found}) == 3
+    same = await ask(
+        app, "POST", f"{CHAT}/threads", key=second, body={"title": here.key[-4:]}, headers={"Idempotency-Key": "k"}
+    )
+    assert same.body == found[0].body, "the user is the same"
+
+
+async def test_a_listed_structure_of_one_workspace_is_another_chat_in_another(scene: Scene) -> None:
+    here, app = scene.here, scene.here.gateways[0][0]
+    structure = "6f6c1f6e-0000-4000-8000-000000000001"
+    foreign = make_key(OTHER, b"f" * 32)
+    await here.workspace(OTHER, "other", {"admin": foreign}, (structure,))
+    node = {"structure_id": structure, "role_id": "scripted"}
+    for key, text in ((here.key, "of ours"), (foreign, "of theirs")):
+        said = await ask(app, "POST", f"{ORG}/chat/message", key=key, body={**node, "message": text})
+        assert frame_of(said.parts[-1]).type == "complete"
+        rows = await ask(app, "GET", f"{ORG}/chat/history", key=key, params=node)
+        assert [row["content"] for row in rows.json() if row["role"] == "user"] == [text]
