@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from parley_events.serve import serve, set_up_logs
+from parley_events.serve import end_process, serve, set_up_logs
 from parley_gateway.app import build, drain
 from parley_gateway.settings import Settings
 
@@ -17,7 +17,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     set_up_logs(settings.log_level, settings.log_file)
-    app = build(settings)
+    app = build(settings, on_failure=end_process)
     return serve(app, settings.host, settings.port, grace_s=settings.drain_s, on_stop=lambda: drain(app))
 
 

@@ -47,9 +47,10 @@ def build(
     clock: Clock = system_clock,
     new_uuid: NewUuid = random_uuid,
     new_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+    on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application; `app.state.core` holds its parts. A log or history that is given in is not
-    closed at the end."""
+    closed at the end. `on_failure` is called when the hub dies, which it never should: the process should end then."""
     opened: list[Log] = []
 
     async def the_log() -> Log:
@@ -77,10 +78,16 @@ def build(
     )
     forget_deleted(core)
 
+    def died(reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            logger.critical("the hub died", exc_info=error)
+            if on_failure is not None:
+                on_failure(f"the hub died: {type(error).__name__}")
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reading = asyncio.create_task(hub.run())
-        reading.add_done_callback(_died)
+        reading.add_done_callback(died)
         try:
             yield
         finally:
@@ -107,11 +114,6 @@ def drain(app: FastAPI) -> None:
     """End all open streams cleanly, and take nothing new: call it when the process is told to stop."""
     core: Core = app.state.core
     core.hub.drain()
-
-
-def _died(reading: asyncio.Task[None]) -> None:
-    if not reading.cancelled() and (error := reading.exception()) is not None:
-        logger.critical("the hub died; this gateway must be started again", exc_info=error)
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:

@@ -109,7 +109,7 @@ async def _run(
         await stack.enter_async_context(dispatcher.router.lifespan_context(dispatcher))
         gateway_history = parley_gateway.history.History.in_process(history, kept.internal_token)
         stack.push_async_callback(gateway_history.close)
-        gateway = parley_gateway.app.build(services.gateway, log=log, history=gateway_history)
+        gateway = parley_gateway.app.build(services.gateway, log=log, history=gateway_history, on_failure=on_failure)
         server = server_of(
             gateway,
             "127.0.0.1",
