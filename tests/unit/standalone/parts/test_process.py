@@ -80,7 +80,10 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_leftover_is_ended_only_when_every_mark_is_in_its_command_line() -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "mark-a", "mark-b"]) as left:
+    code = "import time; print('ready', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, "mark-a", "mark-b"], stdout=subprocess.PIPE, text=True) as left:
+        # A process that has only just been started shows no command line for a moment.
+        assert left.stdout is not None and left.stdout.readline() == "ready\n"
         assert not end_leftover(left.pid, ["mark-a", "mark-c"])
         assert not end_leftover(os.getpid(), [])
         assert left.poll() is None
