@@ -31,7 +31,7 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A cluster for tests that break its parts: what dies is started again."""
     many = {"GATEWAYS": "2", "DISPATCHERS": "2", "HISTORIES": "2"}
-    system = start("cluster", tmp_path_factory.mktemp("breakable"), RESTART="1", **many, **MODEL)
+    system = start("cluster", tmp_path_factory.mktemp("breakable"), RESTART="1", PARLEY_DRAIN_S="30", **many, **MODEL)
     yield system
     assert stop(system) == 0
 

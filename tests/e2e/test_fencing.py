@@ -62,7 +62,7 @@ async def watch_thread(system: System, thread: str, seen: list[Frame]) -> None:
         stream(client, "GET", f"/api/v1/chat/threads/{thread}/events") as (_, frames),
     ):
         async for frame in frames:
-            seen.append(frame)
+            seen.append(frame)  # noqa: PERF401 - it grows as frames come
 
 
 async def stale(system: System, topic: str, partition: int, epoch: int, after: int) -> list[Record]:
@@ -151,7 +151,7 @@ async def test_what_a_stale_owner_writes_is_never_seen(breakable: System, woken:
             facts = await check_run(system, run.run, run.seen, run.text)
             await until(run.thread_seen, lambda seen, facts=facts: last_seq(seen) >= len(facts))  # type: ignore[misc]
 
-        # The others: one that begins now on the other gateway, and those that come back with an id from before the stop.
+        # The others: one that begins now on the other gateway, and one that comes back with an id from before the stop.
         async with system.client(1) as second:
             for run in runs.values():
                 url = f"/api/v1/chat/runs/{run.run}/events"
