@@ -99,7 +99,10 @@ async def test_what_a_stale_owner_writes_is_never_seen(breakable: System, woken:
     async with system.client() as client:
         spoken, working = await pair_of_threads(client)
     partition = partition_of(spoken.encode(), 8)
-    scripts = {spoken: "/stream 200 20\n/text  end", working: f"/text said \n/wait 3000\n{tools}\n/text done"}
+    scripts = {
+        spoken: "/stream 200 20\n/text  end",
+        working: f"/text said \n/wait 3000\n/think late\n{tools}\n/text done",
+    }
     texts = {spoken: STREAMED + " end", working: "said done"}
     runs = {}
     for thread, script in scripts.items():
@@ -134,7 +137,8 @@ async def test_what_a_stale_owner_writes_is_never_seen(breakable: System, woken:
             else:
                 await asyncio.gather(*followers)
 
-        # It goes on where it stood: timers first, and only then what it has to read.
+        # It goes on where it stood: timers first, and only then what it has to read. So the wait ends, a new block
+        # begins (its first piece is sent at once), the turn is recorded, and the tools are called.
         async def wrote(topic: str, after: int) -> list[Record]:
             return await stale(system, topic, partition, old, after)
 

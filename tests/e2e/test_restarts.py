@@ -193,18 +193,17 @@ async def test_a_gateway_dies_and_its_client_goes_on_at_the_other(breakable: Sys
         await ended_well(system, bystander, other)
 
 
-async def test_a_history_dies_and_nobody_who_streams_notices(breakable: System) -> None:
+async def test_every_history_dies_and_nobody_who_streams_notices(breakable: System) -> None:
     system = breakable
     await whole_again(system)
-    for index in (0, 1):
-        async with working(system) as (run, task):
+    async with working(system) as (run, task):
+        for index in (0, 1):
             kill(system.pid("history", index))
-            async with system.client() as client:
-                other = await new_thread(client)
-            await answered(system, other)
-            facts = await ended_well(system, run, task)
-            assert [fact["attempt"] for fact in facts if fact["type"] == "model.called"] == [1, 1, 1]
-        await whole_again(system)
+        async with system.client() as client:
+            other = await new_thread(client)
+        await answered(system, other)
+        facts = await ended_well(system, run, task)
+        assert [fact["attempt"] for fact in facts if fact["type"] == "model.called"] == [1, 1, 1]
 
 
 async def test_postgres_dies_and_the_open_stream_goes_on(breakable: System) -> None:
