@@ -27,6 +27,15 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     assert stop(system) == 0
 
 
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A cluster for tests that break its parts: what dies is started again."""
+    many = {"GATEWAYS": "2", "DISPATCHERS": "2", "HISTORIES": "2"}
+    system = start("cluster", tmp_path_factory.mktemp("breakable"), RESTART="1", PARLEY_DRAIN_S="30", **many, **MODEL)
+    yield system
+    assert stop(system) == 0
+
+
 @pytest.fixture(params=["cluster", "standalone"])
 def system(request: pytest.FixtureRequest) -> System:
     """Each kind in turn."""

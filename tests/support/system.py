@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx2
 
+from tests.support.processes import port_of
 from tests.support.sse import Frame, frames_of
 
 START_S = 120.0
@@ -37,6 +38,10 @@ class System:
 
     def pid(self, service: str, index: int = 0) -> int:
         return int(self.ready()["pids"][service][index])
+
+    def url(self, service: str, index: int = 0) -> str:
+        """Where a service's process listens."""
+        return f"http://127.0.0.1:{port_of(self.pid(service, index))}"
 
     def client(self, gateway: int = 0, key: str | None = None, timeout_s: float = 60.0) -> httpx2.AsyncClient:
         """An HTTP client of one gateway, with the ready-made key."""

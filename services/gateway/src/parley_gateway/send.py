@@ -58,7 +58,7 @@ class Sender:
     def __init__(self, hub: Hub, clock: Clock, new_uuid: NewUuid, outcome_s: float) -> None:
         self._hub, self._clock, self._new_uuid, self._outcome_s = hub, clock, new_uuid, outcome_s
         self._producer: Producer | None = None
-        self._making = asyncio.Lock()
+        self._making: asyncio.Task[Producer] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.told = Told()
 
@@ -110,14 +110,17 @@ class Sender:
         except RecordTooLarge:
             raise Problem("too_large", "the request does not fit a record of 8 MiB", 413) from None
         outcome = self._hub.expect(command.id, command.correlation_id)
+        producer: Producer | None = None
+        taken: asyncio.Future[int] | None = None
         try:
-            taken = await self._send(record)
             async with asyncio.timeout(self._outcome_s):
+                producer, taken = await self._send(record)
                 fact = await outcome
         except TimeoutError:
-            if taken.done() and not taken.cancelled() and taken.exception() is None:
+            if taken is not None and taken.done() and not taken.cancelled() and taken.exception() is None:
                 return Outcome(command.stream, command.type, None, command.time_ms, {}, pending=True)
-            self._replace()
+            if producer is not None:
+                self._replace(producer)
             raise Unavailable("the log did not take the request in time; try again") from None
         finally:
             self._hub.forget(command.id, outcome)
@@ -125,13 +128,16 @@ class Sender:
 
     async def close(self) -> None:
         """Let go of the producer, within seconds."""
-        self._replace()
+        if self._making is not None:
+            self._making.cancel()
+        if self._producer is not None:
+            self._replace(self._producer)
         if self._closing:
             await asyncio.wait(self._closing, timeout=5)
 
     # ---- inside
 
-    async def _send(self, record: Outgoing) -> asyncio.Future[int]:
+    async def _send(self, record: Outgoing) -> tuple[Producer, asyncio.Future[int]]:
         for _ in range(2):
             producer = self._producer
             if producer is None or producer.broken:
@@ -139,27 +145,36 @@ class Sender:
             with contextlib.suppress(ProducerBroken):
                 taken = producer.send(record)
                 taken.add_done_callback(_noted)
-                return taken
+                return producer, taken
         raise Unavailable("the log cannot be reached right now")
 
     async def _new_producer(self) -> Producer:
-        async with self._making:
-            if self._producer is not None and not self._producer.broken:
-                return self._producer
-            self._replace()
-            ready = self._hub.log
-            assert ready is not None
-            try:
-                async with asyncio.timeout(self._outcome_s):
-                    self._producer = await ready.producer()
-            except (EventsError, TimeoutError, OSError) as error:
-                raise Unavailable("the log cannot be reached right now") from error
-            return self._producer
+        """A producer that works. One is made for all who wait: each waits no longer than its own time."""
+        if self._making is None:
+            if self._producer is not None:
+                self._replace(self._producer)
+            self._making = asyncio.create_task(self._make())
+            self._making.add_done_callback(self._made)
+        return await asyncio.shield(self._making)
 
-    def _replace(self) -> None:
-        """Let go of the producer: what it has not sent yet is dropped."""
-        if self._producer is not None:
-            closing = asyncio.ensure_future(self._producer.close(0.5))
+    async def _make(self) -> Producer:
+        ready = self._hub.log
+        assert ready is not None
+        try:
+            async with asyncio.timeout(self._outcome_s):
+                return await ready.producer()
+        except (EventsError, TimeoutError, OSError) as error:
+            raise Unavailable("the log cannot be reached right now") from error
+
+    def _made(self, making: asyncio.Task[Producer]) -> None:
+        self._making = None
+        if not making.cancelled() and making.exception() is None:
+            self._producer = making.result()
+
+    def _replace(self, producer: Producer) -> None:
+        """Let go of a producer: what it has not sent yet is dropped. One that was replaced before is let be."""
+        if self._producer is producer:
+            closing = asyncio.ensure_future(producer.close(0.5))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             self._producer = None

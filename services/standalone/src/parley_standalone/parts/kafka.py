@@ -236,7 +236,10 @@ class Kafka:
         )
 
     def _format(self, java: Path, properties: Path) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # noqa: TID251 - a name for a new store
+        cluster = "-"
+        while cluster.startswith("-"):
+            # One that begins with a dash would be read as an option; Kafka never makes such a one either.
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # noqa: TID251 - a new store's name
         done = subprocess.run(
             [
                 java,
