@@ -23,7 +23,8 @@ _KINDS: tuple[Kind, Kind] = ("text", "thought")
 class Piece(NamedTuple):
     """Some characters of a block. `call` is the seq of the `model.called`, `block` the block's place in its turn,
     `at` the place of the first character within the block, in Unicode code points. `before` is how many characters the
-    turn's earlier blocks have, so that nobody shows a block while text of an earlier one is missing (None: unknown)."""
+    turn's earlier blocks have, so that nobody shows a block while text of an earlier one is missing (0: none, or not
+    known)."""
 
     thread_id: str
     call: int
@@ -31,7 +32,7 @@ class Piece(NamedTuple):
     kind: Kind
     at: int
     text: str
-    before: int | None = None
+    before: int = 0
 
 
 def encode_pieces(partition: int, epoch: int, pieces: Sequence[Piece]) -> Outgoing:

@@ -23,7 +23,7 @@ class Deltas:
     def __init__(self, log: Log, tick_ms: int) -> None:
         self._log, self._tick_s = log, tick_ms / 1000
         self._producer: Producer | None = None
-        self._waiting: dict[tuple[int, int], dict[tuple[str, int, int], tuple[Kind, int, list[str], int | None]]] = {}
+        self._waiting: dict[tuple[int, int], dict[tuple[str, int, int], tuple[Kind, int, list[str], int]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self.dropped = 0

@@ -181,7 +181,7 @@ class Follow:
     def _waits(self, call: _Call, piece: Piece) -> bool:
         """Whether text of an earlier block of the turn is missing: what is shown must read in the turn's order."""
         earlier = sum(block.sent for index, block in call.blocks.items() if index < piece.block)
-        return earlier < (piece.before or 0)
+        return earlier < piece.before
 
     def _hold(self, block: _Block, piece: Piece) -> None:
         if block.held_chars + len(piece.text) > HELD_CHARS or len(block.held) >= 10_000:

@@ -1,0 +1,43 @@
+"""Settings: every field from its variable, and a clear word for what cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parley_gateway.settings import Settings
+
+OTHERS: dict[str, tuple[str, Any]] = {
+    "log": ("embedded", "embedded"),
+    "kafka": ("k:1", "k:1"),
+    "data": ("/d", Path("/d")),
+    "history_url": ("http://a/ , http://b", ("http://a", "http://b")),
+    "internal_token": ("t", "t"),
+    "host": ("::1", "::1"),
+    "log_file": ("/f", Path("/f")),
+    "log_level": ("DEBUG", "DEBUG"),
+    "workspace_id": ("w", "w"),
+    "anonymous_key": ("k", "k"),
+    "anonymous_key_forced": ("1", True),
+}
+"""What is no number: its text, and what becomes of it."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
+def test_every_field_is_read_from_its_variable(name: str) -> None:
+    text, value = OTHERS.get(name, ("7", 7))
+    read = Settings.from_env({f"PARLEY_{name.upper()}": text})
+    assert getattr(read, name) == value
+    assert getattr(Settings.from_env({}), name) == getattr(Settings(), name)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Settings) if f.name not in OTHERS])
+def test_a_number_that_is_none_is_named(name: str) -> None:
+    variable = f"PARLEY_{name.upper()}"
+    for text in ("x", "-1"):
+        with pytest.raises(ValueError, match=variable):
+            Settings.from_env({variable: text})
+    assert getattr(Settings.from_env({variable: ""}), name) == getattr(Settings(), name)
