@@ -19,6 +19,7 @@ PIECES = st.builds(
     st.sampled_from(["text", "thought"]),
     st.integers(0, 2**31),
     st.text(max_size=20),
+    st.integers(0, 2**31),
 )
 
 
