@@ -32,7 +32,7 @@ class Settings:
     model_backoff_ms: int = 500
     model_stall_s: float = 60.0
     tool_timeout_s: float = 120.0
-    delta_tick_ms: int = 30
+    delta_tick_ms: int = 40
     cache_mb: int = 256
     window_mb: int = 64
     drain_s: float = 8.0
