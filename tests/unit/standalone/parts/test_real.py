@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from parley_events.log.kafka_topics import apply_topics, check_topics
 from parley_standalone.parts.kafka import Kafka
+from parley_standalone.parts.postgres import binaries
 from parley_standalone.parts.process import end_leftover, is_free
 from tests.support.kafka import NewBroker
 from tests.support.postgres import NewServer, Server
@@ -112,6 +114,27 @@ def test_as_root_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
         for folder in (closed, place):
             stat = folder.stat()
             assert (stat.st_mode & 0o777, stat.st_uid) == (0o700, 0)
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+def test_as_root_the_programs_may_lie_below_a_folder_that_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone in root's own home. PostgreSQL asks access(2) about its programs, which forgets capabilities."""
+    package = binaries().parent.parent
+    for folder in (package, *package.parent.glob(f"{package.name}.libs")):
+        shutil.copytree(folder, tmp_path / "closed" / folder.name, symlinks=True)
+    (tmp_path / "closed").chmod(0o700)
+    copied = tmp_path / "closed" / package.name / "pginstall" / "bin"
+    monkeypatch.setattr("parley_standalone.parts.postgres.binaries", lambda: copied)
+    server = Server(tmp_path / "closed" / "place" / "store")
+    server.start()
+    try:
+        process = psutil.Process(server.pid)
+        assert (Path(process.exe()).parent, process.uids().effective != 0) == (copied, True)
+        assert (tmp_path / "closed").stat().st_mode & 0o777 == 0o700
     finally:
         server.stop()
 

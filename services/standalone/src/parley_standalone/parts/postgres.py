@@ -190,7 +190,10 @@ class _Launch:
         ]
         if self._first_unreachable(folder) is None:
             return
-        self._prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        # PostgreSQL asks access(2) about its own program, which forgets the capabilities of whoever is not root, unless
+        # this secure bit is set (capabilities(7)).
+        self._prefix += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_read_search"]
+        self._prefix += ["--ambient-caps=+dac_read_search"]
         unreachable = self._first_unreachable(folder)
         if unreachable == folder:
             raise PartError(
@@ -213,9 +216,9 @@ class _Launch:
 
     def _first_unreachable(self, folder: Path) -> Path | None:
         """What cannot be run, or worked in, with this prefix; None when both can."""
-        postgres = binaries() / "postgres"
+        initdb = binaries() / "initdb"  # which, unlike `--version`, looks for its own program and for the server's
         trials: tuple[tuple[Path, list[str | Path]], ...] = (
-            (postgres, [postgres, "--version"]),
+            (initdb, [initdb, "--show", "-D", "/"]),
             (folder, ["/bin/sh", "-c", 'cd "$0" && : > probe && rm probe', folder]),
         )
         for place, words in trials:
