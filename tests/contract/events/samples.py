@@ -231,6 +231,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         result=TEXT,
         duration_ms=12_345,
         note=Note(kind="skill", id=f"{RUN}.n1", title="Título", body=TEXT, slug="como-é", name="Cómo"),
+        files=(Attachment(name="gráfico.png", content_type="image/png", size=68, sha256="b7" * 32),),
         message_id=fact_message_id(THREAD, 15),
     ),
     f.ToolAnswered(

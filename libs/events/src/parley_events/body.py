@@ -57,7 +57,7 @@ class Principal(Shape):
 
 
 class Attachment(Shape):
-    """A file that came with a message, by its content's hash; the bytes lie in the object store."""
+    """A file that came with a message or that a tool made, by its content's hash; its bytes lie in the object store."""
 
     name: str
     content_type: str

@@ -8,6 +8,9 @@ EventsError
 │   ├── RetentionGap        stop and page: records were deleted before they were read
 │   ├── LogInUse            another process holds the folder of the embedded log
 │   └── TopicMismatch       the topics are missing or differ from the catalogue: `topics apply`
+├── ObjectError
+│   ├── ObjectMissing       the object is not there, or is another workspace's
+│   └── ObjectsUnavailable  try again later; a write may or may not have landed
 └── RecordError
     └── Undecodable         the bytes are not a record: to `parley.rejected` (command), stop (fact)
 """
@@ -53,6 +56,18 @@ class LogInUse(LogError):
 
 class TopicMismatch(LogError):
     """A topic is missing, or differs from the catalogue in a way that breaks a promise."""
+
+
+class ObjectError(EventsError):
+    """The object store could not do what was asked."""
+
+
+class ObjectMissing(ObjectError):
+    """There is no such object in this workspace."""
+
+
+class ObjectsUnavailable(ObjectError):
+    """The object store cannot be reached, or did not answer in time."""
 
 
 class RecordError(EventsError):

@@ -211,10 +211,13 @@ class ToolCalled(Numbered):
 
 
 class ToolReturned(Numbered):
-    """What the tool answered. `unknown`: it was called, and nobody can say what came of it."""
+    """What the tool answered. `unknown`: it was called, and nobody can say what came of it.
+
+    `files` are what it made: images that the model is shown, and artifacts of the run, by their names.
+    """
 
     type: ClassVar[str] = "tool.returned"
-    content: ClassVar[tuple[str, ...]] = ("result", "note")
+    content: ClassVar[tuple[str, ...]] = ("result", "note", "files")
     run_id: str
     call: int
     index: int
@@ -224,6 +227,7 @@ class ToolReturned(Numbered):
     result: str
     duration_ms: int = 0
     note: Note | None = None
+    files: tuple[Attachment, ...] = ()
     message_id: str = ""
 
     @property

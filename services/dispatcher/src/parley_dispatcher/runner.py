@@ -481,12 +481,14 @@ class Runner:
                 "result": text,
                 "duration_ms": max(ms, 0),
                 "note": result.note,
+                "files": result.files,
             }
         )
         try:
             self._append(owner, state, run, body)
         except RecordTooLarge:
-            small = body.model_copy(update={"status": "error", "result": "The result is too large.", "note": None})
+            nothing = {"result": "The result is too large.", "note": None, "files": ()}
+            small = body.model_copy(update={"status": "error", **nothing})
             self._append(owner, state, run, small)
 
     async def _ask(

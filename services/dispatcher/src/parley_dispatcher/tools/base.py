@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from parley_events.body import Json, Note
+from parley_events.body import Attachment, Json, Note
 from parley_events.clock import Clock
 from parley_events.reads import SkillView
 
@@ -52,10 +52,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the model is told, and what goes on record beside it."""
+    """What the model is told, and what goes on record beside it. `files` lie in the object store already."""
 
     text: str
     note: Note | None = None
+    files: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""The object store: bytes under their SHA-256, per workspace. Attachments, artifacts and large contents lie there, and
+records refer to them. The only module that imports obstore.
+
+`file:<folder>` (the default, below DATA), `s3://bucket/prefix` (credentials, region and endpoint from the usual `AWS_*`
+variables, which the library reads), or `memory:` for tests. An object is written before the record that names it, never
+changed, and read only with the workspace that it was put under: a hash that was guessed leads nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from parley_events.errors import ObjectMissing, ObjectsUnavailable
+from parley_events.ids import is_uuid
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+MAX_OBJECT_BYTES = 32 * 1024 * 1024
+"""The largest object. Whoever puts bounds its own input more tightly, with its own words."""
+_LIMIT_S = 30.0
+_HASH = re.compile(r"[0-9a-f]{64}")
+_RETRY: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+
+
+class Objects(Protocol):
+    """Bytes under their hash."""
+
+    async def put(self, workspace_id: str, data: bytes) -> str:
+        """Keep the bytes and give their SHA-256 (hex). Again is no harm. Raises ObjectsUnavailable."""
+        ...
+
+    async def get(self, workspace_id: str, sha256: str) -> bytes:
+        """The bytes. Raises ObjectMissing when there are none, or not these; ObjectsUnavailable."""
+        ...
+
+
+class ObjectStore:
+    """`Objects` in a folder, in an S3-compatible store, or in memory."""
+
+    def __init__(self, store: LocalStore | S3Store | MemoryStore) -> None:
+        self._store = store
+
+    async def put(self, workspace_id: str, data: bytes) -> str:
+        if len(data) > MAX_OBJECT_BYTES:
+            raise ValueError(f"an object of {len(data)} bytes; {MAX_OBJECT_BYTES} are the most")
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                await obstore.put_async(self._store, _path(workspace_id, sha256), data)
+        except (BaseError, OSError, TimeoutError) as error:
+            raise ObjectsUnavailable(f"an object could not be written: {type(error).__name__}") from error
+        return sha256
+
+    async def get(self, workspace_id: str, sha256: str) -> bytes:
+        path = _path(workspace_id, sha256)
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                found = await obstore.get_async(self._store, path)
+                data = bytes(await found.bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            raise ObjectMissing(f"there is no object {sha256}") from None
+        except (BaseError, OSError, TimeoutError) as error:
+            raise ObjectsUnavailable(f"an object could not be read: {type(error).__name__}") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ObjectMissing(f"the object {sha256} holds other bytes")
+        return data
+
+
+def open_objects(address: str) -> ObjectStore:
+    """The store at an address (see the module). ValueError says what is wrong with the address."""
+    parts = urlsplit(address)
+    if parts.scheme == "file" and parts.path:
+        return ObjectStore(LocalStore(Path(unquote(parts.path)), mkdir=True))
+    if parts.scheme == "s3" and parts.netloc:
+        prefix = parts.path.strip("/")
+        return ObjectStore(S3Store(parts.netloc, prefix=prefix or None, retry_config=_RETRY))
+    if address == "memory:":
+        return ObjectStore(MemoryStore())
+    raise ValueError(f"PARLEY_OBJECTS={address!r} is neither file:<folder> nor s3://bucket/prefix")
+
+
+def _path(workspace_id: str, sha256: str) -> str:
+    """Where it lies. Both parts are checked: neither can lead out of the workspace's folder."""
+    if not is_uuid(workspace_id) or not _HASH.fullmatch(sha256):
+        raise ObjectMissing("not the name of an object")
+    return f"{workspace_id}/{sha256[:2]}/{sha256}"
