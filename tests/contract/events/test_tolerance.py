@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -164,6 +164,14 @@ def test_a_command_that_is_none_says_why(header: str, value: bytes | None, says:
     record = with_header(back(encoded(CANCEL)), header, value)
     with pytest.raises(Undecodable, match=says):
         decode_command(record)
+
+
+@pytest.mark.parametrize("name", ["ce_bodyhash", "ce_correlationid", "ce_traceparent"])
+def test_a_header_of_a_command_that_has_no_value_says_so(name: str) -> None:
+    record = with_header(back(encoded(CANCEL)), name, None)
+    no_value: Any = (name, None)
+    with pytest.raises(Undecodable, match=f"no {name} header"):
+        decode_command(replace(record, headers=(*record.headers, no_value)))
 
 
 def test_a_workspaces_stream_belongs_to_that_workspace_alone() -> None:

@@ -158,7 +158,7 @@ def decode_command(record: Incoming) -> Command:
     if stream.startswith("ws:") and stream != f"ws:{workspace_id}":
         raise Undecodable("the workspace's stream and ce_workspaceid differ")
     for name in ("ce_bodyhash", "ce_correlationid", "ce_traceparent"):
-        if len(heads.get(name, b"")) > _MOST_HEADER_BYTES:
+        if len(heads.get(name) or b"") > _MOST_HEADER_BYTES:
             raise Undecodable(f"{name} is longer than {_MOST_HEADER_BYTES} bytes")
     body = _parse(body_class, kind, _version(heads), value)
     return Command(
