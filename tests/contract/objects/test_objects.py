@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from pathlib import Path
 
@@ -57,7 +58,8 @@ async def test_bytes_that_were_changed_on_disk_are_not_given_out(tmp_path: Path)
 
 async def test_a_folder_that_is_gone_says_so(tmp_path: Path) -> None:
     objects = open_objects(f"file:{tmp_path}/store")
-    (tmp_path / "store").rmdir()
+    await objects.put(WORKSPACE, b"y")
+    shutil.rmtree(tmp_path / "store")
     (tmp_path / "store").write_text("a file in its place")
     with pytest.raises(ObjectsUnavailable):
         await objects.put(WORKSPACE, b"x")

@@ -14,6 +14,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "log": ("embedded", "embedded"),
     "kafka": ("k:1", "k:1"),
     "data": ("/d", Path("/d")),
+    "objects": ("s3://b/p", "s3://b/p"),
     "history_url": ("http://a/ , http://b", ("http://a", "http://b")),
     "internal_token": ("t", "t"),
     "host": ("::1", "::1"),

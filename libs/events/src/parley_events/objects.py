@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +34,9 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _RETRY: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
 
+Store = LocalStore | S3Store | MemoryStore
+
+
 class Objects(Protocol):
     """Bytes under their hash."""
 
@@ -46,10 +50,17 @@ class Objects(Protocol):
 
 
 class ObjectStore:
-    """`Objects` in a folder, in an S3-compatible store, or in memory."""
+    """`Objects` in a folder, in an S3-compatible store, or in memory; `open_store` is called at the first use."""
 
-    def __init__(self, store: LocalStore | S3Store | MemoryStore) -> None:
-        self._store = store
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._open = open_store
+        self._opened: Store | None = None
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
 
     async def put(self, workspace_id: str, data: bytes) -> str:
         if len(data) > MAX_OBJECT_BYTES:
@@ -81,12 +92,12 @@ def open_objects(address: str) -> ObjectStore:
     """The store at an address (see the module). ValueError says what is wrong with the address."""
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.path:
-        return ObjectStore(LocalStore(Path(unquote(parts.path)), mkdir=True))
+        return ObjectStore(lambda: LocalStore(Path(unquote(parts.path)), mkdir=True))
     if parts.scheme == "s3" and parts.netloc:
         prefix = parts.path.strip("/")
-        return ObjectStore(S3Store(parts.netloc, prefix=prefix or None, retry_config=_RETRY))
+        return ObjectStore(lambda: S3Store(parts.netloc, prefix=prefix or None, retry_config=_RETRY))
     if address == "memory:":
-        return ObjectStore(MemoryStore())
+        return ObjectStore(MemoryStore)
     raise ValueError(f"PARLEY_OBJECTS={address!r} is neither file:<folder> nor s3://bucket/prefix")
 
 

@@ -29,6 +29,7 @@ from parley_dispatcher.worker import Worker
 from parley_events.clock import Clock, system_clock
 from parley_events.log import Log
 from parley_events.log.open import open_log
+from parley_events.objects import Objects, open_objects
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def build(
     *,
     log: Log | None = None,
     history: History | None = None,
+    objects: Objects | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock = system_clock,
     on_failure: Callable[[str], None] | None = None,
@@ -86,6 +88,7 @@ def build(
                 history=the_history,
                 agents=Agents(the_history, clock),
                 sender=sender,
+                objects=objects or open_objects(settings.objects_address),
                 clock=clock,
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,

@@ -42,6 +42,7 @@ from parley_events.codec import (
 from parley_events.errors import RecordTooLarge, Undecodable
 from parley_events.fence import FactFence
 from parley_events.log import Incoming, Log
+from parley_events.objects import Objects
 from parley_events.partition import partition_of
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class World:
     history: History
     agents: Agents
     sender: Sender
+    objects: Objects
     clock: Clock
     name: str
     cache_bytes: int

@@ -441,6 +441,7 @@ class Runner:
             effect_key=key,
             clock=self._clock,
             skills=_SkillShelf(self._world),
+            objects=self._world.objects,
             effects=self._effects,
             ask=ask,
         )

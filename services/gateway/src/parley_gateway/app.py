@@ -21,6 +21,7 @@ from parley_events.clock import Clock, system_clock
 from parley_events.ids import NewUuid, random_uuid
 from parley_events.log import Log
 from parley_events.log.open import open_log
+from parley_events.objects import Objects, open_objects
 from parley_gateway import administration, health
 from parley_gateway.auth import Auth
 from parley_gateway.core import Core, forget_deleted
@@ -44,6 +45,7 @@ def build(
     *,
     log: Log | None = None,
     history: History | None = None,
+    objects: Objects | None = None,
     clock: Clock = system_clock,
     new_uuid: NewUuid = random_uuid,
     new_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
@@ -71,6 +73,7 @@ def build(
         auth=Auth(hub, asked, settings.anonymous_key, lambda: clock() / 1000),
         workspaces=Workspaces(hub, asked),
         sender=sender,
+        objects=objects or open_objects(settings.objects_address),
         reads=Reads(asked, hub, sender),
         clock=clock,
         new_uuid=new_uuid,

@@ -20,6 +20,7 @@ from parley_events.codec import Command, Fact
 from parley_events.commands import PostMessage
 from parley_events.facts import ThreadDeleted
 from parley_events.ids import NewUuid
+from parley_events.objects import Objects
 from parley_events.reads import RunView
 from parley_gateway.auth import Auth, Principal
 from parley_gateway.errors import Missing, Problem
@@ -48,6 +49,7 @@ class Core:
     auth: Auth
     workspaces: Workspaces
     sender: Sender
+    objects: Objects
     reads: Reads
     clock: Clock
     new_uuid: NewUuid

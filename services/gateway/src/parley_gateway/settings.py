@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 Number = TypeVar("Number", int, float)
 
@@ -26,6 +27,7 @@ class Settings:
     log: str = "kafka"
     kafka: str = "127.0.0.1:9092"
     data: Path = Path(".parley")
+    objects: str = ""
     partitions: int = 8
     history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
     internal_token: str = ""
@@ -52,6 +54,11 @@ class Settings:
                 "PARLEY_ANONYMOUS_KEY_FORCED=1 if that is meant"
             )
 
+    @property
+    def objects_address(self) -> str:
+        """Where the object store is: `objects`, or a folder below `data`."""
+        return self.objects or f"file:{quote(str(self.data.absolute() / 'objects'))}"
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """The settings that the environment asks for; ValueError names a variable that cannot be read."""
@@ -63,6 +70,7 @@ class Settings:
             log=env.get("PARLEY_LOG", default.log),
             kafka=env.get("PARLEY_KAFKA", default.kafka),
             data=Path(env.get("PARLEY_DATA", str(default.data))),
+            objects=env.get("PARLEY_OBJECTS", default.objects),
             partitions=_number(env, "PARLEY_PARTITIONS", default.partitions),
             history_url=tuple(url.strip().rstrip("/") for url in urls.split(",")) if urls else default.history_url,
             internal_token=env.get("PARLEY_INTERNAL_TOKEN", ""),

@@ -17,6 +17,7 @@ from parley_dispatcher.tools import TOOLS, tools_of
 from parley_dispatcher.tools.base import Call, Result
 from parley_events.body import AgentSpec
 from parley_events.ids import derived_uuid
+from parley_events.objects import open_objects
 from parley_events.reads import SkillView
 from tests.unit.dispatcher.story import T0
 
@@ -41,7 +42,19 @@ async def ask(agent_id: str, message: str) -> str:
 
 
 def call_of(tmp_path: Path, shelf: Shelf | None = None) -> Call:
-    return Call("w", "t", "r", "a", "t1", "key", lambda: T0, shelf or Shelf(), tmp_path / "effects", ask)
+    return Call(
+        "w",
+        "t",
+        "r",
+        "a",
+        "t1",
+        "key",
+        lambda: T0,
+        shelf or Shelf(),
+        open_objects("memory:"),
+        tmp_path / "effects",
+        ask,
+    )
 
 
 async def use(tool_name: str, tmp_path: Path, shelf: Shelf | None = None, /, **arguments: Any) -> Result:

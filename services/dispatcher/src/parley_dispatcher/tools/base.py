@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from parley_events.body import Attachment, Json, Note
 from parley_events.clock import Clock
+from parley_events.objects import Objects
 from parley_events.reads import SkillView
 
 Effect = Literal["read_only", "idempotent", "checkable", "unsafe"]
@@ -46,6 +47,7 @@ class Call:
     effect_key: str
     clock: Clock
     skills: Skills
+    objects: Objects
     effects: Path
     ask: Callable[[str, str], Awaitable[str]]
 
