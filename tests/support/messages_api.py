@@ -68,7 +68,15 @@ class Cut:
     """The connection is reset."""
 
 
-Step = Json | Hold | Raw | Cut
+@dataclass(frozen=True)
+class Forever:
+    """An event again and again, until the client has left."""
+
+    event: Json
+    every_s: float
+
+
+Step = Json | Hold | Raw | Cut | Forever
 
 
 @dataclass(frozen=True)
@@ -254,6 +262,11 @@ class MessagesApi:
                     return False
                 case Raw():
                     self._chunk(writer, step.data)
+                case Forever():
+                    while not self.hung_up.is_set():
+                        self._chunk(writer, framed(step.event))
+                        await asyncio.sleep(step.every_s)
+                    return False
                 case _:
                     assert isinstance(step, dict)
                     self._chunk(writer, framed(step))
