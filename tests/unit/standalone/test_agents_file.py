@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parley_dispatcher.tools import TOOLS
-from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, read_agents_file
+from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, noting_keys, read_agents_file
 from parley_standalone.errors import CommandError
 from parley_standalone.settings import SHIPPED_AGENTS
 
@@ -170,6 +170,20 @@ def test_an_agent_may_have_a_model_of_its_own(tmp_path: Path) -> None:
     assert (first.model, first.base_url, first.api_key) == ("local", "http://127.0.0.1:9000", "env:LOCAL_KEY")
     assert (first.thinking, second.thinking, third.thinking) == ("off", 4096, "adaptive")
     assert file.notices == ()
+
+
+def test_agents_whose_key_is_not_there_are_named_and_no_others(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        "agents:\n  - {id: a, name: A, model: claude-sonnet-5-5}\n  - {id: b, name: B, model: default}\n"
+        "  - {id: c, name: C, model: local, base_url: 'http://host'}\n"
+        "  - {id: d, name: D, model: local, base_url: 'http://host', api_key: 'env:MINE'}",
+    )
+    assert noting_keys(file, {}).notices == (
+        "a: its runs will fail: 'claude-sonnet-5-5' needs ANTHROPIC_API_KEY",
+        "d: its runs will fail: env:MINE is not set",
+    )
+    assert noting_keys(file, {"ANTHROPIC_API_KEY": "sk-secret", "MINE": "x"}).notices == ()
 
 
 def test_a_date_is_a_text(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -125,6 +125,18 @@ class AgentsFile:
 def digest_of(spec: Shape) -> str:
     """What tells whether a declaration has changed since it was applied last."""
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+def noting_keys(file: AgentsFile, env: Mapping[str, str]) -> AgentsFile:
+    """The file, with a line for each agent whose runs will fail because a key is not in the environment."""
+    lines = []
+    main = bool(env.get("ANTHROPIC_API_KEY") or env.get("ANTHROPIC_BASE_URL"))
+    for agent in file.agents:
+        if agent.api_key is not None and not env.get(agent.api_key.removeprefix("env:")):
+            lines.append(f"{agent.agent_id}: its runs will fail: {agent.api_key} is not set")
+        elif not (main or agent.api_key or agent.base_url or agent.model in ("scripted", "default")):
+            lines.append(f"{agent.agent_id}: its runs will fail: {agent.model!r} needs ANTHROPIC_API_KEY")
+    return replace(file, notices=(*file.notices, *lines))
 
 
 def read_agents_file(path: Path, tools: Mapping[str, object]) -> AgentsFile:

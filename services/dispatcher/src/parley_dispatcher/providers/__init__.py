@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from parley_dispatcher.providers.base import Provider
-from parley_dispatcher.providers.claude import Claude
+from parley_dispatcher.providers.later import Closable, Later
 from parley_dispatcher.providers.scripted import ScriptedModel
 from parley_dispatcher.settings import Settings, secret_of
 from parley_events.clock import Clock
@@ -14,23 +14,29 @@ from parley_events.objects import Objects
 
 def build(settings: Settings, objects: Objects, clock: Clock) -> dict[str, Provider]:
     """The providers by name."""
-    return {
-        "scripted": ScriptedModel(settings.model_stall_s),
-        "claude": Claude(
+
+    def make() -> Closable:
+        from parley_dispatcher.providers.claude import Claude
+
+        return Claude(
             objects,
             api_key=settings.anthropic_api_key,
             base_url=settings.anthropic_base_url,
             stall_s=settings.model_stall_s,
             secret_of=secret_of,
             clock=clock,
-        ),
-    }
+        )
+
+    claude = Later(make)
+    if settings.anthropic_api_key or settings.anthropic_base_url:
+        claude.now()
+    return {"scripted": ScriptedModel(settings.model_stall_s), "claude": claude}
 
 
 async def close(providers: Mapping[str, Provider]) -> None:
     """Close what `build` made."""
     for provider in providers.values():
-        if isinstance(provider, Claude):
+        if isinstance(provider, Later):
             await provider.close()
 
 

@@ -17,7 +17,7 @@ from parley_dispatcher.errors import ModelError
 from parley_dispatcher.providers.base import Event, Kept, Said, Signed, Stopped, Used
 from parley_events.body import Json, Usage
 
-MAX_CHARS = 4_000_000
+MAX_CHARS = 1_500_000
 """The most characters that one turn may say; it must fit a record."""
 MAX_BLOCKS = 1000
 MAX_DEPTH = 64
