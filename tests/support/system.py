@@ -62,7 +62,8 @@ def start(kind: str, folder: Path, prefix: Sequence[str] = (), **settings: str) 
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
-    env = {**os.environ, "PORT": "0", "DATA": str(folder / "data"), "READY": str(ready), **settings}
+    no_model = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "PARLEY_MODEL": ""}
+    env = {**os.environ, **no_model, "PORT": "0", "DATA": str(folder / "data"), "READY": str(ready), **settings}
     with (folder / "screen.txt").open("ab") as screen:
         process = subprocess.Popen([*prefix, str(PARLEY), kind], env=env, stdout=screen, stderr=subprocess.STDOUT)
     until = time.monotonic() + START_S

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from parley_dispatcher.settings import UNPREFIXED
 from parley_dispatcher.settings import Settings as DispatcherSettings
 from parley_gateway.settings import Settings as GatewaySettings
 from parley_history.settings import Settings as HistorySettings
@@ -41,11 +42,17 @@ def rows(section: str) -> dict[str, str]:
     """The settings of a section of the page, each with its default as shown."""
     text = PAGE.read_text()
     [part] = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    found = re.findall(r"^\| (?:`[A-Z]+` or )?`(PARLEY_[A-Z_]+)` \| (.*?) \| (.+) \|$", part, re.MULTILINE)
+    row = r"^\| (?:`[A-Z]+` or )?`((?:PARLEY|ANTHROPIC)_[A-Z_]+)` \| (.*?) \| (.+) \|$"
+    found = re.findall(row, part, re.MULTILINE)
     assert len(found) == part.count("\n| `"), "a row of another form"
     shown = {name: default.strip("`") for name, default, _ in found}
     assert len(shown) == len(found), "a setting stands twice"
     return shown
+
+
+def variable(field: dataclasses.Field[Any]) -> str:
+    """The environment variable of a field."""
+    return field.name.upper() if field.name in UNPREFIXED else f"PARLEY_{field.name.upper()}"
 
 
 def default_of(field: dataclasses.Field[Any]) -> str:
@@ -63,7 +70,7 @@ def default_of(field: dataclasses.Field[Any]) -> str:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_page_has_every_setting_of_a_service_with_its_default_and_no_other(service: str) -> None:
-    wanted = {f"PARLEY_{f.name.upper()}": default_of(f) for f in dataclasses.fields(SERVICES[service][0])}
+    wanted = {variable(f): default_of(f) for f in dataclasses.fields(SERVICES[service][0])}
     assert rows("All services") | rows(service) == wanted
     assert not rows("All services").keys() & rows(service).keys()
 
@@ -80,7 +87,7 @@ def test_every_setting_of_the_page_is_an_environment_variable_that_is_read(servi
     default = from_env({})
     for field in dataclasses.fields(kind):
         before = getattr(default, field.name)
-        after = getattr(from_env({f"PARLEY_{field.name.upper()}": other_value(field, before)}), field.name)
+        after = getattr(from_env({variable(field): other_value(field, before)}), field.name)
         assert after != before, field.name
         assert type(after) is type(before) or before is None, field.name
 

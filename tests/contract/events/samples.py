@@ -67,6 +67,7 @@ BLOCKS = (
     Block(kind="thought", text="Hmm … 🤔", signature="c2lnbmF0dXJl"),
     Block(kind="text", text=TEXT),
     Block(kind="tool", tool_call_id="toolu_1", name="calculator", arguments=JSON, malformed='{"expression": '),
+    Block(kind="opaque", data={"type": "redacted_thinking", "data": "EmwKAhgBEgy3va3pzix"}),
 )
 AGENT = AgentSpec(
     agent_id="researcher",
@@ -74,7 +75,9 @@ AGENT = AgentSpec(
     description=TEXT,
     roles=("lead", "критик"),
     model="scripted",
-    base_url="https://models.example.org/v1",
+    base_url="https://models.example.org",
+    api_key="env:RESEARCH_KEY",
+    thinking=2048,
     system_prompt=TEXT,
     context="Wissen",
     temperature=0.25,

@@ -17,6 +17,7 @@ words = st.sampled_from(["", "a", "two words ", "ü😀", "line\nbreak"])
 blocks = st.one_of(
     st.builds(Block, kind=st.just("text"), text=words),
     st.builds(Block, kind=st.just("thought"), text=words, signature=st.sampled_from([None, "sig"])),
+    st.builds(Block, kind=st.just("opaque"), data=st.just({"type": "redacted_thinking", "data": "EmwK"})),
     st.builds(
         Block,
         kind=st.just("tool"),
@@ -104,7 +105,7 @@ def journals(draw: st.DrawFn) -> Journal:
             case "cancelling":
                 story.cancelling(run)
             case "cancelled":
-                story.cancelled(run, *draw(st.lists(blocks.filter(lambda b: b.kind != "tool"), max_size=2)))
+                story.cancelled(run, *draw(st.lists(blocks, max_size=2)))
             case "run_failed":
                 story.happened(
                     f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code="x", message="x", usage=run.usage)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME, build_request
 from parley_dispatcher.state import Run
 from parley_events import facts as f
-from parley_events.body import Block, Limits, ThreadSeed
+from parley_events.body import Attachment, Block, Limits, ThreadSeed
 from tests.unit.dispatcher.journals import Journal, journals
 from tests.unit.dispatcher.story import THREAD, Story, text, use
 from tests.unit.dispatcher.world import agent
@@ -190,3 +190,81 @@ def test_roles_alternate_and_every_call_has_its_result(journal: Journal) -> None
         asked = [block for message in messages for block in message["content"] if block["type"] == "tool_result"]
         used = [block for message in messages for block in message["content"] if block["type"] == "tool_use"]
         assert len(asked) == len(used)
+
+
+REDACTED = {"type": "redacted_thinking", "data": "EmwK"}
+OPAQUE = Block(kind="opaque", data=REDACTED)
+SIGNED = Block(kind="thought", text="hm", signature="s")
+THINKING = {"type": "thinking", "thinking": "hm", "signature": "s"}
+
+
+def test_what_only_the_provider_understands_goes_back_in_its_place() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, OPAQUE, SIGNED, text("a"), OPAQUE, text("b"))
+    story.completed(run)
+    said = shown(story, story.posted("two"))[1]["content"]
+    assert said == [REDACTED, THINKING, says("a"), REDACTED, says("b")]
+
+
+def test_it_goes_back_to_the_model_that_said_it_and_to_no_other() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, OPAQUE, SIGNED, text("a"))
+    story.completed(run)
+    second = story.posted("two")
+    other = SPEC.model_copy(update={"model": "another"})
+    assert build_request(story.thread, second, other, None, [], 1).messages[1]["content"] == [says("a")]
+    second.agent_id = "another"
+    assert shown(story, second)[1]["content"] == [says("a")]
+    second.agent_id, second.agent_version = run.agent_id, 2
+    assert shown(story, second)[1]["content"] == [says("a")]
+
+
+def test_an_answer_does_not_end_in_a_thought_unless_it_is_only_paused() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, text("a"), SIGNED, OPAQUE, stop="max_tokens")
+    story.completed(run)
+    assert shown(story, story.posted("two"))[1]["content"] == [says("a")]
+    story = Story()
+    run = story.posted()
+    story.returned(run, text("a"), OPAQUE, stop="pause_turn")
+    assert shown(story, run)[1]["content"] == [says("a"), REDACTED]
+    story.cancelled(run)
+    assert shown(story, story.posted("two"))[1]["content"] == [says("a")]
+
+
+def test_what_was_begun_when_the_run_was_cancelled_is_not_sent_back_but_its_text_is() -> None:
+    story = Story()
+    run = story.posted()
+    story.called(run)
+    story.cancelled(run, OPAQUE, use("clock", "t1"), text("half"))
+    assert shown(story, story.posted("two"))[1]["content"] == [says("half")]
+
+
+def test_files_are_shown_by_reference_before_the_question() -> None:
+    def file(name: str, content_type: str) -> Attachment:
+        return Attachment(name=name, content_type=content_type, size=7, sha256="ab" * 32)
+
+    story = Story()
+    kinds = ("image/png", "application/pdf", "text/csv", "application/json", "image/svg+xml", "application/zip")
+    run = story.posted("one", "look", attachments=tuple(file(f"f{n}", kind) for n, kind in enumerate(kinds)))
+    content = shown(story, run)[0]["content"]
+    assert [part["type"] for part in content] == ["image", "document", "document", "document", "text", "text", "text"]
+    source = {"type": "object", "sha256": "ab" * 32, "media_type": "image/png", "name": "f0"}
+    assert content[0] == {"type": "image", "source": source}
+    assert content[5] == says('[attached: "f5", application/zip, 7 bytes; read_attachment reads it]')
+    assert content[6] == says("look")
+
+
+def test_the_images_that_a_tool_made_are_shown_with_its_result() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, use("draw", "t1"))
+    story.tool_called(run)
+    story.tool_returned(run)
+    picture = Attachment(name="p.png", content_type="image/png", size=7, sha256="ab" * 32)
+    run.turns[0].tools[0].files = (picture, picture.model_copy(update={"content_type": "text/csv"}))
+    [result] = shown(story, run)[2]["content"]
+    assert [part["type"] for part in result["content"]] == ["text", "image"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parley_dispatcher.settings import Settings
+from parley_dispatcher.settings import CURRENT_CLAUDE, UNPREFIXED, Settings, secret_of
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -21,7 +21,10 @@ def test_the_models_attempts_are_as_documented() -> None:
 
 def test_every_field_is_a_variable_of_its_name() -> None:
     values = {"int": "7", "float": "2.5", "str": "word", "Path": "/p", "Path | None": "/p", "tuple[str, ...]": "a,b"}
-    env = {f"PARLEY_{field.name.upper()}": values[str(field.type)] for field in fields(Settings)}
+    env = {
+        ("" if field.name in UNPREFIXED else "PARLEY_") + field.name.upper(): values[str(field.type)]
+        for field in fields(Settings)
+    }
     settings, default = Settings.from_env(env), Settings()
     for field in fields(Settings):
         found = getattr(settings, field.name)
@@ -37,3 +40,21 @@ def test_a_variable_that_cannot_be_read_is_named(value: str) -> None:
 
 def test_an_empty_number_is_the_default() -> None:
     assert Settings.from_env({"PARLEY_PORT": ""}).port == Settings().port
+
+
+def test_the_default_model_is_claude_where_there_is_a_key_and_scripted_where_there_is_none() -> None:
+    assert Settings.from_env({}).default_model == "scripted"
+    assert Settings.from_env({"ANTHROPIC_API_KEY": "k"}).default_model == CURRENT_CLAUDE
+    assert Settings.from_env({"ANTHROPIC_API_KEY": "k", "PARLEY_MODEL": "scripted"}).default_model == "scripted"
+    assert Settings.from_env({"PARLEY_MODEL": "claude-opus-5-5"}).default_model == "claude-opus-5-5"
+
+
+def test_the_key_is_not_in_what_settings_look_like() -> None:
+    assert "sk-secret" not in repr(Settings.from_env({"ANTHROPIC_API_KEY": "sk-secret"}))
+
+
+def test_a_secret_is_looked_up_by_its_name_and_parleys_own_are_not_for_agents() -> None:
+    env = {"MINE": "value", "EMPTY": "", "PARLEY_INTERNAL_TOKEN": "token", "ANTHROPIC_API_KEY": "key"}
+    assert secret_of("env:MINE", env) == "value"
+    for reference in ("env:EMPTY", "env:NOT_THERE", "env:PARLEY_INTERNAL_TOKEN", "env:ANTHROPIC_API_KEY", "MINE", ""):
+        assert secret_of(reference, env) is None

@@ -134,3 +134,18 @@ def test_every_open_run_has_a_step_that_fits_its_journal(journal: Journal) -> No
             )
         else:
             assert isinstance(found, Finish)
+
+
+def test_a_paused_turn_goes_on_and_one_that_was_given_up_is_over_with_its_calls() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, text("I search"), stop="pause_turn")
+    assert step(run) == CallModel(1, 1, 0)
+    assert isinstance(step(run, Limits(steps=1)), Finish), "it does not pause for ever"
+    for reason in ("refusal", "model_context_window_exceeded"):
+        story = Story()
+        other = story.posted()
+        story.returned(other, use(), stop=reason)
+        finish = step(other)
+        assert isinstance(finish, Finish) and isinstance(finish.body, f.RunCompleted)
+        assert finish.body.stop_reason == reason

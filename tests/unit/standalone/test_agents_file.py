@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parley_dispatcher.tools import TOOLS
-from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, read_agents_file
+from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, noting_keys, read_agents_file
 from parley_standalone.errors import CommandError
 from parley_standalone.settings import SHIPPED_AGENTS
 
@@ -67,14 +67,14 @@ def test_the_whole_form_is_accepted_and_what_comes_later_is_named(tmp_path: Path
     assert [team.team_id for team in file.teams] == ["founders"]
     assert file.teams[0].members == ("assistant", "researcher", "analyst")
     assert all("not served yet" in notice for notice in file.notices)
-    for word in ("mcp_servers", "connectors", "MCP", "claude-sonnet-4-5", "approvals", "client_tools", "skills"):
+    for word in ("mcp_servers", "connectors", "MCP", "approvals", "client_tools", "skills"):
         assert any(word in notice for notice in file.notices), word
 
 
 def test_the_shipped_file_declares_the_four_agents_and_the_team_and_needs_no_notice() -> None:
     file = read_agents_file(SHIPPED_AGENTS, TOOLS)
     assert [agent.agent_id for agent in file.agents] == ["assistant", "researcher", "analyst", "scripted"]
-    assert {agent.model for agent in file.agents} == {"scripted"}
+    assert [agent.model for agent in file.agents] == ["default", "default", "default", "scripted"]
     assert [(team.team_id, team.members) for team in file.teams] == [
         ("founders", ("assistant", "researcher", "analyst"))
     ]
@@ -116,6 +116,20 @@ AGENT = "agents:\n  - {id: a, name: A, "
         ("agents:\n  - {id: '', name: A}", "2: agents.0.id: String should match pattern"),
         ("agents:\n  - id: a", "2: agents.0.name: is missing"),
         ("agents: &a [*a]", "1: agents.0.0: nests deeper than 60 levels"),
+        (AGENT + "model: ''}", "2: agents.0.model: String should have at least 1 character"),
+        (AGENT + "model: m, base_url: localhost:9000}", "2: agents.0.base_url: an address is wanted"),
+        (AGENT + "model: m, base_url: 'ftp://host'}", "2: agents.0.base_url: an address is wanted"),
+        (AGENT + "model: m, base_url: 'http://host:x'}", "2: agents.0.base_url: an address is wanted"),
+        (AGENT + "model: m, base_url: 'http://u:p@host'}", "2: agents.0.base_url: an address alone is wanted"),
+        (AGENT + "model: m, base_url: 'http://host?k=v'}", "2: agents.0.base_url: an address alone is wanted"),
+        (AGENT + "model: m, base_url: 'http://host/v1/'}", "2: agents.0.base_url: the address without /v1"),
+        (AGENT + "base_url: 'http://host'}", "2: agents.0.model: the name of a model that the server"),
+        (AGENT + "api_key: sk-123}", "2: agents.0.api_key: the name of a variable is wanted (env:NAME), never the key"),
+        (AGENT + "api_key: 'env:ANTHROPIC_API_KEY'}", "2: agents.0.api_key: a variable of its own is wanted"),
+        (AGENT + "thinking: hard}", "2: agents.0.thinking: `adaptive`, `off` or a number of tokens is wanted"),
+        (AGENT + "thinking: 1.5}", "2: agents.0.thinking: `adaptive`, `off` or a number of tokens is wanted"),
+        (AGENT + "thinking: 100}", "2: agents.0.thinking: a budget from 1024 to below limits.max_tokens (8192)"),
+        (AGENT + "thinking: 8192}", "2: agents.0.thinking: a budget from 1024 to below limits.max_tokens (8192)"),
         (AGENT + "}\nstructures:\n  - x", "4: structures.0: not a UUID"),
         (AGENT + "}\nmcp_servers: [{url: x}]", "3: mcp_servers.0.name: is missing"),
         (AGENT + "}\nteams:\n  - {id: t, name: T, members: []}", "4: teams.0.members: must not be empty"),
@@ -142,6 +156,34 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_text("#" * (MAX_BYTES + 1))
     with pytest.raises(CommandError, match="is larger than"):
         read_agents_file(tmp_path / "large.yaml", TOOLS)
+
+
+def test_an_agent_may_have_a_model_of_its_own(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        AGENT
+        + "model: local, base_url: 'http://127.0.0.1:9000', api_key: 'env:LOCAL_KEY', thinking: off}\n"
+        + "  - {id: b, name: B, model: claude-opus-4-5, thinking: 4096}\n"
+        + "  - {id: c, name: C, model: default, thinking: adaptive}",
+    )
+    first, second, third = file.agents
+    assert (first.model, first.base_url, first.api_key) == ("local", "http://127.0.0.1:9000", "env:LOCAL_KEY")
+    assert (first.thinking, second.thinking, third.thinking) == ("off", 4096, "adaptive")
+    assert file.notices == ()
+
+
+def test_agents_whose_key_is_not_there_are_named_and_no_others(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        "agents:\n  - {id: a, name: A, model: claude-sonnet-5-5}\n  - {id: b, name: B, model: default}\n"
+        "  - {id: c, name: C, model: local, base_url: 'http://host'}\n"
+        "  - {id: d, name: D, model: local, base_url: 'http://host', api_key: 'env:MINE'}",
+    )
+    assert noting_keys(file, {}).notices == (
+        "a: its runs will fail: 'claude-sonnet-5-5' needs ANTHROPIC_API_KEY",
+        "d: its runs will fail: env:MINE is not set",
+    )
+    assert noting_keys(file, {"ANTHROPIC_API_KEY": "sk-secret", "MINE": "x"}).notices == ()
 
 
 def test_a_date_is_a_text(tmp_path: Path) -> None:

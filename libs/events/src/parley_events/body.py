@@ -96,18 +96,20 @@ class Usage(Shape):
 
 
 class Block(Shape):
-    """One finished block of a model turn: a text, a thought, or a call of a tool.
+    """One finished block of a model turn: a text, a thought, a call of a tool, or something opaque.
 
-    `malformed` holds what the model gave as arguments when that was no JSON object.
+    `malformed` holds what the model gave as arguments when that was no JSON object. `data` is an opaque block as the
+    provider gave it (a thought that it keeps to itself, say): nobody here reads it, and it goes back as it is.
     """
 
-    kind: Literal["text", "thought", "tool"]
+    kind: Literal["text", "thought", "tool", "opaque"]
     text: str = ""
     signature: str | None = None
     tool_call_id: str | None = None
     name: str | None = None
     arguments: Json = Field(default_factory=dict)
     malformed: str | None = None
+    data: Json | None = None
 
 
 class Note(Shape):
@@ -138,7 +140,11 @@ class Limits(Shape):
 
 
 class AgentSpec(Shape):
-    """An agent as its owner declares it."""
+    """An agent as its owner declares it.
+
+    `model` may be `default`. `base_url`: a server of its own that speaks the Messages API; `api_key` names the variable
+    that holds its key (`env:NAME`), never the key. `thinking`: `adaptive`, `off`, or a budget in tokens.
+    """
 
     agent_id: str
     name: str
@@ -146,6 +152,8 @@ class AgentSpec(Shape):
     roles: tuple[str, ...] = ()
     model: str = "scripted"
     base_url: str | None = None
+    api_key: str | None = None
+    thinking: Literal["adaptive", "off"] | int | None = None
     system_prompt: str = ""
     context: str | None = None
     temperature: float | None = None

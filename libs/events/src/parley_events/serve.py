@@ -42,7 +42,7 @@ def set_up_logs(level: str, file: Path | None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx2", "httpcore2", "asyncio", "uvicorn.access"):
+    for noisy in ("httpx2", "httpcore2", "anthropic", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

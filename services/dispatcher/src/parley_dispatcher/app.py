@@ -83,12 +83,17 @@ def build(
             deltas = Deltas(the_log, settings.delta_tick_ms)
             await deltas.start()
             stack.push_async_callback(deltas.close)
+            the_objects = objects or open_objects(settings.objects_address)
+            the_providers = providers
+            if the_providers is None:
+                the_providers = models.build(settings, the_objects, clock)
+                stack.push_async_callback(models.close, the_providers)
             world = World(
                 log=the_log,
                 history=the_history,
                 agents=Agents(the_history, clock),
                 sender=sender,
-                objects=objects or open_objects(settings.objects_address),
+                objects=the_objects,
                 clock=clock,
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,
@@ -97,11 +102,12 @@ def build(
             runner = Runner(
                 world,
                 deltas,
-                providers if providers is not None else models.build(settings),
+                the_providers,
                 Attempts(settings.model_attempts, settings.model_backoff_ms),
                 settings.run_slots,
                 settings.tool_timeout_s,
                 settings.data / "effects",
+                settings.default_model,
             )
             worker = Worker(world, runner, settings.group, settings.drain_s)
             await worker.start()

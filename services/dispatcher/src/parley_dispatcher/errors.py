@@ -25,7 +25,9 @@ class HistoryUnavailable(DispatcherError):
 
 
 class ModelError(DispatcherError):
-    """A model call failed. `kind` is the status as text (`429`), `cut` or `stall`; `usage` what it cost so far."""
+    """A model call failed. `kind` is the status as text (`429`), or a word: `connect` (no connection), `cut` (it broke
+    off), `stall` (silence), `garbled` (not what the protocol says), `objects` (a file could not be read), `too_long`.
+    `message` goes on record: it holds no key and no header. `usage` is what the attempt cost so far."""
 
     def __init__(
         self, kind: str, message: str, *, retry: bool, usage: Usage | None = None, retry_after_ms: int | None = None

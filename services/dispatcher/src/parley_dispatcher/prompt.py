@@ -1,7 +1,8 @@
 """What the model is shown: a thread's journal → one request of the Messages API. Pure.
 
 Built only from what was recorded, never from pieces, so that every attempt and every owner shows the same. No orphan
-tool use ever reaches the model: one without a result gets one that says so. Roles alternate.
+tool use ever reaches the model: one without a result gets one that says so. Roles alternate. Files are shown by
+reference (`source.type: object`); the provider loads them, or shows a line of text in their place.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 
 from parley_dispatcher.providers.base import Request
-from parley_dispatcher.state import Run, ThreadState, ToolUse
-from parley_events.body import AgentSpec, Json
+from parley_dispatcher.state import Run, ThreadState, ToolUse, Turn
+from parley_events.body import AgentSpec, Attachment, Json
 
 UNKNOWN_OUTCOME = "The outcome of this call is unknown: it was started, and nothing came back. It was not repeated."
 NOT_RUN = "This call was not made: the run was stopped before."
+_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_TEXTS = ("application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript")
 
 
 def build_request(
@@ -24,7 +27,7 @@ def build_request(
     return Request(
         model=agent.model,
         system=_system(state, run, agent, workspace_context),
-        messages=_child_messages(run) if run.parent_run_id else _messages(state, run),
+        messages=_child_messages(run, agent) if run.parent_run_id else _messages(state, run, agent),
         tools=tools,
         max_tokens=agent.limits.max_tokens,
         temperature=agent.temperature,
@@ -32,6 +35,11 @@ def build_request(
         turn=turn,
         attempt=attempt,
         call_id=f"{run.run_id.rpartition('.r')[2]}_{turn}",
+        workspace_id=state.workspace_id,
+        base_url=agent.base_url,
+        api_key=agent.api_key,
+        thinking=agent.thinking,
+        after=run.failed.kind if run.failed is not None else None,
     )
 
 
@@ -51,46 +59,81 @@ def _data(name: str, value: Json | None) -> str | None:
     return None if value is None else f"<{name}>{json.dumps(value, ensure_ascii=False, sort_keys=True)}</{name}>"
 
 
-def _messages(state: ThreadState, until: Run) -> list[Json]:
+def _messages(state: ThreadState, until: Run, agent: AgentSpec) -> list[Json]:
     messages: list[Json] = []
     for run in state.runs.values():
         if run.parent_run_id is None and run.posted_seq > state.cleared_seq:
-            _add_run(messages, run)
+            _add_run(messages, run, own=_same_voice(run, until), model=agent.model)
         if run is until:
             break
     return messages
 
 
-def _child_messages(run: Run) -> list[Json]:
+def _child_messages(run: Run, agent: AgentSpec) -> list[Json]:
     messages: list[Json] = []
-    _add_run(messages, run)
+    _add_run(messages, run, own=True, model=agent.model)
     return messages
 
 
-def _add_run(messages: list[Json], run: Run) -> None:
+def _same_voice(run: Run, other: Run) -> bool:
+    return (run.agent_id, run.agent_version) == (other.agent_id, other.agent_version)
+
+
+def _add_run(messages: list[Json], run: Run, *, own: bool, model: str) -> None:
+    """`own`: the run is of the very agent that is asked now; `model` is what it runs on."""
     question: list[Json] = [
         {"type": "text", "text": data}
         for data in (_data("context", run.context), _data("lead_context", run.lead_context))
         if data is not None
     ]
+    question.extend(_attached(file) for file in run.attachments)
     question.append({"type": "text", "text": run.text or " "})
     _add(messages, "user", question)
     for turn in run.turns:
-        said: list[Json] = []
-        uses = iter(turn.tools)
-        results: list[Json] = []
-        for block in turn.blocks:
-            if block.kind == "text" and block.text:
-                said.append({"type": "text", "text": block.text})
-            elif block.kind == "thought" and block.signature is not None:
-                said.append({"type": "thinking", "thinking": block.text, "signature": block.signature})
-            elif block.kind == "tool":
-                use = next(uses, None)
-                if use is not None:
-                    said.append({"type": "tool_use", "id": use.tool_call_id, "name": use.name, "input": use.arguments})
-                    results.append(_result(use))
+        # A signature and an opaque block mean something to the model that made them alone, and are refused by others:
+        # another agent's, another server's, or the one that the agent had before. So are the beginnings of a turn that
+        # nobody goes on with.
+        given_up = run.ended and turn is run.turns[-1] and turn.stop_reason in ("pause_turn", "cancelled")
+        said = _said(turn, whole=own and turn.model == model and not given_up)
         _add(messages, "assistant", said)
-        _add(messages, "user", results)
+        _add(messages, "user", [_result(use) for use in turn.tools])
+
+
+def _said(turn: Turn, *, whole: bool) -> list[Json]:
+    """The blocks of a turn; `whole`: with its thoughts, and what only its provider understands."""
+    said: list[Json] = []
+    uses = iter(turn.tools)
+    for block in turn.blocks:
+        if block.kind == "text" and block.text:
+            said.append({"type": "text", "text": block.text})
+        elif block.kind == "thought" and block.signature is not None and whole:
+            said.append({"type": "thinking", "thinking": block.text, "signature": block.signature})
+        elif block.kind == "opaque" and block.data is not None and whole:
+            said.append(block.data)
+        elif block.kind == "tool":
+            use = next(uses, None)
+            if use is not None:
+                said.append({"type": "tool_use", "id": use.tool_call_id, "name": use.name, "input": use.arguments})
+    # An answer that ends in a thought (it was cut off there) is refused; one that is only paused goes on from it.
+    while said and turn.stop_reason != "pause_turn" and said[-1]["type"] in ("thinking", "redacted_thinking"):
+        said.pop()
+    return said
+
+
+def _attached(file: Attachment) -> Json:
+    """A file that came with a message: shown by reference where models take its kind, otherwise named."""
+    source: Json = {"type": "object", "sha256": file.sha256, "media_type": file.content_type, "name": file.name}
+    kind = file.content_type.partition(";")[0].strip().lower()
+    if kind in _IMAGES:
+        return {"type": "image", "source": source}
+    if kind == "application/pdf" or kind.startswith("text/") or kind in _TEXTS:
+        return {"type": "document", "source": source, "title": file.name}
+    return {"type": "text", "text": not_shown(file.name, file.content_type, f"{file.size} bytes")}
+
+
+def not_shown(name: str, content_type: str, why: str) -> str:
+    """The line that stands for a file which cannot be shown."""
+    return f"[attached: {json.dumps(name, ensure_ascii=False)}, {content_type}, {why}; read_attachment reads it]"
 
 
 def _result(use: ToolUse) -> Json:
@@ -101,6 +144,9 @@ def _result(use: ToolUse) -> Json:
     else:
         text = use.result
     result: Json = {"type": "tool_result", "tool_use_id": use.tool_call_id, "content": text}
+    images = [_attached(file) for file in use.files if file.content_type in _IMAGES]
+    if images:
+        result["content"] = [{"type": "text", "text": text}, *images]
     if use.status != "ok":
         result["is_error"] = True
     return result

@@ -25,14 +25,14 @@ from parley_dispatcher.history import History
 from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
 from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME, build_request
 from parley_dispatcher.providers import provider_of
-from parley_dispatcher.providers.base import Provider, Said, Signed, Stopped, Used
+from parley_dispatcher.providers.base import Kept, Provider, Said, Signed, Stopped, Used
 from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import CallModel, CallTools, Finish, backoff_ms, next_step
 from parley_dispatcher.tools import tools_of
 from parley_dispatcher.tools.base import Call, Result, Tool
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import AgentSpec, Block
+from parley_events.body import AgentSpec, Block, Json
 from parley_events.clock import Clock
 from parley_events.codec import Fact
 from parley_events.errors import RecordTooLarge
@@ -47,18 +47,21 @@ MAX_RESULT_CHARS = 200_000
 CANCEL_GRACE_S = 5.0
 MAX_DEPTH = 3
 """How deep agents may ask agents."""
+TOOLS_AT_ONCE = 16
+"""How many calls of one model turn are under way at once; the others wait for their place."""
 
 
 @dataclass(slots=True)
 class _Saying:
     """A block that is being said. `before`: the characters of the turn's blocks before it."""
 
-    kind: Literal["text", "thought", "tool"]
+    kind: Literal["text", "thought", "tool", "opaque"]
     before: int = 0
     parts: list[str] = field(default_factory=list)
     length: int = 0
     signature: str | None = None
     used: Used | None = None
+    data: Json | None = None
 
     def block(self) -> Block:
         if self.used is not None:
@@ -69,7 +72,7 @@ class _Saying:
                 arguments=self.used.arguments,
                 malformed=self.used.malformed,
             )
-        return Block(kind=self.kind, text="".join(self.parts), signature=self.signature)
+        return Block(kind=self.kind, text="".join(self.parts), signature=self.signature, data=self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,13 @@ class Runner:
         slots: int,
         tool_timeout_s: float,
         effects: Path,
+        default_model: str,
     ) -> None:
         self._world, self._deltas, self._attempts = world, deltas, attempts
         self._providers = dict(providers)
         self._slots = asyncio.Semaphore(slots)
         self._tool_timeout_s, self._effects = tool_timeout_s, effects
+        self._default_model = default_model
         self._agents: Agents = world.agents
         self._clock: Clock = world.clock
         self.draining = False
@@ -210,7 +215,10 @@ class Runner:
         pause_s = 0.05
         while True:
             try:
-                return await self._agents.spec(state.workspace_id, run.agent_id, run.agent_version)
+                spec = await self._agents.spec(state.workspace_id, run.agent_id, run.agent_version)
+                if spec is not None and spec.model == "default":
+                    return spec.model_copy(update={"model": self._default_model})
+                return spec
             except HistoryUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
@@ -274,7 +282,11 @@ class Runner:
                     case Used():
                         blocks.append(_Saying("tool", used=event))
                     case Signed(index, signature):
+                        if index == len(blocks):
+                            blocks.append(_Saying("thought", sum(saying.length for saying in blocks)))
                         blocks[index].signature = signature
+                    case Kept():
+                        blocks.append(_Saying("opaque", data=event.data))
                     case Stopped():
                         stopped = event
             if stopped is None:
@@ -328,8 +340,9 @@ class Runner:
         )
 
     def _cancelled_call(self, owner: Owner, state: ThreadState, run: Run, call: int, blocks: list[_Saying]) -> None:
-        """The run was cancelled while the model spoke: keep the text so far."""
-        said = tuple(saying.block() for saying in blocks if saying.used is None)
+        """The run was cancelled while the model spoke: keep what it said so far, each block at its number, since the
+        pieces that clients have carry those."""
+        said = tuple(saying.block() for saying in blocks)
         self._append(
             owner,
             state,
@@ -360,14 +373,17 @@ class Runner:
     async def _call_tools(
         self, owner: Owner, state: ThreadState, run: Run, spec: AgentSpec, step: CallTools, depth: int
     ) -> None:
-        """All open calls of a turn, at once; their results are recorded as they come."""
+        """All open calls of a turn, several at once; their results are recorded as they come."""
         tools = tools_of(spec)
-        work = [
-            asyncio.get_running_loop().create_task(
-                self._call_tool(owner, state, run, step.call, use, tools.get(use.name), depth)
-            )
-            for use in step.uses
-        ]
+        places = asyncio.Semaphore(TOOLS_AT_ONCE)
+
+        async def in_turn(use: ToolUse) -> None:
+            async with places:
+                # Those that still wait when the run is cancelled are not begun in the grace of the others.
+                if run.status != "cancelling":
+                    await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), depth)
+
+        work = [asyncio.get_running_loop().create_task(in_turn(use)) for use in step.uses]
         try:
             for task in asyncio.as_completed(work):
                 await task
@@ -423,7 +439,7 @@ class Runner:
         if tool is None:
             return "error", Result(f"There is no tool {use.name!r}.")
         if use.malformed is not None:
-            return "error", Result(f"The arguments are not a JSON object: {use.malformed[:500]}")
+            return "error", Result(_malformed(run, use))
         try:
             arguments = tool.arguments.model_validate(use.arguments)
         except ValidationError as error:
@@ -561,6 +577,17 @@ class _SkillShelf:
 def without_nul(text: str) -> str:
     """U+FFFD for U+0000, which no view can hold: so that what is streamed, stored and read is the same."""
     return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
+def _malformed(run: Run, use: ToolUse) -> str:
+    """What the model is told of arguments that cannot be read."""
+    turn = next((turn for turn in run.turns if use in turn.tools), None)
+    if turn is not None and turn.stop_reason in ("max_tokens", "model_context_window_exceeded"):
+        return (
+            f"This call was not made: the answer was cut off ({turn.stop_reason}) before its arguments were complete. "
+            "Make it again with shorter arguments, or in several steps."
+        )
+    return f"The arguments are not a JSON object: {(use.malformed or '')[:500]}"
 
 
 def _problems(error: ValidationError) -> str:

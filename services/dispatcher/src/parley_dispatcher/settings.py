@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 Number = TypeVar("Number", int, float)
 
+CURRENT_CLAUDE = "claude-sonnet-5-5"
+"""What `model: default` means where there is a key for it."""
+UNPREFIXED = ("anthropic_api_key", "anthropic_base_url")
+"""Fields whose variable is known by its own name, without `PARLEY_`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a dispatcher can be told. Each field is `PARLEY_<NAME>` in the environment, with the default shown here."""
+    """What a dispatcher can be told. Each field is `PARLEY_<NAME>` in the environment (`<NAME>` for those of
+    `UNPREFIXED`), with the default shown here."""
 
     log: str = "kafka"
     kafka: str = "127.0.0.1:9092"
@@ -30,6 +36,9 @@ class Settings:
     group: str = "parley.dispatcher"
     session_ms: int = 6000
     run_slots: int = 2000
+    anthropic_api_key: str = field(default="", repr=False)
+    anthropic_base_url: str = ""
+    model: str = ""
     model_attempts: int = 5
     model_backoff_ms: int = 500
     model_stall_s: float = 60.0
@@ -43,6 +52,11 @@ class Settings:
     def objects_address(self) -> str:
         """Where the object store is: `objects`, or a folder below `data`."""
         return self.objects or f"file:{quote(str(self.data.absolute() / 'objects'))}"
+
+    @property
+    def default_model(self) -> str:
+        """What `model: default` means."""
+        return self.model or (CURRENT_CLAUDE if self.anthropic_api_key else "scripted")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -73,6 +87,9 @@ class Settings:
             group=env.get("PARLEY_GROUP", default.group),
             session_ms=number("PARLEY_SESSION_MS", default.session_ms),
             run_slots=number("PARLEY_RUN_SLOTS", default.run_slots),
+            anthropic_api_key=env.get("ANTHROPIC_API_KEY", "").strip(),
+            anthropic_base_url=env.get("ANTHROPIC_BASE_URL", "").strip(),
+            model=env.get("PARLEY_MODEL", "").strip(),
             model_attempts=number("PARLEY_MODEL_ATTEMPTS", default.model_attempts),
             model_backoff_ms=number("PARLEY_MODEL_BACKOFF_MS", default.model_backoff_ms),
             model_stall_s=real("PARLEY_MODEL_STALL_S", default.model_stall_s),
@@ -82,6 +99,16 @@ class Settings:
             window_mb=number("PARLEY_WINDOW_MB", default.window_mb),
             drain_s=real("PARLEY_DRAIN_S", default.drain_s),
         )
+
+
+def secret_of(reference: str, env: Mapping[str, str] | None = None) -> str | None:
+    """The value behind `env:NAME`, as agents refer to their secrets; None: not set, or not theirs to name. It is looked
+    up at each use and goes nowhere else."""
+    env = os.environ if env is None else env
+    kind, _, name = reference.partition(":")
+    if kind != "env" or name.startswith(("PARLEY_", "ANTHROPIC_")):
+        return None
+    return env.get(name) or None
 
 
 def _parse(env: Mapping[str, str], name: str, kind: type[Number], fallback: Number) -> Number:

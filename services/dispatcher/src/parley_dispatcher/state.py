@@ -44,6 +44,7 @@ class ToolUse:
     effect_key: str = ""
     status: str | None = None
     result: str = ""
+    files: tuple[Attachment, ...] = ()
 
     @property
     def open(self) -> bool:
@@ -52,12 +53,13 @@ class ToolUse:
 
 @dataclass(slots=True)
 class Turn:
-    """A model turn that returned."""
+    """A model turn that returned. `model` is the name of the one that said it."""
 
     call: int
     blocks: tuple[Block, ...]
     stop_reason: str
     tools: list[ToolUse]
+    model: str = ""
 
     @property
     def text(self) -> str:
@@ -67,7 +69,7 @@ class Turn:
 @dataclass(slots=True)
 class Run:
     """One run, from its question on. `attempt` counts the attempts at the turn that is due next; `failures` those
-    that failed; `call` is the seq of an attempt that has begun and not ended."""
+    that failed; `call` is the seq of an attempt that has begun and not ended; `model` is what was called last."""
 
     run_id: str
     answer_id: str
@@ -90,6 +92,7 @@ class Run:
     attempt: int = 0
     failures: int = 0
     call: int | None = None
+    model: str = ""
     failed: f.ModelFailed | None = None
     failed_ms: int = 0
     cancelled_by: str = ""
@@ -288,7 +291,7 @@ def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
 
 def _called(state: ThreadState, fact: Fact, body: f.ModelCalled) -> None:
     run = state.runs[body.run_id]
-    run.call, run.attempt, run.failed = state.seq, body.attempt, None
+    run.call, run.attempt, run.failed, run.model = state.seq, body.attempt, None, body.model
     if run.started_ms is None:
         run.started_ms = fact.time_ms
     if run.status in ("queued", "waiting"):
@@ -303,8 +306,9 @@ def _returned(state: ThreadState, fact: Fact, body: f.ModelReturned) -> None:
         ToolUse(block.tool_call_id or "", block.name or "", block.arguments, index, block.malformed)
         for index, block in enumerate(block for block in body.blocks if block.kind == "tool")
     ]
-    run.turns.append(Turn(body.call, body.blocks, body.stop_reason, uses))
+    run.turns.append(Turn(body.call, body.blocks, body.stop_reason, uses, run.model))
     state.size += 400 + sum(300 + 2 * len(block.text) for block in body.blocks)
+    state.size += sum(2 * len(str(block.data)) for block in body.blocks if block.data is not None)
 
 
 def _failed(state: ThreadState, fact: Fact, body: f.ModelFailed) -> None:
@@ -320,7 +324,7 @@ def _tool_called(state: ThreadState, fact: Fact, body: f.ToolCalled) -> None:
 
 def _tool_returned(state: ThreadState, fact: Fact, body: f.ToolReturned) -> None:
     use = _use(state, body.run_id, body.call, body.index)
-    use.status, use.result = body.status, body.result
+    use.status, use.result, use.files = body.status, body.result, body.files
     state.size += 2 * len(body.result)
 
 
@@ -348,7 +352,7 @@ def _ended(state: ThreadState, fact: Fact, body: f.RunCompleted | f.RunFailed | 
     run.status, run.end, run.call = "ended", body.type, None
     state.open_runs.pop(body.run_id, None)
     if isinstance(body, f.RunCancelled) and body.blocks:
-        run.turns.append(Turn(body.call or state.seq, body.blocks, "cancelled", []))
+        run.turns.append(Turn(body.call or state.seq, body.blocks, "cancelled", [], run.model))
 
 
 _THREAD: dict[type[f.FactBody], Callable[[ThreadState, Fact, Any], None]] = {

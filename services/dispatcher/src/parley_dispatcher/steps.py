@@ -39,6 +39,9 @@ class Finish:
 
 Step = CallModel | CallTools | Finish
 
+_GIVEN_UP = ("refusal", "model_context_window_exceeded")
+"""Stop reasons after which nothing more may come of a turn, not even the calls that it had made."""
+
 
 def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     """The step that is due; None when there is nothing to do (the run has ended, or waits for someone)."""
@@ -60,9 +63,11 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     last = run.turns[-1] if run.turns else None
     if last is not None and failed is None and run.call is None:
         missing = tuple(use for use in last.tools if use.open)
-        if missing:
+        if missing and last.stop_reason not in _GIVEN_UP:
             return CallTools(last.call, missing)
-        if not last.tools:
+        # `pause_turn`: the provider stopped in the middle of its own work, and goes on when it is called with what it
+        # said.
+        if last.stop_reason in _GIVEN_UP or (not last.tools and last.stop_reason != "pause_turn"):
             return Finish(
                 f.RunCompleted(
                     run_id=run.run_id, message_id=run.answer_id, stop_reason=last.stop_reason, usage=run.usage

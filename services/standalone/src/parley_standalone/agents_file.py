@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from parley_events.body import AgentSpec, ClientTool, Json, Limits, Shape, TeamSpec
 from parley_events.ids import is_uuid
@@ -65,13 +67,24 @@ class _Server(_Strict):
     tools: dict[str, Any] = Field(default_factory=dict)
 
 
+def _thinking(value: object) -> object:
+    """YAML takes `off` for false and `on` for true."""
+    if isinstance(value, bool):
+        return "adaptive" if value else "off"
+    if value is None or value in ("adaptive", "off") or isinstance(value, int):
+        return value
+    raise PydanticCustomError("thinking", "`adaptive`, `off` or a number of tokens is wanted")
+
+
 class _Agent(_Strict):
     id: str = _ID
     name: str = Field(min_length=1, max_length=200)
     description: str = ""
     roles: tuple[str, ...] = ()
-    model: str = "scripted"
+    model: str = Field(default="scripted", min_length=1, max_length=200)
     base_url: str | None = None
+    api_key: str | None = None
+    thinking: Annotated[Literal["adaptive", "off"] | int | None, BeforeValidator(_thinking)] = None
     system_prompt: str = ""
     context: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -112,6 +125,18 @@ class AgentsFile:
 def digest_of(spec: Shape) -> str:
     """What tells whether a declaration has changed since it was applied last."""
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+
+
+def noting_keys(file: AgentsFile, env: Mapping[str, str]) -> AgentsFile:
+    """The file, with a line for each agent whose runs will fail because a key is not in the environment."""
+    lines = []
+    main = bool(env.get("ANTHROPIC_API_KEY") or env.get("ANTHROPIC_BASE_URL"))
+    for agent in file.agents:
+        if agent.api_key is not None and not env.get(agent.api_key.removeprefix("env:")):
+            lines.append(f"{agent.agent_id}: its runs will fail: {agent.api_key} is not set")
+        elif not (main or agent.api_key or agent.base_url or agent.model in ("scripted", "default")):
+            lines.append(f"{agent.agent_id}: its runs will fail: {agent.model!r} needs ANTHROPIC_API_KEY")
+    return replace(file, notices=(*file.notices, *lines))
 
 
 def read_agents_file(path: Path, tools: Mapping[str, object]) -> AgentsFile:
@@ -210,9 +235,9 @@ def _checked(
                 raise _mistake(path, lines, (*place, "tools", at), f"there is no tool {name!r}")
         if any("/" in name for name in agent.tools):
             notices.append(f"{agent.id}: tools of MCP servers are not served yet")
-        if agent.model != "scripted":
-            notices.append(f"{agent.id}: the model {agent.model!r} is not served yet; `scripted` answers")
-        later = [name for name in ("base_url", "approvals", "client_tools", "skills") if getattr(agent, name)]
+        for field, wrong in _model_mistakes(agent):
+            raise _mistake(path, lines, (*place, field), wrong)
+        later = [name for name in ("approvals", "client_tools", "skills") if getattr(agent, name)]
         notices.extend(f"{agent.id}: {name} is not served yet" for name in later)
     teams: set[str] = set()
     for number, team in enumerate(file.teams):
@@ -232,6 +257,31 @@ def _checked(
         teams=tuple(TeamSpec(team_id=t.id, **t.model_dump(exclude={"id"})) for t in file.teams),
         notices=tuple(notices),
     )
+
+
+def _model_mistakes(agent: _Agent) -> Iterator[tuple[str, str]]:
+    """What is wrong with an agent's model and its server: the field, and what to do about it."""
+    if agent.base_url is not None:
+        try:
+            parts = urlsplit(agent.base_url)
+            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole:
+            yield "base_url", "an address is wanted (http://host:port)"
+        elif parts.username is not None or parts.query or parts.fragment:
+            yield "base_url", "an address alone is wanted: a key goes into api_key"
+        elif parts.path.rstrip("/").endswith("/v1"):
+            yield "base_url", "the address without /v1 is wanted"
+        if agent.model in ("scripted", "default"):
+            yield "model", "the name of a model that the server at base_url knows is wanted"
+    if agent.api_key is not None:
+        if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", agent.api_key):
+            yield "api_key", "the name of a variable is wanted (env:NAME), never the key"
+        elif agent.api_key.startswith(("env:PARLEY_", "env:ANTHROPIC_")):
+            yield "api_key", "a variable of its own is wanted: Parley's own are not handed to agents"
+    if isinstance(agent.thinking, int) and not 1024 <= agent.thinking < agent.limits.max_tokens:
+        yield "thinking", f"a budget from 1024 to below limits.max_tokens ({agent.limits.max_tokens}) is wanted"
 
 
 def _spec(agent: _Agent) -> AgentSpec:

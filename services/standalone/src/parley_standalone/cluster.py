@@ -22,7 +22,7 @@ from parley_events.serve import set_up_logs
 from parley_history.errors import HistoryError
 from parley_history.migrate import migrate
 from parley_standalone.addresses import service_settings
-from parley_standalone.agents_file import AgentsFile, read_agents_file
+from parley_standalone.agents_file import AgentsFile, noting_keys, read_agents_file
 from parley_standalone.client import is_ready, wait_until_served
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import Folder
@@ -98,7 +98,7 @@ class Cluster:
 
 async def cluster(settings: Settings) -> int:
     """Run until a signal; the exit status. Raises CommandError. Kafka's jars must be installed."""
-    file = read_agents_file(settings.agents, TOOLS)
+    file = noting_keys(read_agents_file(settings.agents, TOOLS), settings.env)
     folder = Folder.open(settings.data)
     listener: socket.socket | None = None
     try:

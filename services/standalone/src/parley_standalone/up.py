@@ -27,7 +27,7 @@ from parley_events.log.open import open_log
 from parley_events.serve import server_of, set_up_logs
 from parley_history.errors import HistoryError
 from parley_standalone.addresses import service_settings
-from parley_standalone.agents_file import AgentsFile, read_agents_file
+from parley_standalone.agents_file import AgentsFile, noting_keys, read_agents_file
 from parley_standalone.client import in_process, wait_until_served
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import Folder
@@ -59,7 +59,7 @@ def listen(port: int) -> socket.socket:
 
 async def up(settings: Settings) -> int:
     """Run until a signal; the exit status. Raises CommandError."""
-    file = read_agents_file(settings.agents, TOOLS)
+    file = noting_keys(read_agents_file(settings.agents, TOOLS), settings.env)
     folder = Folder.open(settings.data)
     listener: socket.socket | None = None
     try:

@@ -81,7 +81,7 @@ class Story:
             run,
         )
         for index, block in enumerate(blocks):
-            if block.kind != "tool":
+            if block.kind not in ("tool", "opaque"):
                 self.texts[call, index] = block.text
 
     def failed(self, run: str, call: int, turn: int, attempt: int) -> None:
@@ -123,7 +123,7 @@ def _run(draw, story: Story, n: int, turns: int, same_words: bool):  # type: ign
     run = story.post(n)
     yield 1
     for turn in range(turns):
-        kinds = draw(st.lists(st.sampled_from(["text", "thought", "tool"]), min_size=1, max_size=3))
+        kinds = draw(st.lists(st.sampled_from(["text", "thought", "tool", "opaque"]), min_size=1, max_size=3))
         final = [draw(words) for _ in kinds]
         attempts = draw(st.integers(1, 3))
         for attempt in range(1, attempts + 1):
@@ -131,7 +131,7 @@ def _run(draw, story: Story, n: int, turns: int, same_words: bool):  # type: ign
             yield 1
             last = attempt == attempts
             for index, kind in enumerate(kinds):
-                if kind == "tool":
+                if kind in ("tool", "opaque"):
                     continue
                 text = final[index] if last or same_words else draw(words)
                 if not last:
@@ -143,10 +143,12 @@ def _run(draw, story: Story, n: int, turns: int, same_words: bool):  # type: ign
                     story.failed(run, call, turn, attempt)
                     yield 1
                 continue
+            silent = {
+                "tool": lambda index: Block(kind="tool", tool_call_id=f"t{index}", name="clock"),
+                "opaque": lambda index: Block(kind="opaque", data={"type": "redacted_thinking"}),
+            }
             blocks = [
-                Block(kind="tool", tool_call_id=f"t{index}", name="clock")
-                if kind == "tool"
-                else Block(kind=kind, text=final[index])
+                silent[kind](index) if kind in silent else Block(kind=kind, text=final[index])
                 for index, kind in enumerate(kinds)
             ]
             story.returned(run, call, turn, blocks)

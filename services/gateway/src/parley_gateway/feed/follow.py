@@ -301,7 +301,7 @@ class Follow:
     def _finish(self, call_seq: int, run_id: str, blocks: tuple[Block, ...], silent: bool) -> Iterator[Shown]:
         call = self._calls.get(call_seq) or _Call(call_seq, run_id)
         for index, whole in enumerate(blocks):
-            if whole.kind == "tool":
+            if whole.kind == "tool" or whole.kind == "opaque":
                 continue
             block = call.blocks.get(index) or self._block(call, index)
             block.kind = whole.kind
