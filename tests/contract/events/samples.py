@@ -136,11 +136,14 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
     c.DeleteAgent(principal=WHO, agent_id="researcher"),
     c.PutTeam(principal=WHO, spec=TEAM, digest=HASH),
     c.DeleteTeam(principal=WHO, team_id="founders"),
+    c.PutSkill(
+        principal=WHO, agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH
+    ),
     c.AddKnowledge(principal=WHO, knowledge_id="k1", title=TEXT, text=TEXT * 3, content_type="text/markdown"),
     c.RemoveKnowledge(principal=WHO, knowledge_id="k1"),
 )
 
-_OF_A_WORKSPACE = ("workspace.", "key.", "agent.", "team.", "knowledge.")
+_OF_A_WORKSPACE = ("workspace.", "key.", "agent.", "team.", "skill.", "knowledge.")
 
 
 def _stream(kind: str) -> str:
@@ -233,7 +236,9 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         status="unknown",
         result=TEXT,
         duration_ms=12_345,
-        note=Note(kind="skill", id=f"{RUN}.n1", title="Título", body=TEXT, slug="como-é", name="Cómo"),
+        note=Note(
+            kind="skill", id=f"{RUN}.n1", title="Título", body=TEXT, slug="como-é", name="Cómo", description="Para é."
+        ),
         files=(Attachment(name="gráfico.png", content_type="image/png", size=68, sha256="b7" * 32),),
         message_id=fact_message_id(THREAD, 15),
     ),
@@ -286,6 +291,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         first={"message_id": QUESTION, "numbers": [1, 2, 3], "nested": JSON},
     ),
     f.PartitionClaimed(owner="dispatcher-é/4711", first_unfinished=88, attempt=2),
+    f.SkillChanged(agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH),
 )
 
 

@@ -382,6 +382,10 @@ class Reference:
             if body.note.kind == "skill":
                 key = (agent, body.note.slug)
                 newest[key] = max(newest.get(key, 0), fact.time_ms)
+        for fact in self.streams.get(ids.workspace_stream(workspace), ()):
+            if isinstance(fact.body, f.SkillChanged):
+                key = (fact.body.agent_id, fact.body.slug)
+                newest[key] = max(newest.get(key, 0), fact.time_ms)
         return {(agent, slug, rfc3339(time_ms)) for (agent, slug), time_ms in newest.items()}
 
     # ---- a workspace

@@ -363,7 +363,7 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
         return
     number = rng.randrange(3)
     body: f.FactBody
-    match rng.randrange(9):
+    match rng.randrange(10):
         case 0:
             body = f.WorkspaceChanged(context=f"know {step}", structures=("a", "b"))
         case 1 | 2:
@@ -379,6 +379,10 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
             body = f.AgentChanged(agent_version=step + 1, spec=spec)
         case 7:
             body = f.AgentDeleted(agent_id=f"agent-{number}")
+        case 9:
+            body = f.SkillChanged(
+                agent_id="assistant", slug=f"s{number}", name=f"S\x00 {step}", description="D\x00", body="B\x00"
+            )
         case _:
             if rng.random() < 0.3:
                 body = f.TeamDeleted(team_id=f"team-{number}")

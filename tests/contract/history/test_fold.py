@@ -10,11 +10,13 @@ import pytest
 from parley_events import facts as f
 from parley_events import ids, reads
 from parley_events.body import Note
+from parley_history.migrate import migrate
 from parley_history.settings import Settings
-from tests.contract.history.conftest import Client, running
+from tests.contract.history.conftest import Client, running, settings_for
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.reference import Reference
 from tests.contract.history.story import START_MS, Writer, random_story, thread, workspace
+from tests.support.postgres import Server
 
 STEPS = 260
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename <> 'migrations'"
@@ -80,6 +82,51 @@ async def test_a_skill_learned_twice_is_the_later_one_whatever_is_folded_first(s
             writer.write(stream, workspace(1), f.ToolReturned.model_validate({**fields, "status": "ok", "result": ""}))
             await client.caught_up(log)
         assert (await client.get(f"/workspaces/{workspace(1)}/skills/fold-paper"))["name"] == "later"
+
+
+async def test_a_given_and_a_learned_skill_of_one_slug_are_the_later_one_on_every_database(
+    settings: Settings, postgres: Server
+) -> None:
+    """Also on one that begins empty, and folds the same log in other batches."""
+    log = ListLog(4)
+    writer = Writer(log)
+    stream, ws = thread(1), workspace(1)
+    run = writer.post(stream, ws)
+
+    def learn(slug: str, index: int) -> None:
+        note = Note(kind="skill", id=f"n{index}", slug=slug, name="learned", description="By doing.", body="Learned.")
+        fields = {"run_id": run, "call": 1, "index": index, "tool_call_id": f"t{index}", "name": "learn_skill"}
+        body = f.ToolReturned.model_validate({**fields, "status": "ok", "result": "", "note": note})
+        writer.write(stream, ws, body)
+
+    def give(slug: str, name: str = "given") -> None:
+        body = f.SkillChanged(agent_id="assistant", slug=slug, name=name, description="By a file.", body="Given.")
+        writer.write(ids.workspace_stream(ws), ws, body)
+
+    give("boat")
+    learn("boat", 0)
+    learn("tea", 1)
+    give("tea")
+    for version in range(12):
+        # All in one millisecond: the last one of the stream counts.
+        writer.now_ms = START_MS + 10_000
+        give("eggs", f"version {version}")
+
+    async def folded(settings: Settings, batch: int) -> list[Any]:
+        async with running(settings, log, batch=batch) as client:
+            await client.caught_up(log)
+            items = (await client.get(f"/workspaces/{ws}/skills"))["items"]
+            assert {one["slug"]: (one["name"], one["description"]) for one in items} == {
+                "boat": ("learned", "By doing."),
+                "tea": ("given", "By a file."),
+                "eggs": ("version 11", "By a file."),
+            }
+            return (await _dump(client))["skills"]
+
+    live = await folded(settings, 1)
+    again = await settings_for(postgres)
+    await migrate(again)
+    assert await folded(again, 1000) == live
 
 
 async def _positions_at_end(client: Client, log: ListLog) -> None:

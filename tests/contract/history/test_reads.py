@@ -182,6 +182,67 @@ async def test_skills_are_found_by_words(settings: Settings) -> None:
         await client.get(f"/workspaces/{WS}/skills/nothing", status=404)
 
 
+SKILLS = {
+    "fold-paper": ("Folding paper", "Boats and hats from one sheet.", "First a crease. Nothing is said of eggs."),
+    "boil-eggs": ("Boiling eggs", "Hard or soft.", "Seven minutes. Grüße aus der Küche."),
+    "invoice": ("Écrire une facture", "When a customer's order is done", "C:\\temp\\x 100% it's <b>50</b> e-mail"),
+    "origami": ("折纸的方法", "", "先把纸对折"),
+    "empty": ("x", "", "  "),
+}
+
+
+async def test_the_best_match_comes_first_and_no_query_is_an_error(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    for slug, (name, description, body) in SKILLS.items():
+        fact = f.SkillChanged(agent_id="assistant", slug=slug, name=name, description=description, body=body)
+        writer.write(ids.workspace_stream(WS), WS, fact)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+
+        async def slugs(query: str) -> list[str]:
+            items = (await client.get(f"/workspaces/{WS}/skills", query=query))["items"]
+            return [reads.SkillView.model_validate(item).slug for item in items]
+
+        for query, found in (
+            ("eggs", ["boil-eggs", "fold-paper"]),
+            ("EGGS paper", ["fold-paper", "boil-eggs"]),
+            ("how do I fold a sheet", ["fold-paper", "invoice"]),
+            ("fol", ["fold-paper"]),
+            ("küche", ["boil-eggs"]),
+            ("facture", ["invoice"]),
+            ("e-mail", ["invoice"]),
+            ("100% it's", ["invoice"]),
+            ("C:\\temp", ["invoice"]),
+            ("纸", ["origami"]),
+            ("nutes. Gr", ["boil-eggs"]),
+            ("nothing-of-the-kind", ["fold-paper"]),
+            ("zebra", []),
+            ("' | ! & ( ) : * <-> \\", []),
+            ("'", ["invoice"]),
+            ("\0", []),
+        ):
+            assert await slugs(query) == found, query
+        everything = await slugs("")
+        assert set(everything) == set(SKILLS) == set(await slugs(" "))
+        for query in ("a:*", "'a' <-> !b", "a\\':*", "\x01\u2028", "(((", "http://example.com/z?q='a'b\\c", "😀" * 300):
+            await slugs(query)
+
+
+async def test_the_longest_text_of_a_skill_stops_nothing(settings: Settings) -> None:
+    """PostgreSQL holds at most 1 MiB of words in a row, and no word longer than 2 KiB."""
+    log = ListLog(4)
+    writer = Writer(log)
+    letters = [chr(number) for number in range(0x20000, 0x20000 + 200)]
+    many = " ".join(f"{a}{b}-{b}{a}" for a in letters for b in letters)
+    for slug, body in (("many", many[:200_000]), ("long", "x" * 200_000), ("deep", "a-" * 100_000)):
+        fact = f.SkillChanged(agent_id="assistant", slug=slug, name=slug * 300, description=body, body=body)
+        writer.write(ids.workspace_stream(WS), WS, fact)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        assert len((await client.get(f"/workspaces/{WS}/skills", query=letters[0] + letters[1]))["items"]) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "code"),
     [

@@ -330,6 +330,25 @@ def test_a_team_needs_its_members_and_its_lead() -> None:
     assert code(story.asked(c.DeleteTeam(principal=ADMIN, team_id="t"), "c6")) == "not_found"
 
 
+def test_a_skill_from_a_file_is_put_once_and_again_when_the_file_changes() -> None:
+    story = workspace(changed("a"), changed("b"))
+    put = c.PutSkill(
+        principal=ADMIN, agent_id="a", slug="tea", name="Tea", description="Hot.", body="Boil.", digest="d"
+    )
+    first = story.asked(put, "c1")
+    assert (first.type, first.agent_id, first.slug, first.body) == ("skill.changed", "a", "tea", "Boil.")
+    unchanged = story.asked(put, "c2")
+    assert (unchanged.type, unchanged.outcome_type) == ("command.repeated", "skill.changed")
+    by_hand = put.model_copy(update={"digest": None, "body": "Simmer."})
+    assert story.asked(by_hand, "c3").body == "Simmer."
+    assert story.asked(put, "c4").type == "command.repeated", "a restart with the same file undoes no edit"
+    assert story.asked(put.model_copy(update={"digest": "d2"}), "c5").type == "skill.changed"
+    assert story.asked(put.model_copy(update={"agent_id": "b"}), "c6").type == "skill.changed", "another agent's"
+    assert code(story.asked(put.model_copy(update={"agent_id": "ghost"}), "c7")) == "unknown_agent"
+    story.asked(c.DeleteAgent(principal=ADMIN, agent_id="b"), "c8")
+    assert code(story.asked(put.model_copy(update={"agent_id": "b", "digest": "x"}), "c9")) == "unknown_agent"
+
+
 def test_settings_from_the_same_file_change_nothing() -> None:
     story = workspace()
     change = c.ChangeWorkspace(principal=ADMIN, context="know this", digest="d")
@@ -341,6 +360,7 @@ def test_settings_from_the_same_file_change_nothing() -> None:
 
 
 BODIES: dict[str, dict[str, Any]] = {
+    "skill.put": {"agent_id": "a", "slug": "s", "name": "S", "body": "x"},
     "thread.create": {"seed": {}},
     "thread.update": {"changes": []},
     "thread.fork": {"source_thread_id": THREAD},
@@ -371,7 +391,7 @@ def test_every_command_has_one_outcome_in_every_stream(kind: str, given: str) ->
     body = c.COMMANDS[kind].model_validate({"principal": {"user_id": "ann"}, **BODIES.get(kind, {})})
     outcome = story.asked(body, version=1)
     assert isinstance(outcome, f.FactBody)
-    of_workspace = kind.split(".")[0] in ("workspace", "key", "agent", "team", "knowledge")
+    of_workspace = kind.split(".")[0] in ("workspace", "key", "agent", "team", "skill", "knowledge")
     if type(body) not in DECISIONS:
         assert code(outcome) == "unsupported"
     elif of_workspace != (given == "workspace"):

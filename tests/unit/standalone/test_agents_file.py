@@ -42,6 +42,8 @@ teams:
 
 
 def read(tmp_path: Path, text: str) -> AgentsFile:
+    (tmp_path / "skills/assistant").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "skills/assistant/fold-paper.md").write_text("First a crease.")
     path = tmp_path / "agents.yaml"
     path.write_text(text, encoding="utf-8")
     return read_agents_file(path, TOOLS)
@@ -66,8 +68,9 @@ def test_the_whole_form_is_accepted_and_what_comes_later_is_named(tmp_path: Path
     assert (assistant.context, assistant.temperature, assistant.limits.steps) == ("Starting context.", 0.7, 50)
     assert [team.team_id for team in file.teams] == ["founders"]
     assert file.teams[0].members == ("assistant", "researcher", "analyst")
+    assert [(skill.agent_id, skill.slug) for skill in file.skills] == [("assistant", "fold-paper")]
     assert all("not served yet" in notice for notice in file.notices)
-    for word in ("mcp_servers", "connectors", "MCP", "approvals", "client_tools", "skills"):
+    for word in ("mcp_servers", "connectors", "MCP", "approvals", "client_tools"):
         assert any(word in notice for notice in file.notices), word
 
 
@@ -113,6 +116,7 @@ AGENT = "agents:\n  - {id: a, name: A, "
         (AGENT + 'context: "\\uD800"}', "2: agents.0.context: NUL and lone surrogates cannot stand in a text"),
         (AGENT + 'context: "a\\0b"}', "2: agents.0.context: NUL and lone surrogates"),
         (AGENT + '"\\0": 1}', "2: agents.0: NUL and lone surrogates"),
+        (AGENT + "skills: nowhere}", "2: agents.0.skills: there is no nowhere"),
         ("agents:\n  - {id: '', name: A}", "2: agents.0.id: String should match pattern"),
         ("agents:\n  - id: a", "2: agents.0.name: is missing"),
         ("agents: &a [*a]", "1: agents.0.0: nests deeper than 60 levels"),

@@ -24,6 +24,7 @@ from parley_standalone.errors import CommandError
 from parley_standalone.folder import Folder, Secrets
 from parley_standalone.seed import seed, seed_commands
 from parley_standalone.settings import SHIPPED_AGENTS
+from parley_standalone.skills_folder import Skill
 
 NOW = 1_800_000_000_000
 
@@ -85,6 +86,26 @@ def test_a_changed_agent_has_another_digest_and_the_others_keep_theirs(kept: Sec
         one["spec"]["agent_id"] for one, two in zip(before, after, strict=True) if one["digest"] != two["digest"]
     ]
     assert differing == [file.agents[0].agent_id]
+
+
+def test_skills_are_asked_for_after_their_agents_and_only_a_changed_one_has_another_digest(
+    kept: Secrets, file: AgentsFile
+) -> None:
+    def skills(body: str) -> tuple[list[str], list[str | None]]:
+        given = tuple(
+            Skill(agent_id="assistant", slug=slug, name=slug, description="", body=text)
+            for slug, text in (("tea", "Boil."), ("boat", body))
+        )
+        commands = commands_of(kept, replace(file, skills=given))
+        assert [command.type for command in commands][-2:] == ["skill.put", "skill.put"]
+        bodies = [command.body.model_dump() for command in commands[-2:]]
+        return [body["slug"] for body in bodies], [body["digest"] for body in bodies]
+
+    slugs, before = skills("Fold.")
+    assert slugs == ["tea", "boat"]
+    assert skills("Fold.")[1] == before
+    after = skills("Fold it.")[1]
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 @asynccontextmanager

@@ -121,6 +121,7 @@ class Note(Shape):
     body: str | None = None
     slug: str | None = None
     name: str | None = None
+    description: str | None = None
 
 
 class ClientTool(Shape):

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Body, Json, Principal, TeamSpec, ThreadSeed
+from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
 
 class CommandBody(Body):
@@ -229,6 +230,19 @@ class DeleteTeam(CommandBody):
     team_id: str
 
 
+class PutSkill(CommandBody):
+    """Give an agent a skill, or another version of it; `digest` as in `agent.put`. Outcome: `skill.changed`."""
+
+    type: ClassVar[str] = "skill.put"
+    content: ClassVar[tuple[str, ...]] = ("name", "description", "body")
+    agent_id: str
+    slug: str = Field(pattern=SLUG)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+    description: str = Field(default="", max_length=MAX_DESCRIPTION)
+    body: str = Field(min_length=1, max_length=MAX_BODY)
+    digest: str | None = None
+
+
 class AddKnowledge(CommandBody):
     """Add a document that every agent of the workspace may search. Outcome: `knowledge.added`."""
 
@@ -271,6 +285,7 @@ COMMANDS: dict[str, type[CommandBody]] = {
         DeleteAgent,
         PutTeam,
         DeleteTeam,
+        PutSkill,
         AddKnowledge,
         RemoveKnowledge,
     )

@@ -6,6 +6,7 @@ EventsError
 │   ├── ProducerBroken      make a new producer, send the unacknowledged again in order
 │   ├── RecordTooLarge      refuse the input; nothing was written
 │   ├── RetentionGap        stop and page: records were deleted before they were read
+│   ├── BadAddress          correct PARLEY_KAFKA; trying again is of no use
 │   ├── LogInUse            another process holds the folder of the embedded log
 │   └── TopicMismatch       the topics are missing or differ from the catalogue: `topics apply`
 ├── ObjectError
@@ -52,6 +53,10 @@ class LogInUse(LogError):
     def __init__(self, folder: str, pid: int | None) -> None:
         super().__init__(f"{folder} is in use" + (f" by process {pid}" if pid else ""))
         self.folder, self.pid = folder, pid
+
+
+class BadAddress(LogError):
+    """The address of Kafka cannot be read; the message shows no secret."""
 
 
 class TopicMismatch(LogError):

@@ -405,6 +405,19 @@ class TeamDeleted(FactBody):
     team_id: str
 
 
+class SkillChanged(FactBody):
+    """A skill that was given to an agent, whole; one that it learned is a note of a `tool.returned`."""
+
+    type: ClassVar[str] = "skill.changed"
+    content: ClassVar[tuple[str, ...]] = ("name", "description", "body")
+    agent_id: str
+    slug: str
+    name: str
+    description: str = ""
+    body: str
+    digest: str | None = None
+
+
 class KnowledgeAdded(FactBody):
     type: ClassVar[str] = "knowledge.added"
     content: ClassVar[tuple[str, ...]] = ("title", "text")
@@ -512,6 +525,7 @@ FACTS: dict[str, type[FactBody]] = {
         AgentDeleted,
         TeamChanged,
         TeamDeleted,
+        SkillChanged,
         KnowledgeAdded,
         KnowledgeRemoved,
         CommandRejected,

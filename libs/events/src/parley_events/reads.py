@@ -21,7 +21,7 @@ PostgreSQL is away.
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
     GET /workspaces/{w}/runs/{run_id}                      → RunView
     GET /workspaces/{w}/notes?kind=&limit=                 → NoteList         (decisions, milestones; newest first)
-    GET /workspaces/{w}/skills?agent_id=&query=            → SkillList        (without bodies)
+    GET /workspaces/{w}/skills?agent_id=&query=            → SkillList        (without bodies, best match first)
     GET /workspaces/{w}/skills/{slug}?agent_id=            → SkillView
 
 `cursor` is opaque; a bad one is 400 `{"error": "bad_cursor"}`. Limits out of 1…200 are 400 `{"error": "bad_limit"}`.
@@ -258,6 +258,7 @@ class SkillView(Shape):
     slug: str
     name: str
     agent_id: str
+    description: str = ""
     body: str | None
     updated_at: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parley_events.errors import EventsError
 
@@ -12,7 +12,7 @@ from parley_events.errors import EventsError
 class Settings:
     """Where Kafka is, and how topics are made."""
 
-    kafka: str = "127.0.0.1:9092"
+    kafka: str = field(default="127.0.0.1:9092", repr=False)
     partitions: int = 8
     replication: int = 1
 

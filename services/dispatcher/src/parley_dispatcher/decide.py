@@ -64,7 +64,7 @@ def decide(state: State, command: Command, agent_version: int | None = None) -> 
         return _rejected(command, refusal.code, refusal.message)
 
 
-_WORKSPACE_COMMANDS = ("workspace.", "key.", "agent.", "team.", "knowledge.")
+_WORKSPACE_COMMANDS = ("workspace.", "key.", "agent.", "team.", "skill.", "knowledge.")
 
 
 def _rejected(command: Command, code: str, message: str) -> f.CommandRejected:
@@ -244,6 +244,23 @@ def _put_team(state: WorkspaceState, command: Command, body: c.PutTeam) -> f.Fac
     return f.TeamChanged(team_version=before.version + 1 if before else 1, spec=body.spec, digest=body.digest)
 
 
+def _put_skill(state: WorkspaceState, command: Command, body: c.PutSkill) -> f.FactBody:
+    _there(state)
+    agent = state.agents.get(body.agent_id)
+    if agent is None or agent.deleted:
+        raise Refused("unknown_agent", f"there is no agent {body.agent_id!r} in this workspace")
+    if body.digest is not None and state.skills.get((body.agent_id, body.slug)) == body.digest:
+        return _unchanged(command, f.SkillChanged.type, state.seq)
+    return f.SkillChanged(
+        agent_id=body.agent_id,
+        slug=body.slug,
+        name=body.name,
+        description=body.description,
+        body=body.body,
+        digest=body.digest,
+    )
+
+
 def _same(before: Versioned | None, digest: str | None) -> bool:
     return before is not None and not before.deleted and digest is not None and before.digest == digest
 
@@ -283,6 +300,7 @@ DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] 
     c.RevokeKey: _revoke_key,
     c.PutAgent: _put_agent,
     c.PutTeam: _put_team,
+    c.PutSkill: _put_skill,
     c.DeleteAgent: _delete_agent,
     c.DeleteTeam: _delete_team,
 }

@@ -23,7 +23,7 @@ class Settings:
     `UNPREFIXED`), with the default shown here."""
 
     log: str = "kafka"
-    kafka: str = "127.0.0.1:9092"
+    kafka: str = field(default="127.0.0.1:9092", repr=False)
     data: Path = Path(".parley")
     objects: str = ""
     partitions: int = 8

@@ -171,6 +171,8 @@ class WorkspaceState:
     keys: dict[str, KeyState] = field(default_factory=dict)
     agents: dict[str, Versioned] = field(default_factory=dict)
     teams: dict[str, Versioned] = field(default_factory=dict)
+    skills: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(agent, slug) → the digest of the newest version that came from a file."""
     knowledge: set[str] = field(default_factory=set)
     outcomes: dict[str, Remembered] = field(default_factory=dict)
     last_ms: int = 0
@@ -419,6 +421,11 @@ def _team_deleted(state: WorkspaceState, body: f.TeamDeleted) -> None:
     state.teams[body.team_id].deleted = True
 
 
+def _skill_changed(state: WorkspaceState, body: f.SkillChanged) -> None:
+    if body.digest is not None:
+        state.skills[(body.agent_id, body.slug)] = body.digest
+
+
 def _knowledge_added(state: WorkspaceState, body: f.KnowledgeAdded) -> None:
     state.knowledge.add(body.knowledge_id)
 
@@ -437,6 +444,7 @@ _WORKSPACE: dict[type[f.FactBody], Callable[[WorkspaceState, Any], None]] = {
     f.AgentDeleted: _agent_deleted,
     f.TeamChanged: _team_changed,
     f.TeamDeleted: _team_deleted,
+    f.SkillChanged: _skill_changed,
     f.KnowledgeAdded: _knowledge_added,
     f.KnowledgeRemoved: _knowledge_removed,
 }

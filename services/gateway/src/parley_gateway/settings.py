@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -25,7 +25,7 @@ class Settings:
     """
 
     log: str = "kafka"
-    kafka: str = "127.0.0.1:9092"
+    kafka: str = field(default="127.0.0.1:9092", repr=False)
     data: Path = Path(".parley")
     objects: str = ""
     partitions: int = 8

@@ -15,6 +15,7 @@ import orjson
 
 from parley_events.clock import rfc3339
 from parley_history.db import Connection
+from parley_history.projections.text import clean
 from parley_history.sql import blocks
 
 SQL = blocks("reads.sql")
@@ -190,7 +191,7 @@ async def notes(con: Connection, workspace_id: str, kind: str | None, limit: int
 
 
 async def skills(con: Connection, workspace_id: str, agent_id: str | None, query: str | None) -> Answer:
-    rows = await con.fetch(SQL["skills"], workspace_id, agent_id, query)
+    rows = await con.fetch(SQL["skills"], workspace_id, agent_id, clean(query) or None)
     return {"items": [_skill({**row, "body": None}) for row in rows]}
 
 

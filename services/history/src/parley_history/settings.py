@@ -27,7 +27,7 @@ class Settings:
     postgres: str | None = field(default=None, repr=False)
     """The owner's DSN; only migrations need it."""
     log: Literal["kafka", "embedded"] = "kafka"
-    kafka: str = "127.0.0.1:9092"
+    kafka: str = field(default="127.0.0.1:9092", repr=False)
     data: Path = Path(".parley")
     partitions: int = 8
     schema: str = "parley"

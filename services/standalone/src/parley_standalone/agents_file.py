@@ -22,6 +22,7 @@ from parley_events.body import AgentSpec, ClientTool, Json, Limits, Shape, TeamS
 from parley_events.ids import is_uuid
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import FIRST_WORKSPACE
+from parley_standalone.skills_folder import BadSkill, Skill, read_skills
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 60
@@ -119,6 +120,7 @@ class AgentsFile:
     structures: tuple[str, ...]
     agents: tuple[AgentSpec, ...]
     teams: tuple[TeamSpec, ...]
+    skills: tuple[Skill, ...]
     notices: tuple[str, ...]
 
 
@@ -217,6 +219,7 @@ def _checked(
     path: Path, file: _File, lines: dict[tuple[str | int, ...], int], tools: Mapping[str, object]
 ) -> AgentsFile:
     notices: list[str] = []
+    skills: list[Skill] = []
     if file.workspace.name != FIRST_WORKSPACE:
         notices.append(f"workspace.name is not served yet: the workspace is called {FIRST_WORKSPACE!r}")
     if file.mcp_servers or file.workspace.connectors:
@@ -237,8 +240,13 @@ def _checked(
             notices.append(f"{agent.id}: tools of MCP servers are not served yet")
         for field, wrong in _model_mistakes(agent):
             raise _mistake(path, lines, (*place, field), wrong)
-        later = [name for name in ("approvals", "client_tools", "skills") if getattr(agent, name)]
+        later = [name for name in ("approvals", "client_tools") if getattr(agent, name)]
         notices.extend(f"{agent.id}: {name} is not served yet" for name in later)
+        if agent.skills is not None:
+            try:
+                skills += read_skills(path.parent, agent.skills, agent.id)
+            except BadSkill as error:
+                raise _mistake(path, lines, (*place, "skills"), str(error)) from None
     teams: set[str] = set()
     for number, team in enumerate(file.teams):
         if team.id in teams:
@@ -255,6 +263,7 @@ def _checked(
         structures=file.structures,
         agents=tuple(_spec(agent) for agent in file.agents),
         teams=tuple(TeamSpec(team_id=t.id, **t.model_dump(exclude={"id"})) for t in file.teams),
+        skills=tuple(skills),
         notices=tuple(notices),
     )
 

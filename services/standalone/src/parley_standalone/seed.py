@@ -1,4 +1,5 @@
-"""What a fresh Parley begins with: its first workspace, the two ready-made keys, the agents and teams of the file.
+"""What a fresh Parley begins with: its first workspace, the two ready-made keys, the agents, skills and teams of the
+file.
 
 They are facts like any other: this publishes commands straight to the log, as a trusted producer, and waits for their
 outcomes. At a later start the same commands change nothing, but for what changed in the file.
@@ -65,6 +66,7 @@ def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUui
         ),
         *(c.PutAgent(principal=principal, spec=spec, digest=digest_of(spec)) for spec in file.agents),
         *(c.PutTeam(principal=principal, spec=spec, digest=digest_of(spec)) for spec in file.teams),
+        *(c.PutSkill(principal=principal, **skill.model_dump(), digest=digest_of(skill)) for skill in file.skills),
     ]
     named = [(derived_uuid("seed", kept.workspace_id, name), body) for name, body in once]
     named += [(new_uuid(), body) for body in every]

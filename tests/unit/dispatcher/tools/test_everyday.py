@@ -28,7 +28,8 @@ class Shelf:
 
     async def skills(self, workspace_id: str, agent_id: str, query: str | None) -> tuple[SkillView, ...]:
         self.asked.append((workspace_id, agent_id, query or ""))
-        return (SkillView(slug="tea", name="Making tea", agent_id="a", body=None, updated_at=""),)
+        plain = SkillView(slug="tea", name="Making tea", agent_id="a", body=None, updated_at="")
+        return plain, plain.model_copy(update={"slug": "chai", "description": "With milk."})
 
     async def skill(self, workspace_id: str, agent_id: str, slug: str) -> SkillView | None:
         self.asked.append((workspace_id, agent_id, slug))
@@ -147,15 +148,27 @@ async def test_a_skill_is_kept_as_markdown_with_a_head(tmp_path: Path) -> None:
     learned = await use("learn_skill", tmp_path, slug="tea", name='Making "tea": hot', body="Boil.")
     assert learned.note is not None
     assert learned.note.body == '---\nname: "Making \\"tea\\": hot"\nslug: tea\n---\n\nBoil.'
-    headed = await use("learn_skill", tmp_path, slug="tea", name="Tea", body="---\nname: x\n---\nBoil.")
+    described = await use("learn_skill", tmp_path, slug="tea", name="Tea", description="For a cold day.", body="Boil.")
+    assert described.note is not None
+    assert described.note.description == "For a cold day."
+    assert described.note.body == '---\nname: "Tea"\nslug: tea\ndescription: "For a cold day."\n---\n\nBoil.'
+    headed = await use("learn_skill", tmp_path, slug="tea", name="Tea", body="---\ndescription: x y\n---\nBoil.")
     assert headed.note is not None
-    assert headed.note.body == "---\nname: x\n---\nBoil."
+    assert (headed.note.body, headed.note.description) == ("---\ndescription: x y\n---\nBoil.", "x y")
+    ruled = await use("learn_skill", tmp_path, slug="tea", name="Tea", body="---\nonly: [a rule")
+    assert ruled.note is not None
+    assert ruled.note.body == '---\nname: "Tea"\nslug: tea\n---\n\n---\nonly: [a rule'
 
 
 async def test_skills_are_found_again(tmp_path: Path) -> None:
     shelf = Shelf()
     listed = await use("list_skills", tmp_path, shelf, query="hot")
-    assert json.loads(listed.text) == {"skills": [{"slug": "tea", "name": "Making tea"}]}
+    assert json.loads(listed.text) == {
+        "skills": [
+            {"slug": "tea", "name": "Making tea"},
+            {"slug": "chai", "name": "Making tea", "description": "With milk."},
+        ]
+    }
     assert (await use("read_skill", tmp_path, shelf, slug="tea")).text == "Boil."
     with pytest.raises(ToolError, match="no skill 'coffee'"):
         await use("read_skill", tmp_path, shelf, slug="coffee")

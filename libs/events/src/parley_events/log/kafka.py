@@ -23,6 +23,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from parley_events.errors import LogError, LogUnavailable, RetentionGap, TopicMismatch
+from parley_events.log.kafka_address import client_options
 from parley_events.log.kafka_producer import KafkaProducer
 from parley_events.log.port import Incoming, OnAssigned, OnRevoked
 from parley_events.topics import MAX_PARTITIONS, MAX_RECORD_BYTES, TOPICS
@@ -127,7 +128,7 @@ class KafkaLog:
         TopicMismatch."""
         _quieten()
         asker = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, client_id=client_id, group_id=None, enable_auto_commit=False
+            **client_options(bootstrap), client_id=client_id, group_id=None, enable_auto_commit=False
         )
         try:
             await _in_time(asker.start(), _OPEN_S)
@@ -157,7 +158,7 @@ class KafkaLog:
 
     async def tail(self, topic: str, starts: Mapping[int, int]) -> KafkaTail:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._bootstrap),
             client_id=self._client_id,
             group_id=None,
             enable_auto_commit=False,
@@ -174,7 +175,7 @@ class KafkaLog:
 
     async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> KafkaGroup:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._bootstrap),
             client_id=self._client_id,
             group_id=self._prefix + group_id,
             enable_auto_commit=False,

@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from parley_events.errors import LogUnavailable, ProducerBroken, RecordTooLarge
+from parley_events.log.kafka_address import client_options
 from parley_events.log.port import Outgoing
 from parley_events.topics import MAX_RECORD_BYTES
 
@@ -33,7 +34,7 @@ class KafkaProducer:
 
     def __init__(self, bootstrap: str, client_id: str, prefix: str, acknowledge_s: float = _ACKNOWLEDGE_S) -> None:
         self._producer: Any = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            **client_options(bootstrap),
             client_id=client_id,
             acks="all",
             enable_idempotence=True,

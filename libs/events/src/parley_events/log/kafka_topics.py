@@ -10,6 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from parley_events.errors import LogUnavailable, TopicMismatch
+from parley_events.log.kafka_address import client_options, servers_of
 from parley_events.topics import MAX_PARTITIONS, TOPICS
 
 _LIMIT_S = 30.0
@@ -97,11 +98,11 @@ async def check_topics(bootstrap: str, prefix: str = "") -> int:
 
 
 async def _admin(bootstrap: str) -> Any:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    admin = AIOKafkaAdminClient(**client_options(bootstrap), request_timeout_ms=10_000)
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
-        raise LogUnavailable(f"no Kafka at {bootstrap}: {type(error).__name__}") from error
+        raise LogUnavailable(f"no Kafka at {servers_of(bootstrap)}: {type(error).__name__}") from error
     return admin
 
 

@@ -14,6 +14,7 @@ from parley_dispatcher.errors import ToolError
 from parley_dispatcher.tools.base import Arguments, Call, Result, Tool
 from parley_events.body import Note
 from parley_events.ids import derived_uuid
+from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG, BadHead, read_head, with_head
 
 _BODY = 200_000
 
@@ -28,13 +29,16 @@ class Milestone(Arguments):
 
 
 class Skill(Arguments):
-    slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,79}$", description="lower-case words joined by hyphens")
-    name: str = Field(min_length=1, max_length=200)
-    body: str = Field(min_length=1, max_length=_BODY, description="Markdown")
+    slug: str = Field(pattern=SLUG, description="lower-case words joined by hyphens")
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+    description: str | None = Field(
+        default=None, max_length=MAX_DESCRIPTION, description="when to use it, in a sentence; shown in lists"
+    )
+    body: str = Field(min_length=1, max_length=MAX_BODY, description="Markdown")
 
 
 class SkillQuery(Arguments):
-    query: str | None = Field(default=None, max_length=500)
+    query: str | None = Field(default=None, max_length=500, description="words; what has most of them comes first")
 
 
 class SkillName(Arguments):
@@ -56,17 +60,28 @@ async def _milestone(call: Call, arguments: Milestone) -> Result:
 
 
 async def _learn(call: Call, arguments: Skill) -> Result:
-    body = arguments.body
-    if not body.startswith("---\n"):
-        # The head is YAML, of which JSON is a part: a JSON string is safe whatever the name holds.
-        body = f"---\nname: {json.dumps(arguments.name, ensure_ascii=False)}\nslug: {arguments.slug}\n---\n\n{body}"
-    note = Note(kind="skill", id=_id(call), slug=arguments.slug, name=arguments.name, body=body)
+    body, description = arguments.body, arguments.description
+    try:
+        head = read_head(body)
+    except BadHead:
+        # What only looks like a head (a rule, say) is text: it stands below the head that the skill gets.
+        head = None
+    if head is None:
+        body = with_head(arguments.slug, arguments.name, description or "", body)
+    else:
+        description = description or head.description
+    note = Note(
+        kind="skill", id=_id(call), slug=arguments.slug, name=arguments.name, description=description, body=body
+    )
     return Result(json.dumps({"slug": arguments.slug, "learned": arguments.name}, ensure_ascii=False), note)
 
 
 async def _list(call: Call, arguments: SkillQuery) -> Result:
     found = await call.skills.skills(call.workspace_id, call.agent_id, arguments.query)
-    return Result(json.dumps({"skills": [{"slug": s.slug, "name": s.name} for s in found]}, ensure_ascii=False))
+    skills = [
+        {"slug": s.slug, "name": s.name} | ({"description": s.description} if s.description else {}) for s in found
+    ]
+    return Result(json.dumps({"skills": skills}, ensure_ascii=False))
 
 
 async def _read(call: Call, arguments: SkillName) -> Result:
@@ -79,5 +94,5 @@ async def _read(call: Call, arguments: SkillName) -> Result:
 RECORD_DECISION = Tool("record_decision", "Puts a decision on the workspace's log.", Decision, _decision, "read_only")
 FLAG_MILESTONE = Tool("flag_milestone", "Puts a milestone on the workspace's log.", Milestone, _milestone, "read_only")
 LEARN_SKILL = Tool("learn_skill", "Keeps a skill as Markdown, to be found again later.", Skill, _learn, "read_only")
-LIST_SKILLS = Tool("list_skills", "Lists the skills learned so far, best match first.", SkillQuery, _list, "read_only")
+LIST_SKILLS = Tool("list_skills", "Lists the skills at hand, best match first.", SkillQuery, _list, "read_only")
 READ_SKILL = Tool("read_skill", "Reads a skill.", SkillName, _read, "read_only")

@@ -11,7 +11,7 @@ from typing import Any
 
 from parley_events import facts as f
 from parley_events.codec import Fact, UnknownBody
-from parley_history.projections import runs, threads, tools, workspaces
+from parley_history.projections import runs, skills, threads, tools, workspaces
 from parley_history.projections.rows import Needs, View
 
 Fold = Callable[[View, Fact, Any], None]
@@ -49,6 +49,7 @@ FOLDS: dict[str, Fold] = {
     f.AgentDeleted.type: workspaces.agent_deleted,
     f.TeamChanged.type: workspaces.team_changed,
     f.TeamDeleted.type: workspaces.team_deleted,
+    f.SkillChanged.type: skills.skill_changed,
 }
 """What each fact does, by its type."""
 

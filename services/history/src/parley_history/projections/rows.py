@@ -148,6 +148,7 @@ class SkillRow:
     slug: str
     id: str
     name: str
+    description: str
     body: str
     updated_ms: int
 

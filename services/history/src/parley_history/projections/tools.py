@@ -8,6 +8,7 @@ from parley_events.body import Note
 from parley_events.codec import Fact
 from parley_events.facts import ToolAnswered, ToolCalled, ToolReturned, ToolSettled
 from parley_history.projections.rows import MAIN_PART, Call, MessageRow, NoteRow, RunRow, SkillRow, View
+from parley_history.projections.skills import keep_newest
 from parley_history.projections.threads import add_message
 
 _OPEN = frozenset({"running", "waiting", "unknown"})
@@ -133,13 +134,11 @@ def _note(view: View, fact: Fact, run: RunRow, note: Note) -> None:
             slug=slug,
             id=note.id,
             name=note.name or note.title or slug,
+            description=note.description or "",
             body=note.body or "",
             updated_ms=fact.time_ms,
         )
-        key = (row.workspace_id, row.agent_id, slug)
-        other = view.skills.get(key)
-        if other is None or (row.updated_ms, row.id) > (other.updated_ms, other.id):
-            view.skills[key] = row
+        keep_newest(view, row)
         return
     view.notes[(fact.workspace_id, note.id)] = NoteRow(
         workspace_id=fact.workspace_id,

@@ -109,11 +109,24 @@ SELECT id, kind, title, body, agent_id, run_id, thread_id, created_ms FROM notes
 WHERE workspace_id = $1 AND ($2::text IS NULL OR kind = $2) ORDER BY created_ms DESC, id DESC LIMIT $3
 
 -- name: skills
-SELECT slug, name, agent_id, updated_ms FROM skills
+-- The query's words (cut, folded and quoted by PostgreSQL itself, so that no character of it can be an operator), from
+-- three letters on as beginnings. A skill is found by any word, or by the whole query as a part of its text, which
+-- serves scripts that put no spaces between words; those that have every word come first, then by weight and age.
+WITH asked AS (
+    SELECT string_agg(word, ' & ')::tsquery AS every_word, string_agg(word, ' | ')::tsquery AS any_word
+    FROM (
+        SELECT '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || ''''
+            || CASE WHEN length(lexeme) > 2 THEN ':*' ELSE '' END AS word
+        FROM unnest(to_tsvector('simple', $3::text))
+    ) AS given
+)
+SELECT slug, name, description, agent_id, updated_ms FROM skills, asked
 WHERE workspace_id = $1 AND ($2::text IS NULL OR agent_id = $2)
-  AND ($3::text IS NULL OR strpos(lower(slug || ' ' || name || ' ' || body), lower($3)) > 0)
-ORDER BY updated_ms DESC, slug, agent_id LIMIT 200
+  AND ($3::text IS NULL OR words @@ any_word
+       OR strpos(lower(slug || ' ' || name || ' ' || description || ' ' || body), lower($3)) > 0)
+ORDER BY coalesce(words @@ every_word, false) DESC, coalesce(ts_rank(words, any_word), 0) DESC,
+         updated_ms DESC, slug, agent_id LIMIT 200
 
 -- name: skill
-SELECT slug, name, agent_id, body, updated_ms FROM skills
+SELECT slug, name, description, agent_id, body, updated_ms FROM skills
 WHERE workspace_id = $1 AND slug = $2 AND ($3::text IS NULL OR agent_id = $3) ORDER BY updated_ms DESC, agent_id LIMIT 1

@@ -122,10 +122,11 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[],
 ON CONFLICT (workspace_id, id) DO NOTHING
 
 -- name: put_skills
-INSERT INTO skills AS s (workspace_id, agent_id, slug, id, name, body, updated_ms)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
+INSERT INTO skills AS s (workspace_id, agent_id, slug, id, name, description, body, updated_ms)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
 ON CONFLICT (workspace_id, agent_id, slug) DO UPDATE SET
-    id = excluded.id, name = excluded.name, body = excluded.body, updated_ms = excluded.updated_ms
+    id = excluded.id, name = excluded.name, description = excluded.description, body = excluded.body,
+    updated_ms = excluded.updated_ms
 WHERE (excluded.updated_ms, excluded.id) > (s.updated_ms, s.id)
 
 -- name: put_workspaces

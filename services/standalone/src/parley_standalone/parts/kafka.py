@@ -102,10 +102,20 @@ def install_jars(env: Mapping[str, str]) -> None:
 
 
 class Kafka:
-    """A broker whose state lies in `folder`. `advertised`: the port clients are told instead of its own (a proxy's)."""
+    """A broker whose state lies in `folder`. `advertised`: the port clients are told instead of its own (a proxy's).
+    `security`: how clients get in (`PLAINTEXT`, `SASL_PLAINTEXT` …); `more`: settings of the broker beyond ours."""
 
-    def __init__(self, folder: Path, log: Path, env: Mapping[str, str], advertised: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        env: Mapping[str, str],
+        advertised: int | None = None,
+        security: str = "PLAINTEXT",
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder, self._log, self._env, self._advertised = folder, log, env, advertised
+        self._security, self._more = security, dict(more or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -211,10 +221,11 @@ class Kafka:
                 "process.roles=broker,controller",
                 "node.id=1",
                 f"controller.quorum.voters=1@127.0.0.1:{self._controller}",
-                f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller}",
-                f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._advertised or self.port}",
+                f"listeners=CLIENTS://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller}",
+                f"advertised.listeners=CLIENTS://127.0.0.1:{self._advertised or self.port}",
+                "inter.broker.listener.name=CLIENTS",
                 "controller.listener.names=CONTROLLER",
-                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                f"listener.security.protocol.map=CLIENTS:{self._security},CONTROLLER:PLAINTEXT",
                 # Seen from the folder that it runs in: a comma in a path would make it two.
                 "log.dirs=data",
                 "auto.create.topics.enable=false",
@@ -231,6 +242,7 @@ class Kafka:
                 "broker.heartbeat.interval.ms=500",
                 "message.max.bytes=9437184",
                 "replica.fetch.max.bytes=9437184",
+                *(f"{name}={value}" for name, value in self._more.items()),
                 "",
             )
         )
