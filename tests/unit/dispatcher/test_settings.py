@@ -21,12 +21,13 @@ def test_the_models_attempts_are_as_documented() -> None:
 
 def test_every_field_is_a_variable_of_its_name() -> None:
     values = {"int": "7", "float": "2.5", "str": "word", "Path": "/p", "Path | None": "/p", "tuple[str, ...]": "a,b"}
+    values["bool"] = "1"
     env = {f"PARLEY_{field.name.upper()}": values[str(field.type)] for field in fields(Settings)}
     settings, default = Settings.from_env(env), Settings()
     for field in fields(Settings):
         found = getattr(settings, field.name)
         assert found != getattr(default, field.name), field.name
-        assert found in (7, 2.5, "word", Path("/p"), ("a", "b"))
+        assert found in (7, 2.5, "word", Path("/p"), ("a", "b"), True)
 
 
 @pytest.mark.parametrize("value", ["x", "1.5", "-1"])
