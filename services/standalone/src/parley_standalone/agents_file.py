@@ -134,6 +134,11 @@ def digest_of(spec: Shape) -> str:
     return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
+def file_schema() -> Json:
+    """The JSON schema of the file, as the models have it; `agents_schema` puts the words to it."""
+    return _File.model_json_schema()
+
+
 def read_agents_file(path: Path, tools: Mapping[str, object]) -> AgentsFile:
     """Read the file; `tools` are the built-in ones. Raises CommandError with one line that names the place."""
     try:
