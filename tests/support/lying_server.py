@@ -29,6 +29,10 @@ LISTS: dict[str, Any] = {
 
 def answer(lie: str, method: str, params: Any) -> Any:
     """The result, or None for no answer."""
+    if lie == "only the newer protocol":  # which is no lie
+        found = newer(method)
+        if found is not None:
+            return found
     match method:
         case "initialize":
             version = "1999-01-01" if lie == "version" else params["protocolVersion"]
@@ -51,6 +55,21 @@ def answer(lie: str, method: str, params: Any) -> Any:
     return {}
 
 
+NEWER = "2026-07-28"
+
+
+def newer(method: str) -> Any:
+    """What a server says that knows no handshake any more."""
+    if method == "initialize":
+        error = {"code": -32022, "message": "no", "data": {"supported": [NEWER], "requested": "older"}}
+        return {"error": error}
+    if method == "server/discover":
+        return {"supportedVersions": [NEWER], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}
+    if method == "tools/list":
+        return {"tools": [{"name": "a", "inputSchema": OBJECT}], "ttlMs": 0, "cacheScope": "private"}
+    return None
+
+
 def main(lie: str) -> None:
     if lie == "garbage":
         print("this is no JSON", flush=True)
@@ -60,7 +79,8 @@ def main(lie: str) -> None:
             continue
         result = answer(lie, message["method"], message.get("params"))
         if result is not None:
-            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+            said = result if "error" in result else {"result": {"resultType": "complete", **result}}
+            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **said}), flush=True)
 
 
 if __name__ == "__main__":

@@ -304,7 +304,7 @@ async def test_a_secret_is_in_no_log_and_no_result(
     tmp_path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with shop(tmp_path, {"S": "pass-w0rd"}.get) as it:
+    async with shop(tmp_path, {"S": "Bearer pass-w0rd"}.get) as it:
         tools = await it.tools(over_stdio(ledger, env={"SECRET": "env:S"}))
         result = await it.use(tools["ledger__secret"])
         await eventually(lambda: "ledger says: stderr of secret" in caplog.text)
@@ -350,8 +350,8 @@ async def test_a_tool_that_no_model_can_be_shown_is_left_out_alone(
         assert word in caplog.text, word
 
 
-@pytest.mark.parametrize("lie", ["the same page for ever", "garbage"])
-async def test_a_server_that_only_babbles_is_used_all_the_same(tmp_path: Path, lie: str) -> None:
+@pytest.mark.parametrize("lie", ["the same page for ever", "garbage", "only the newer protocol"])
+async def test_a_server_of_other_manners_is_used_all_the_same(tmp_path: Path, lie: str) -> None:
     async with shop(tmp_path) as it:
         tools = await it.tools(liar(lie))
         assert set(tools) == {"liar__a"}

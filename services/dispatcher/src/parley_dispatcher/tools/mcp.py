@@ -12,10 +12,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import json
 import logging
 import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -23,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx2
 import mcp_types as types
 from mcp.client.session import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -33,25 +30,17 @@ from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from pydantic import ValidationError
 
 from parley_dispatcher.errors import ServerAway, ToolDoubt, ToolError
+from parley_dispatcher.tools.mcp_http import BROKEN, MARK, MAX_ANSWER_BYTES, UNSENT, client_of
 from parley_events.body import Json
-from parley_events.objects import MAX_OBJECT_BYTES
 
 _log = logging.getLogger(__name__)
 # The SDK logs what servers say, word for word; what matters of it is logged here, without that.
 logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
-logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 MAX_PAGES, MAX_TOOLS = 20, 200
-MAX_ANSWER_BYTES = MAX_OBJECT_BYTES // 3 * 4 + 1024 * 1024
-"""An answer over HTTP: the largest object in base64, and something around it."""
 _CLOSE_S = 8.0
 _LEASH = str(Path(__file__).with_name("leash.py"))
 _STDERR_LINES, _STDERR_CHARS = 200, 500
-
-# Codes of our own, where the way to the server knows more than "an error": see `_Way`. No server can say them, for none
-# knows the mark.
-_UNSENT, _BROKEN, _REFUSED = -31901, -31902, -31903
-_MARK = secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +161,7 @@ class Connection:
     async def _streams(self, stack: AsyncExitStack) -> tuple[Any, Any]:
         target = self.target
         if target.url is not None:
-            limits = httpx2.Timeout(10.0, read=None)  # reading is limited per request, by its caller
-            way = _Way(httpx2.AsyncHTTPTransport())
-            client = httpx2.AsyncClient(headers=dict(target.headers), timeout=limits, transport=way)
+            client = client_of(target.headers)
             await stack.enter_async_context(client)
             streams = streamable_http_client(target.url, http_client=client, max_sse_event_size=MAX_ANSWER_BYTES)
             return await stack.enter_async_context(streams)
@@ -199,9 +186,12 @@ class Connection:
                 lambda: asyncio.StreamReaderProtocol(reader), pipe
             )
             try:
-                lines = 0
+                lines, rest = 0, b""
                 while data := await reader.read(16 * 1024):
-                    for line in data.decode(errors="replace").splitlines():
+                    # Whole lines alone: a secret that is cut in two would not be recognised.
+                    *whole, rest = (rest + data).split(b"\n")
+                    rest = rest if len(rest) <= 64 * 1024 else b""
+                    for line in (found.decode(errors="replace") for found in whole):
                         lines += 1
                         if lines <= _STDERR_LINES:
                             _log.info("%s says: %s", self.target.name, self.target.clean(line))
@@ -279,7 +269,7 @@ class Connection:
             async with asyncio.timeout(limit_s + 1.0):
                 result = await session.send_request(request, types.CallToolResult, request_read_timeout_seconds=limit_s)
         except MCPError as error:
-            if error.code == _UNSENT and error.data == _MARK:
+            if error.code == UNSENT and error.data == MARK:
                 raise ServerAway(self.target.clean(error.message)) from None
             if error.code == types.REQUEST_TIMEOUT:
                 raise ToolDoubt(f"it did not answer within {limit_s:g} s", timed_out=True) from None
@@ -296,7 +286,7 @@ class Connection:
         return Answer(tuple(_part(block) for block in result.content), result.structured_content, bool(result.is_error))
 
 
-_NO_ANSWER = frozenset({types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, _BROKEN, _UNSENT})
+_NO_ANSWER = frozenset({types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, BROKEN, UNSENT})
 """Codes after which nobody knows what the server did. A server may say some of them itself: then it is doubt, too."""
 
 
@@ -310,58 +300,6 @@ class _Pump(JSONRPCDispatcher[Any]):
             await super().run(*args, **named)
         finally:
             self.at_end()
-
-
-class _Way(httpx2.AsyncBaseTransport):
-    """HTTP to the server. What fails there fails one request, not the whole session with all the calls under way, and
-    is told by a code: nothing was sent (no connection; a session that the server forgot), or something was."""
-
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        try:
-            response = await self._inner.handle_async_request(request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            return _failure(request, 503, _UNSENT, f"it cannot be reached ({type(error).__name__})")
-        except httpx2.TransportError as error:
-            return _failure(request, 502, _BROKEN, f"the connection broke ({type(error).__name__})")
-        status = response.status_code
-        is_json = response.headers.get("content-type", "").lower().startswith("application/json")
-        if request.method == "POST" and (status == 404 or (status >= 400 and not is_json)):
-            await response.aclose()
-            if status == 404 and "mcp-session-id" in request.headers:
-                return _failure(request, status, _UNSENT, "the server forgot the session")
-            code = _REFUSED if status < 500 else _BROKEN
-            return _failure(request, status, code, f"it answered with HTTP {status}")
-        if is_json and isinstance(response.stream, httpx2.AsyncByteStream):
-            response.stream = _Bounded(response.stream)
-        return response
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
-        self._inner = inner
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MAX_ANSWER_BYTES
-        async for chunk in self._inner:
-            left -= len(chunk)
-            if left < 0:
-                raise httpx2.ReadError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-def _failure(request: httpx2.Request, status: int, code: int, message: str) -> httpx2.Response:
-    error = {"code": code, "message": message, "data": _MARK}
-    body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
-    return httpx2.Response(status, content=body, headers={"content-type": "application/json"}, request=request)
 
 
 def _offer(tool: types.Tool) -> Offer:

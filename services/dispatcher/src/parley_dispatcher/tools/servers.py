@@ -28,8 +28,8 @@ _LIST_S = 300.0
 """The age at which a list of tools is asked for anew: not every server tells of its changes."""
 _PING_S = 2.0
 _RETRY_S, _MOST_RETRY_S = 1.0, 60.0
-_LEAST_SECRET = 4
-"""Shorter values are no secrets, and replacing them would make texts unreadable."""
+_LEAST_SECRET, _LEAST_WORD = 4, 8
+"""Shorter values, and words of values, are no secrets, and replacing them would make texts unreadable."""
 
 
 @dataclass(slots=True, eq=False)
@@ -201,8 +201,9 @@ class Servers:
             found = self._value_of(value[4:])
             if found is None:
                 raise ServerAway(f"{place} wants the variable {value[4:]}, which is not set")
-            if len(found) >= _LEAST_SECRET:
-                secrets.append(found)
+            # Also its words: of `Bearer abc…` a server may show the second alone.
+            secrets.extend(word for word in found.split() if len(word) >= _LEAST_WORD)
+            secrets.extend([found] if len(found) >= _LEAST_SECRET else [])
             return found
 
         headers = {name: looked_up(f"headers.{name}", value) for name, value in declared.headers.items()}
