@@ -34,6 +34,7 @@ OTHER_VALUES = {
     "postgres_projector": "postgresql://parley_projector:q@db/parley",
     "postgres_reader": "postgresql://parley_reader:q@db/parley",
     "anonymous_key_forced": "1",
+    "mcp_commands": "1",
     "internal_token": "9876543210",
 }
 

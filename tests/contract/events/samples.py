@@ -15,6 +15,8 @@ from parley_events.body import (
     ClientTool,
     Json,
     Limits,
+    McpServer,
+    McpTool,
     Note,
     Principal,
     TeamSpec,
@@ -52,6 +54,21 @@ ANSWER = answer_id(RUN)
 WHO = Principal(user_id="zoë@example.org", name="Zoë Ünal", admin=True)
 AUTHOR = Author(kind="agent", id="researcher", name="Forscher 🔬")
 FILE = Attachment(name="räksmörgås.pdf", content_type="application/pdf", size=2**40, sha256=HASH)
+MCP_SERVERS = (
+    McpServer(
+        name="search",
+        url="https://search.example.org/mcp",
+        headers={"Authorization": "env:SEARCH_TOKEN"},
+        timeout_s=12.5,
+    ),
+    McpServer(
+        name="ledger",
+        command=("python", "ledger.py"),
+        cwd="/srv/büro",
+        env={"LEDGER": "effects.jsonl"},
+        tools={"pay": McpTool(effect="unsafe"), "book": McpTool(effect="checkable", check="booked")},
+    ),
+)
 SEED = ThreadSeed(
     user_id="zoë@example.org",
     agent_id="assistant",
@@ -126,7 +143,14 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
     c.MarkRead(principal=WHO, up_to=41),
     c.FireTimer(principal=WHO, due_key="approval:9", due_at_ms=TIME_MS),
     c.CreateWorkspace(principal=WHO, workspace_id=WORKSPACE, name="Büro 東京"),
-    c.ChangeWorkspace(principal=WHO, context=TEXT, structures=("sales", "R&D"), digest=HASH),
+    c.ChangeWorkspace(
+        principal=WHO,
+        context=TEXT,
+        structures=("sales", "R&D"),
+        mcp_servers=MCP_SERVERS,
+        connectors=("search",),
+        digest=HASH,
+    ),
     c.CreateKey(
         principal=WHO, key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/s"
     ),
@@ -272,7 +296,9 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.RunFailed(run_id=RUN, message_id=ANSWER, code="model_529", message=TEXT, usage=USAGE),
     f.RunCancelled(run_id=RUN, message_id=ANSWER, by="zoë", reason=TEXT, call=12, blocks=BLOCKS, usage=USAGE),
     f.WorkspaceCreated(workspace_id=WORKSPACE, name="Büro 東京"),
-    f.WorkspaceChanged(context=TEXT, structures=("sales", "R&D"), digest=HASH),
+    f.WorkspaceChanged(
+        context=TEXT, structures=("sales", "R&D"), mcp_servers=MCP_SERVERS, connectors=("search",), digest=HASH
+    ),
     f.KeyCreated(key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/s"),
     f.KeyRotated(key_id="key_1", key_hash=HASH),
     f.KeyRevoked(key_id="key_1"),

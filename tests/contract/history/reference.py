@@ -394,9 +394,21 @@ class Reference:
         found: Answer | None = None
         for fact in self.streams.get(ids.workspace_stream(workspace), ()):
             if isinstance(fact.body, f.WorkspaceCreated):
-                found = {"id": workspace, "name": fact.body.name, "context": None, "structures": []}
+                found = {
+                    "id": workspace,
+                    "name": fact.body.name,
+                    "context": None,
+                    "structures": [],
+                    "mcp_servers": [],
+                    "connectors": [],
+                }
             elif isinstance(fact.body, f.WorkspaceChanged) and found is not None:
-                found |= {"context": fact.body.context, "structures": list(fact.body.structures)}
+                found |= {
+                    "context": fact.body.context,
+                    "structures": list(fact.body.structures),
+                    "mcp_servers": [server.model_dump(mode="json") for server in fact.body.mcp_servers],
+                    "connectors": list(fact.body.connectors),
+                }
         return found
 
     def keys(self, workspace: str) -> dict[str, Answer]:

@@ -8,7 +8,18 @@ from typing import Any, ClassVar
 
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import AgentSpec, Attachment, Author, Block, Note, TeamSpec, ThreadSeed, Usage
+from parley_events.body import (
+    AgentSpec,
+    Attachment,
+    Author,
+    Block,
+    McpServer,
+    McpTool,
+    Note,
+    TeamSpec,
+    ThreadSeed,
+    Usage,
+)
 from parley_events.codec import Fact, encode_fact
 from parley_events.log.port import Outgoing
 from parley_events.partition import partition_of
@@ -365,7 +376,12 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
     body: f.FactBody
     match rng.randrange(10):
         case 0:
-            body = f.WorkspaceChanged(context=f"know {step}", structures=("a", "b"))
+            body = f.WorkspaceChanged(
+                context=f"know {step}",
+                structures=("a", "b"),
+                mcp_servers=(McpServer(name=f"s{step}", command=("run",), tools={"t": McpTool(effect="unsafe")}),),
+                connectors=(f"s{step}",),
+            )
         case 1 | 2:
             body = f.KeyCreated(
                 key_id=f"key-{step}", key_hash=f"{step:064x}", user_id="ada", scopes=("chat", "read"), rate_limit="9/m"

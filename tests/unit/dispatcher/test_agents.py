@@ -16,6 +16,12 @@ from parley_dispatcher.history import History
 from tests.unit.dispatcher.world import WORKSPACE, agent, eventually, within
 
 
+async def context_of(history: Answers) -> str | None:
+    found = await history.agents.workspace(WORKSPACE)
+    assert found is not None
+    return found.context
+
+
 class Answers:
     """History that knows the versions of one agent and a context, and counts what it is asked."""
 
@@ -87,29 +93,29 @@ async def test_while_history_is_away_it_is_said_so() -> None:
         with pytest.raises(HistoryUnavailable):
             await ask
     with pytest.raises(HistoryUnavailable):
-        await history.agents.context(WORKSPACE)
+        await context_of(history)
 
 
 async def test_the_context_is_waited_for_once_and_then_read_again_beside() -> None:
     history = Answers()
-    assert await history.agents.context(WORKSPACE) == "first"
+    assert await context_of(history) == "first"
     history.context = "second"
     history.now_ms = 1999
-    assert await history.agents.context(WORKSPACE) == "first"
+    assert await context_of(history) == "first"
     assert len(history.asked) == 1
     history.now_ms = 2000
-    assert await history.agents.context(WORKSPACE) == "first"
+    assert await context_of(history) == "first"
     await eventually(lambda: not history.agents._refreshing)
-    assert await history.agents.context(WORKSPACE) == "second"
+    assert await context_of(history) == "second"
     assert len(history.asked) == 2
 
 
 async def test_an_old_context_stays_while_history_is_away() -> None:
     history = Answers()
-    await history.agents.context(WORKSPACE)
+    await context_of(history)
     history.away = True
     for _ in range(3):
         history.now_ms += 2000
-        assert await history.agents.context(WORKSPACE) == "first"
+        assert await context_of(history) == "first"
     await eventually(lambda: not history.agents._refreshing)
-    assert await history.agents.context(WORKSPACE) == "first"
+    assert await context_of(history) == "first"

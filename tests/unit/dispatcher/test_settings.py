@@ -20,7 +20,15 @@ def test_the_models_attempts_are_as_documented() -> None:
 
 
 def test_every_field_is_a_variable_of_its_name() -> None:
-    values = {"int": "7", "float": "2.5", "str": "word", "Path": "/p", "Path | None": "/p", "tuple[str, ...]": "a,b"}
+    values = {
+        "int": "7",
+        "float": "2.5",
+        "str": "word",
+        "Path": "/p",
+        "Path | None": "/p",
+        "tuple[str, ...]": "a,b",
+        "bool": "1",
+    }
     env = {
         ("" if field.name in UNPREFIXED else "PARLEY_") + field.name.upper(): values[str(field.type)]
         for field in fields(Settings)
@@ -29,7 +37,7 @@ def test_every_field_is_a_variable_of_its_name() -> None:
     for field in fields(Settings):
         found = getattr(settings, field.name)
         assert found != getattr(default, field.name), field.name
-        assert found in (7, 2.5, "word", Path("/p"), ("a", "b"))
+        assert found in (7, 2.5, "word", Path("/p"), ("a", "b"), True)
 
 
 @pytest.mark.parametrize("value", ["x", "1.5", "-1"])

@@ -176,6 +176,7 @@ class Past:
         self.slow: dict[str, Gate] = {}
         self.late: dict[str, Gate] = {}
         self.asked: list[str] = []
+        self.workspace: dict[str, Any] = {}
         self.grown = asyncio.Condition()
         self.client = History(("http://history",), "token", transport=httpx2.MockTransport(self._serve))
 
@@ -252,7 +253,7 @@ class Past:
                     return None
                 return {"id": agent_id, "uuid": agent_id, "version": 1, "spec": spec.model_dump(mode="json")}
             case ["workspaces", workspace]:
-                return {"id": workspace, "name": "default"}
+                return {"id": workspace, "name": "default", **self.workspace}
         return None
 
     def _position(self, p: int) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from parley_dispatcher.tools import TOOLS
+from parley_events.body import McpTool
 from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, noting_keys, read_agents_file
 from parley_standalone.errors import CommandError
 from parley_standalone.settings import SHIPPED_AGENTS
@@ -70,8 +71,25 @@ def test_the_whole_form_is_accepted_and_what_comes_later_is_named(tmp_path: Path
     assert file.teams[0].members == ("assistant", "researcher", "analyst")
     assert [(skill.agent_id, skill.slug) for skill in file.skills] == [("assistant", "fold-paper")]
     assert all("not served yet" in notice for notice in file.notices)
-    for word in ("mcp_servers", "connectors", "MCP", "approvals", "client_tools"):
+    for word in ("approvals", "client_tools"):
         assert any(word in notice for notice in file.notices), word
+
+
+def test_mcp_servers_are_read_with_their_values_not_looked_up_and_their_folder_known(tmp_path: Path) -> None:
+    file = read(tmp_path, WHOLE)
+    assert file.connectors == ("search",)
+    search, ledger = file.mcp_servers
+    assert (search.url, search.cwd) == ("http://127.0.0.1:9000/mcp", None)
+    assert (search.headers, search.timeout_s) == ({"Authorization": "env:SEARCH_TOKEN"}, 30)
+    assert (ledger.command, ledger.cwd, ledger.env) == (
+        ("python", "ledger.py"),
+        str(tmp_path),
+        {"LEDGER": "effects.jsonl"},
+    )
+    assert ledger.tools == {
+        "pay": McpTool(effect="unsafe"),
+        "book": McpTool(effect="checkable", check="booked"),
+    }
 
 
 def test_the_shipped_file_declares_the_four_agents_and_the_team_and_needs_no_notice() -> None:
@@ -85,6 +103,7 @@ def test_the_shipped_file_declares_the_four_agents_and_the_team_and_needs_no_not
     assert file.notices == ()
 
 
+SERVERS = "mcp_servers:\n  - {name: s, "
 AGENT = "agents:\n  - {id: a, name: A, "
 
 
@@ -136,6 +155,38 @@ AGENT = "agents:\n  - {id: a, name: A, "
         (AGENT + "thinking: 8192}", "2: agents.0.thinking: a budget from 1024 to below limits.max_tokens (8192)"),
         (AGENT + "}\nstructures:\n  - x", "4: structures.0: not a UUID"),
         (AGENT + "}\nmcp_servers: [{url: x}]", "3: mcp_servers.0.name: is missing"),
+        (AGENT + "tools: [s/*]}", "2: agents.0.tools.0: there is no MCP server 's'"),
+        (AGENT + "tools: [t/*]}\n" + SERVERS + "url: http://h/}", "2: agents.0.tools.0: there is no MCP server 't'"),
+        ("workspace:\n  connectors: [s]\n" + AGENT + "}", "2: workspace.connectors.0: there is no MCP server 's'"),
+        (SERVERS + "}\n" + AGENT + "}", "2: mcp_servers.0: either `url` or `command` is wanted"),
+        (SERVERS + "url: http://h/, command: [x]}\n" + AGENT + "}", "2: mcp_servers.0: either `url` or `command`"),
+        (SERVERS + "url: h}\n" + AGENT + "}", "2: mcp_servers.0.url: an http:// or https:// address is wanted"),
+        (SERVERS + "command: ['']}\n" + AGENT + "}", "2: mcp_servers.0.command.0: must not be empty"),
+        (SERVERS + "command: [x], headers: {a: b}}\n" + AGENT + "}", "2: mcp_servers.0.headers: belongs to `url`"),
+        (SERVERS + "url: http://h/, env: {a: b}}\n" + AGENT + "}", "2: mcp_servers.0.env: belongs to `command`"),
+        (SERVERS + "url: http://h/,\n     headers: {a b: c}}\n" + AGENT + "}", "3: mcp_servers.0.headers.a b: cannot"),
+        (SERVERS + 'url: http://h/, headers: {a: "b\\nc"}}\n' + AGENT + "}", "2: mcp_servers.0.headers.a: cannot be"),
+        (SERVERS + "command: [x], env: {A: 'env:'}}\n" + AGENT + "}", "2: mcp_servers.0.env.A: 'env:' names no"),
+        (SERVERS + "command: [x], env: {A: 'env:B-C'}}\n" + AGENT + "}", "2: mcp_servers.0.env.A: 'env:B-C' names no"),
+        (SERVERS + "command: [x], env: {'A=B': c}}\n" + AGENT + "}", "2: mcp_servers.0.env.A=B: cannot be the name"),
+        (
+            SERVERS + "command: [x], timeout_s: 0}\n" + AGENT + "}",
+            "2: mcp_servers.0.timeout_s: Input should be",
+        ),
+        (
+            SERVERS + "command: [x], tools: {a: safe}}\n" + AGENT + "}",
+            "2: mcp_servers.0.tools.a.effect: Input should be 'read_only'",
+        ),
+        (
+            SERVERS + "command: [x], tools: {a: checkable}}\n" + AGENT + "}",
+            "2: mcp_servers.0.tools.a: `checkable`",
+        ),
+        (
+            SERVERS + "command: [x], tools: {a: {effect: unsafe, check: b}}}\n" + AGENT + "}",
+            "2: mcp_servers.0.tools.a.check: is for `checkable` alone",
+        ),
+        (SERVERS + "command: [x]}\n  - {name: s, command: [y]}\n" + AGENT + "}", "3: mcp_servers.1.name: there is"),
+        ("mcp_servers: [{name: a__b, command: [x]}]\n" + AGENT + "}", "1: mcp_servers.0.name: String should match"),
         (AGENT + "}\nteams:\n  - {id: t, name: T, members: []}", "4: teams.0.members: must not be empty"),
         (AGENT + "}\nteams:\n  - {id: t, name: T, members: [a, b]}", "4: teams.0.members.1: there is no agent 'b'"),
         (AGENT + "}\nteams:\n  - {id: t, name: T, members: [a], lead: b}", "4: teams.0.lead: there is no agent 'b'"),

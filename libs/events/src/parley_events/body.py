@@ -164,6 +164,29 @@ class AgentSpec(Shape):
     limits: Limits = Field(default_factory=Limits)
 
 
+class McpTool(Shape):
+    """What its owner says of a tool of an MCP server: what a second call would do, and how to ask about the first."""
+
+    effect: Literal["read_only", "idempotent", "checkable", "unsafe"]
+    check: str | None = None
+
+
+class McpServer(Shape):
+    """An MCP server as its owner declares it: `url` (Streamable HTTP) or `command` (stdio, run in the folder `cwd`).
+
+    A value `env:NAME` in `headers` and `env` stays as it is on record; whoever connects looks it up.
+    """
+
+    name: str
+    url: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    cwd: str | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+    timeout_s: float = 30
+    tools: dict[str, McpTool] = Field(default_factory=dict)
+
+
 class TeamSpec(Shape):
     """A team as its owner declares it."""
 

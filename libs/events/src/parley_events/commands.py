@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from parley_events.body import AgentSpec, Attachment, Author, Body, Json, Principal, TeamSpec, ThreadSeed
+from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
 
@@ -160,12 +160,15 @@ class CreateWorkspace(CommandBody):
 
 
 class ChangeWorkspace(CommandBody):
-    """Set what every agent of the workspace should know, and its structures. Outcome: `workspace.changed`."""
+    """Set what every agent of the workspace should know, its structures, the MCP servers that its agents may use, and
+    those whose tools every agent has (`connectors`). Outcome: `workspace.changed`."""
 
     type: ClassVar[str] = "workspace.change"
-    content: ClassVar[tuple[str, ...]] = ("context",)
+    content: ClassVar[tuple[str, ...]] = ("context", "mcp_servers")
     context: str | None = None
     structures: tuple[str, ...] = ()
+    mcp_servers: tuple[McpServer, ...] = ()
+    connectors: tuple[str, ...] = ()
     digest: str | None = None
 
 

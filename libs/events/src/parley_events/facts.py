@@ -21,6 +21,7 @@ from parley_events.body import (
     Block,
     Body,
     Json,
+    McpServer,
     Note,
     TeamSpec,
     ThreadSeed,
@@ -354,9 +355,11 @@ class WorkspaceCreated(FactBody):
 
 class WorkspaceChanged(FactBody):
     type: ClassVar[str] = "workspace.changed"
-    content: ClassVar[tuple[str, ...]] = ("context",)
+    content: ClassVar[tuple[str, ...]] = ("context", "mcp_servers")
     context: str | None = None
     structures: tuple[str, ...] = ()
+    mcp_servers: tuple[McpServer, ...] = ()
+    connectors: tuple[str, ...] = ()
     digest: str | None = None
 
 

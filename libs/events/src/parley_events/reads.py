@@ -33,7 +33,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from parley_events.body import AgentSpec, Attachment, Author, Json, Shape, TeamSpec, Usage
+from parley_events.body import AgentSpec, Attachment, Author, Json, McpServer, Shape, TeamSpec, Usage
 
 
 class PartitionPositionView(Shape):
@@ -100,6 +100,8 @@ class WorkspaceView(Shape):
     name: str
     context: str | None = None
     structures: tuple[str, ...] = ()
+    mcp_servers: tuple[McpServer, ...] = ()
+    connectors: tuple[str, ...] = ()
 
 
 class KeyView(Shape):

@@ -14,14 +14,15 @@ from parley_dispatcher.errors import HistoryUnavailable
 from parley_dispatcher.history import History
 from parley_events.body import AgentSpec
 from parley_events.clock import Clock
+from parley_events.reads import WorkspaceView
 
 _FRESH_MS = 2000
 _WAIT_S = 5.0
 
 
 @dataclass(slots=True)
-class _Context:
-    text: str | None
+class _Known:
+    workspace: WorkspaceView | None
     read_ms: int
 
 
@@ -31,7 +32,7 @@ class Agents:
     def __init__(self, history: History, clock: Clock) -> None:
         self._history, self._clock = history, clock
         self._specs: dict[tuple[str, str, int], AgentSpec] = {}
-        self._contexts: dict[str, _Context] = {}
+        self._workspaces: dict[str, _Known] = {}
         self._refreshing: set[asyncio.Future[None]] = set()
 
     def known(self, workspace_id: str, agent_id: str, version: int | None) -> bool:
@@ -57,27 +58,26 @@ class Agents:
         found = self._specs.get((workspace_id, agent_id, version))
         return found or await self._wait_for(workspace_id, agent_id, version)
 
-    async def context(self, workspace_id: str) -> str | None:
-        """What every agent of the workspace should know; at most two seconds old, older while history is away."""
-        known = self._contexts.get(workspace_id)
+    async def workspace(self, workspace_id: str) -> WorkspaceView | None:
+        """What the workspace sets for all its agents; at most two seconds old, older while history is away."""
+        known = self._workspaces.get(workspace_id)
         if known is not None and self._clock() - known.read_ms < _FRESH_MS:
-            return known.text
+            return known.workspace
         if known is not None:
             known.read_ms = self._clock()
-            refresh = asyncio.ensure_future(self._refresh_context(workspace_id))
+            refresh = asyncio.ensure_future(self._refresh(workspace_id))
             self._refreshing.add(refresh)
             refresh.add_done_callback(self._refreshing.discard)
-            return known.text
-        await self._read_context(workspace_id)
-        return self._contexts[workspace_id].text
+            return known.workspace
+        await self._read(workspace_id)
+        return self._workspaces[workspace_id].workspace
 
-    async def _read_context(self, workspace_id: str) -> None:
-        view = await self._history.workspace(workspace_id)
-        self._contexts[workspace_id] = _Context(view.context if view else None, self._clock())
+    async def _read(self, workspace_id: str) -> None:
+        self._workspaces[workspace_id] = _Known(await self._history.workspace(workspace_id), self._clock())
 
-    async def _refresh_context(self, workspace_id: str) -> None:
+    async def _refresh(self, workspace_id: str) -> None:
         with contextlib.suppress(HistoryUnavailable):
-            await self._read_context(workspace_id)
+            await self._read(workspace_id)
 
     async def _wait_for(self, workspace_id: str, agent_id: str, version: int) -> AgentSpec | None:
         """The version, waiting a little for history to learn of it."""

@@ -24,7 +24,8 @@ from parley_dispatcher.owner import World
 from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.runner import Attempts, Runner
 from parley_dispatcher.sender import Sender
-from parley_dispatcher.settings import Settings
+from parley_dispatcher.settings import Settings, named_value
+from parley_dispatcher.tools.servers import Servers
 from parley_dispatcher.worker import Worker
 from parley_events.clock import Clock, system_clock
 from parley_events.log import Log
@@ -52,10 +53,11 @@ def build(
     objects: Objects | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock = system_clock,
+    value_of: Callable[[str], str | None] = named_value,
     on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
-    """The dispatcher. A missing port is made for real from the settings. `on_failure` is called when a loop dies:
-    the process should end then, so that another takes over."""
+    """The dispatcher. A missing port is made for real from the settings; `value_of` looks up what `env:NAME` means.
+    `on_failure` is called when a loop dies: the process should end then, so that another takes over."""
     running = Running()
 
     @asynccontextmanager
@@ -99,6 +101,14 @@ def build(
                 cache_bytes=settings.cache_mb * 1024 * 1024,
                 window_bytes=settings.window_mb * 1024 * 1024,
             )
+            servers = Servers(
+                value_of,
+                start_s=settings.mcp_start_s,
+                idle_s=settings.mcp_idle_s,
+                commands_allowed=settings.mcp_commands,
+            )
+            await servers.start()
+            stack.push_async_callback(servers.close)
             runner = Runner(
                 world,
                 deltas,
@@ -108,6 +118,7 @@ def build(
                 settings.tool_timeout_s,
                 settings.data / "effects",
                 settings.default_model,
+                servers,
             )
             worker = Worker(world, runner, settings.group, settings.drain_s)
             await worker.start()

@@ -192,7 +192,13 @@ def _change_workspace(state: WorkspaceState, command: Command, body: c.ChangeWor
     _there(state)
     if body.digest is not None and body.digest == state.digest:
         return _unchanged(command, f.WorkspaceChanged.type, state.seq)
-    return f.WorkspaceChanged(context=body.context, structures=body.structures, digest=body.digest)
+    return f.WorkspaceChanged(
+        context=body.context,
+        structures=body.structures,
+        mcp_servers=body.mcp_servers,
+        connectors=body.connectors,
+        digest=body.digest,
+    )
 
 
 def _create_key(state: WorkspaceState, command: Command, body: c.CreateKey) -> f.FactBody:

@@ -4,6 +4,8 @@ DispatcherError
 ├── NotOwner            stop at once: another dispatcher has the partition; write nothing more
 ├── HistoryUnavailable  try again later: history (or its PostgreSQL) is away
 ├── ModelError          record the attempt; `retry` says whether another one makes sense
+├── ServerAway          an MCP server cannot be reached, and nothing was sent: go on without it, try again later
+├── ToolDoubt           record the call as `unknown`: it may have taken place
 └── ToolError           show the message to the model as the tool's result
 """
 
@@ -35,6 +37,18 @@ class ModelError(DispatcherError):
         super().__init__(message)
         self.kind, self.message, self.retry, self.retry_after_ms = kind, message, retry, retry_after_ms
         self.usage = usage or Usage()
+
+
+class ServerAway(DispatcherError):
+    """An MCP server cannot be reached, or gave nothing that can be used. Nothing was asked of it."""
+
+
+class ToolDoubt(DispatcherError):
+    """A tool was called and nothing came back: nobody knows whether it did what was asked."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
 
 
 class ToolError(DispatcherError):

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.deltas import Deltas
-from parley_dispatcher.errors import HistoryUnavailable, ModelError, NotOwner, ToolError
+from parley_dispatcher.errors import HistoryUnavailable, ModelError, NotOwner, ToolDoubt, ToolError
 from parley_dispatcher.history import History
 from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
 from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME, build_request
@@ -30,6 +30,7 @@ from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import CallModel, CallTools, Finish, backoff_ms, next_step
 from parley_dispatcher.tools import tools_of
 from parley_dispatcher.tools.base import Call, Result, Tool
+from parley_dispatcher.tools.servers import Servers
 from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import AgentSpec, Block, Json
@@ -38,7 +39,7 @@ from parley_events.codec import Fact
 from parley_events.errors import RecordTooLarge
 from parley_events.pieces import Piece
 from parley_events.positions import PartitionPosition
-from parley_events.reads import SkillView
+from parley_events.reads import SkillView, WorkspaceView
 
 _log = logging.getLogger(__name__)
 
@@ -96,12 +97,13 @@ class Runner:
         tool_timeout_s: float,
         effects: Path,
         default_model: str,
+        servers: Servers,
     ) -> None:
         self._world, self._deltas, self._attempts = world, deltas, attempts
         self._providers = dict(providers)
         self._slots = asyncio.Semaphore(slots)
-        self._tool_timeout_s, self._effects = tool_timeout_s, effects
         self._default_model = default_model
+        self._tool_timeout_s, self._effects, self._servers = tool_timeout_s, effects, servers
         self._agents: Agents = world.agents
         self._clock: Clock = world.clock
         self.draining = False
@@ -246,8 +248,12 @@ class Runner:
     # ---- the model
 
     async def _call_model(self, owner: Owner, state: ThreadState, run: Run, spec: AgentSpec, step: CallModel) -> None:
-        context = await self._context(state.workspace_id)
-        tools = [tool.schema() for tool in tools_of(spec).values()]
+        workspace = await self._workspace(state.workspace_id)
+        offered = tools_of(spec)
+        if workspace is not None and workspace.mcp_servers:
+            offered |= await self._servers.tools(workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools)
+        tools = [tool.schema() for tool in offered.values()]
+        context = workspace.context if workspace is not None else None
         request = build_request(state, run, spec, context, tools, step.attempt)
         called = self._append(
             owner,
@@ -359,11 +365,11 @@ class Runner:
             call=call,
         )
 
-    async def _context(self, workspace_id: str) -> str | None:
+    async def _workspace(self, workspace_id: str) -> WorkspaceView | None:
         pause_s = 0.05
         while True:
             try:
-                return await self._agents.context(workspace_id)
+                return await self._agents.workspace(workspace_id)
             except HistoryUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
@@ -383,6 +389,11 @@ class Runner:
                 if run.status != "cancelling":
                     await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), depth)
 
+        remote = [use.name for use in step.uses if use.name not in tools and "__" in use.name]
+        if remote and (workspace := await self._workspace(state.workspace_id)) is not None:
+            tools |= await self._servers.tools(
+                workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools, called=remote
+            )
         work = [asyncio.get_running_loop().create_task(in_turn(use)) for use in step.uses]
         try:
             for task in asyncio.as_completed(work):
@@ -403,7 +414,7 @@ class Runner:
     async def _call_tool(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, tool: Tool | None, depth: int
     ) -> None:
-        if use.called is not None and tool is not None and tool.effect not in ("read_only", "idempotent"):
+        if use.called is not None and _doubtful(use, tool):
             # It was called before, and nobody knows what came of it: never a silent second call.
             self._returned(owner, state, run, call, use, "unknown", Result(UNKNOWN_OUTCOME), 0)
             return
@@ -462,12 +473,14 @@ class Runner:
             ask=ask,
         )
         # An answer of another agent takes as long as that agent's own limits allow.
-        limit_s = None if tool.name == "ask_agent" else self._tool_timeout_s
+        limit_s = None if tool.name == "ask_agent" else tool.timeout_s or self._tool_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 result = await tool.run(call, arguments)
         except ToolError as error:
             return "error", Result(str(error))
+        except ToolDoubt:
+            return "unknown", Result(UNKNOWN_OUTCOME)
         except TimeoutError:
             if tool.effect == "read_only":
                 return "error", Result(f"The tool did not answer within {limit_s:g} s.")
@@ -572,6 +585,14 @@ class _SkillShelf:
     @property
     def _history(self) -> History:
         return self._world.history
+
+
+def _doubtful(use: ToolUse, tool: Tool | None) -> bool:
+    """Whether a call that was begun before may not be made again: by what was recorded of the tool then (its server may
+    be away now), and by what it is now."""
+    if tool is None:
+        return use.effect != "read_only"
+    return not {use.effect, tool.effect} <= {"read_only", "idempotent"}
 
 
 def without_nul(text: str) -> str:

@@ -43,6 +43,9 @@ class Settings:
     model_backoff_ms: int = 500
     model_stall_s: float = 60.0
     tool_timeout_s: float = 120.0
+    mcp_commands: bool = False
+    mcp_start_s: float = 5.0
+    mcp_idle_s: float = 600.0
     delta_tick_ms: int = 40
     cache_mb: int = 256
     window_mb: int = 64
@@ -94,6 +97,9 @@ class Settings:
             model_backoff_ms=number("PARLEY_MODEL_BACKOFF_MS", default.model_backoff_ms),
             model_stall_s=real("PARLEY_MODEL_STALL_S", default.model_stall_s),
             tool_timeout_s=real("PARLEY_TOOL_TIMEOUT_S", default.tool_timeout_s),
+            mcp_commands=env.get("PARLEY_MCP_COMMANDS", "") in ("1", "true", "yes"),
+            mcp_start_s=real("PARLEY_MCP_START_S", default.mcp_start_s),
+            mcp_idle_s=real("PARLEY_MCP_IDLE_S", default.mcp_idle_s),
             delta_tick_ms=number("PARLEY_DELTA_TICK_MS", default.delta_tick_ms),
             cache_mb=number("PARLEY_CACHE_MB", default.cache_mb),
             window_mb=number("PARLEY_WINDOW_MB", default.window_mb),
@@ -109,6 +115,11 @@ def secret_of(reference: str, env: Mapping[str, str] | None = None) -> str | Non
     if kind != "env" or name.startswith(("PARLEY_", "ANTHROPIC_")):
         return None
     return env.get(name) or None
+
+
+def named_value(name: str) -> str | None:
+    """What the environment has under a name that a declaration gives (`env:NAME`); never logged."""
+    return secret_of(f"env:{name}")
 
 
 def _parse(env: Mapping[str, str], name: str, kind: type[Number], fallback: Number) -> Number:

@@ -33,7 +33,7 @@ class Remembered:
 
 @dataclass(slots=True)
 class ToolUse:
-    """A call of a tool that a model turn asked for. `called` is the seq of its `tool.called`."""
+    """A call of a tool that a model turn asked for. `called` is the seq of its `tool.called`, which says `effect`."""
 
     tool_call_id: str
     name: str
@@ -42,6 +42,7 @@ class ToolUse:
     malformed: str | None = None
     called: int | None = None
     effect_key: str = ""
+    effect: str = ""
     status: str | None = None
     result: str = ""
     files: tuple[Attachment, ...] = ()
@@ -321,7 +322,7 @@ def _failed(state: ThreadState, fact: Fact, body: f.ModelFailed) -> None:
 
 def _tool_called(state: ThreadState, fact: Fact, body: f.ToolCalled) -> None:
     use = _use(state, body.run_id, body.call, body.index)
-    use.called, use.effect_key = state.seq, body.effect_key
+    use.called, use.effect_key, use.effect = state.seq, body.effect_key, body.effect
 
 
 def _tool_returned(state: ThreadState, fact: Fact, body: f.ToolReturned) -> None:

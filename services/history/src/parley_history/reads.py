@@ -102,7 +102,10 @@ async def facts(
 
 async def workspace(con: Connection, workspace_id: str) -> Answer | None:
     row = await con.row(SQL["workspace"], workspace_id)
-    return None if row is None else {**row, "structures": _json(row["structures"])}
+    return None if row is None else {**row, **{name: _json(row[name]) for name in _WORKSPACE_JSON}}
+
+
+_WORKSPACE_JSON = ("structures", "mcp_servers", "connectors")
 
 
 async def keys(con: Connection, workspace_id: str) -> Answer:

@@ -91,7 +91,8 @@ def _thread(row: Mapping[str, Any]) -> ThreadRow:
 
 
 def _workspace(row: Mapping[str, Any]) -> WorkspaceRow:
-    return WorkspaceRow(**{**row, "structures": orjson.loads(row["structures"])})
+    lists = {name: orjson.loads(row[name]) for name in ("structures", "mcp_servers", "connectors")}
+    return WorkspaceRow(**{**row, **lists})
 
 
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")

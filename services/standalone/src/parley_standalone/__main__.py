@@ -21,7 +21,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 workspaces = typer.Typer(no_args_is_help=True, help="Workspaces.")
 keys = typer.Typer(no_args_is_help=True, help="Keys: made, listed, revoked. A key is shown once; its hash is kept.")
 app.add_typer(workspaces, name="workspaces")
+agents = typer.Typer(no_args_is_help=True, help="The file that declares agents.")
 app.add_typer(keys, name="keys")
+app.add_typer(agents, name="agents")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workspace = Annotated[str | None, typer.Option(help="The workspace's id; without it the one of the key in use.")]
@@ -130,6 +132,16 @@ def create_key(
         body["workspace"] = workspace
     made = _call("POST", "/keys", body)
     print(json.dumps(made) if as_json else f"{made['key']}\n(id {made['id']}; it is not shown again)")
+
+
+@agents.command("schema")
+def show_schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of its page.")] = False,
+) -> None:
+    """The JSON schema of agents.yaml, for editors that check as one types."""
+    from parley_standalone.agents_schema import schema, tables
+
+    print(tables() if markdown else json.dumps(schema(), indent=2, ensure_ascii=False), end="" if markdown else "\n")
 
 
 @keys.command("list")

@@ -38,6 +38,8 @@ def service_settings(settings: Settings, folder: Folder, postgres: Postgres, **m
         PARLEY_HOST="127.0.0.1",
         PARLEY_PORT="0",
         PARLEY_DRAIN_S=settings.env.get("PARLEY_DRAIN_S") or _DRAIN_S,
+        # Whoever starts Parley wrote the file that names the commands.
+        PARLEY_MCP_COMMANDS=settings.env.get("PARLEY_MCP_COMMANDS") or "1",
         **more,
     )
     # Only history touches the database, so only history can.

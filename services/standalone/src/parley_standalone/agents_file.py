@@ -10,15 +10,16 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from parley_events.body import AgentSpec, ClientTool, Json, Limits, Shape, TeamSpec
+from parley_events.body import AgentSpec, ClientTool, Json, Limits, McpServer, McpTool, Shape, TeamSpec
 from parley_events.ids import is_uuid
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import FIRST_WORKSPACE
@@ -36,6 +37,8 @@ _WORDS = {
     "too_short": "must not be empty",
 }
 """What the most common mistakes are called here; for the others the validator's own words are clear."""
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ID = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -48,6 +51,9 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+_Effect = Literal["read_only", "idempotent", "checkable", "unsafe"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,14 +64,26 @@ class _Workspace(_Strict):
     connectors: tuple[str, ...] = ()
 
 
+class _Declared(_Strict):
+    effect: _Effect
+    check: str | None = None
+
+
+def _spelled_out(value: object) -> object:
+    """`pay: unsafe` is short for `pay: {effect: unsafe}`."""
+    return {"effect": value} if isinstance(value, str) else value
+
+
 class _Server(_Strict):
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=40)
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     command: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
-    timeout_s: float = 30
-    tools: dict[str, Any] = Field(default_factory=dict)
+    timeout_s: float = Field(default=30, gt=0, le=3600)
+    tools: dict[str, Annotated[_Declared, BeforeValidator(_spelled_out, _Effect | _Declared)]] = Field(
+        default_factory=dict
+    )
 
 
 def _thinking(value: object) -> object:
@@ -118,6 +136,8 @@ class AgentsFile:
 
     context: str | None
     structures: tuple[str, ...]
+    mcp_servers: tuple[McpServer, ...]
+    connectors: tuple[str, ...]
     agents: tuple[AgentSpec, ...]
     teams: tuple[TeamSpec, ...]
     skills: tuple[Skill, ...]
@@ -139,6 +159,11 @@ def noting_keys(file: AgentsFile, env: Mapping[str, str]) -> AgentsFile:
         elif not (main or agent.api_key or agent.base_url or agent.model in ("scripted", "default")):
             lines.append(f"{agent.agent_id}: its runs will fail: {agent.model!r} needs ANTHROPIC_API_KEY")
     return replace(file, notices=(*file.notices, *lines))
+
+
+def file_schema() -> Json:
+    """The JSON schema of the file, as the models have it; `agents_schema` puts the words to it."""
+    return _File.model_json_schema()
 
 
 def read_agents_file(path: Path, tools: Mapping[str, object]) -> AgentsFile:
@@ -222,8 +247,7 @@ def _checked(
     skills: list[Skill] = []
     if file.workspace.name != FIRST_WORKSPACE:
         notices.append(f"workspace.name is not served yet: the workspace is called {FIRST_WORKSPACE!r}")
-    if file.mcp_servers or file.workspace.connectors:
-        notices.append("mcp_servers and connectors are not served yet: their tools are left out")
+    servers = _servers(path, file, lines)
     for number, structure in enumerate(file.structures):
         if not is_uuid(structure):
             raise _mistake(path, lines, ("structures", number), "not a UUID")
@@ -234,10 +258,11 @@ def _checked(
             raise _mistake(path, lines, (*place, "id"), f"there is another agent {agent.id!r}")
         ids.add(agent.id)
         for at, name in enumerate(agent.tools):
+            server = name.partition("/")[0]
+            if "/" in name and not any(fnmatchcase(known.name, server) for known in servers):
+                raise _mistake(path, lines, (*place, "tools", at), f"there is no MCP server {server!r}")
             if "/" not in name and "*" not in name and name not in tools:
                 raise _mistake(path, lines, (*place, "tools", at), f"there is no tool {name!r}")
-        if any("/" in name for name in agent.tools):
-            notices.append(f"{agent.id}: tools of MCP servers are not served yet")
         for field, wrong in _model_mistakes(agent):
             raise _mistake(path, lines, (*place, field), wrong)
         later = [name for name in ("approvals", "client_tools") if getattr(agent, name)]
@@ -261,6 +286,8 @@ def _checked(
     return AgentsFile(
         context=file.workspace.context,
         structures=file.structures,
+        mcp_servers=servers,
+        connectors=file.workspace.connectors,
         agents=tuple(_spec(agent) for agent in file.agents),
         teams=tuple(TeamSpec(team_id=t.id, **t.model_dump(exclude={"id"})) for t in file.teams),
         skills=tuple(skills),
@@ -291,6 +318,57 @@ def _model_mistakes(agent: _Agent) -> Iterator[tuple[str, str]]:
             yield "api_key", "a variable of its own is wanted: Parley's own are not handed to agents"
     if isinstance(agent.thinking, int) and not 1024 <= agent.thinking < agent.limits.max_tokens:
         yield "thinking", f"a budget from 1024 to below limits.max_tokens ({agent.limits.max_tokens}) is wanted"
+
+
+def _servers(path: Path, file: _File, lines: dict[tuple[str | int, ...], int]) -> tuple[McpServer, ...]:
+    """The MCP servers. A command is run in the file's folder, so that relative paths in it are relative to the file."""
+    names: set[str] = set()
+    for number, server in enumerate(file.mcp_servers):
+        place = ("mcp_servers", number)
+        if server.name in names:
+            raise _mistake(path, lines, (*place, "name"), f"there is another MCP server {server.name!r}")
+        names.add(server.name)
+        if (server.url is None) == (not server.command):
+            raise _mistake(path, lines, place, "either `url` or `command` is wanted")
+        if server.url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", server.url):
+            raise _mistake(path, lines, (*place, "url"), "an http:// or https:// address is wanted")
+        if server.command and not server.command[0]:
+            raise _mistake(path, lines, (*place, "command", 0), "must not be empty")
+        wrong = "headers" if server.command else "env"
+        if getattr(server, wrong):
+            raise _mistake(path, lines, (*place, wrong), f"belongs to `{'url' if server.command else 'command'}`")
+        for key, value in server.headers.items():
+            if not _HEADER.fullmatch(key) or re.search(r"[\r\n]", value) or not value.isascii():
+                raise _mistake(path, lines, (*place, "headers", key), "cannot be an HTTP header")
+        for key in server.env:
+            if not key or "=" in key:
+                raise _mistake(path, lines, (*place, "env", key), "cannot be the name of a variable")
+        for kind, values in (("headers", server.headers), ("env", server.env)):
+            for key, value in values.items():
+                if value.startswith("env:") and not _VARIABLE.fullmatch(value[4:]):
+                    raise _mistake(path, lines, (*place, kind, key), f"{value!r} names no variable of the environment")
+        for tool, says in server.tools.items():
+            if says.effect == "checkable" and says.check is None:
+                raise _mistake(path, lines, (*place, "tools", tool), "`checkable` wants a `check`: the tool that tells")
+            if says.effect != "checkable" and says.check is not None:
+                raise _mistake(path, lines, (*place, "tools", tool, "check"), "is for `checkable` alone")
+    for number, name in enumerate(file.workspace.connectors):
+        if name not in names:
+            raise _mistake(path, lines, ("workspace", "connectors", number), f"there is no MCP server {name!r}")
+    folder = str(path.absolute().parent)
+    return tuple(
+        McpServer(
+            name=server.name,
+            url=server.url,
+            headers=server.headers,
+            command=server.command,
+            cwd=folder if server.command else None,
+            env=server.env,
+            timeout_s=server.timeout_s,
+            tools={tool: McpTool(effect=says.effect, check=says.check) for tool, says in server.tools.items()},
+        )
+        for server in file.mcp_servers
+    )
 
 
 def _spec(agent: _Agent) -> AgentSpec:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from parley_events import commands as c
-from parley_events.body import Principal, Shape
+from parley_events.body import McpServer, Principal, Shape
 from parley_events.codec import EVENTS_TOPIC, Command, decode_fact, encode_command, head_of
 from parley_events.errors import LogError, Undecodable
 from parley_events.facts import CommandRejected
@@ -28,6 +28,8 @@ _LIMIT_S = 60.0
 class _Settings(Shape):
     context: str | None
     structures: tuple[str, ...]
+    mcp_servers: tuple[McpServer, ...]
+    connectors: tuple[str, ...]
 
 
 def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUuid) -> list[Command]:
@@ -59,10 +61,20 @@ def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUui
             ),
         ),
     ]
-    settings = _Settings(context=file.context, structures=file.structures)
+    settings = _Settings(
+        context=file.context,
+        structures=file.structures,
+        mcp_servers=file.mcp_servers,
+        connectors=file.connectors,
+    )
     every: list[c.CommandBody] = [
         c.ChangeWorkspace(
-            principal=principal, context=file.context, structures=file.structures, digest=digest_of(settings)
+            principal=principal,
+            context=settings.context,
+            structures=settings.structures,
+            mcp_servers=settings.mcp_servers,
+            connectors=settings.connectors,
+            digest=digest_of(settings),
         ),
         *(c.PutAgent(principal=principal, spec=spec, digest=digest_of(spec)) for spec in file.agents),
         *(c.PutTeam(principal=principal, spec=spec, digest=digest_of(spec)) for spec in file.teams),

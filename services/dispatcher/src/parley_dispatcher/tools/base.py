@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -63,16 +63,25 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool. `run` gets arguments that passed `arguments`; it raises `errors.ToolError` for the model to read."""
+    """A tool. `run` gets arguments that passed `arguments`; it raises `errors.ToolError` for the model to read, and
+    `errors.ToolDoubt` when nobody knows what came of the call.
+
+    `input_schema` is what the model is shown in place of the schema of `arguments`, where others check them.
+    `timeout_s` is its limit, where that is another than the usual one.
+    """
 
     name: str
     description: str
     arguments: type[BaseModel]
     run: Callable[[Call, Any], Awaitable[Result]]
     effect: Effect = "unsafe"
+    input_schema: Json | None = field(default=None, compare=False)
+    timeout_s: float | None = None
 
     def schema(self) -> Json:
         """The tool as the model is shown it. Treat it as frozen: it is made once."""
+        if self.input_schema is not None:
+            return {"name": self.name, "description": self.description, "input_schema": self.input_schema}
         return _schema(self)
 
 

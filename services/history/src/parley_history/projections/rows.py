@@ -159,6 +159,8 @@ class WorkspaceRow:
     name: str
     context: str | None = None
     structures: list[str] = field(default_factory=list)
+    mcp_servers: list[Json] = field(default_factory=list)
+    connectors: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -26,6 +26,8 @@ def workspace_changed(view: View, fact: Fact, body: WorkspaceChanged) -> None:
     row = view.workspaces.change(fact.workspace_id)
     if row is not None:
         row.context, row.structures = body.context, list(body.structures)
+        row.mcp_servers = [server.model_dump(mode="json") for server in body.mcp_servers]
+        row.connectors = list(body.connectors)
 
 
 def key_created(view: View, fact: Fact, body: KeyCreated) -> None:

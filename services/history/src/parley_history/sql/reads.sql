@@ -47,7 +47,8 @@ SELECT "offset", time_ms, headers, body FROM (
 ) AS sized WHERE before < $4 ORDER BY seq DESC
 
 -- name: workspace
-SELECT workspace_id::text AS id, name, context, structures FROM workspaces WHERE workspace_id = $1
+SELECT workspace_id::text AS id, name, context, structures, mcp_servers, connectors
+FROM workspaces WHERE workspace_id = $1
 
 -- name: keys
 SELECT k.id, k.key_hash, k.workspace_id::text AS workspace_id, coalesce(w.name, '') AS workspace, k.user_id, k.scopes,

@@ -45,7 +45,8 @@ SELECT k.workspace_id::text AS workspace_id, k.id, key_hash, user_id, scopes, ra
 FROM keys k JOIN unnest($1::uuid[], $2::text[]) AS wanted (workspace_id, id) USING (workspace_id, id)
 
 -- name: load_workspaces
-SELECT workspace_id::text AS workspace_id, name, context, structures FROM workspaces WHERE workspace_id = ANY($1::uuid[])
+SELECT workspace_id::text AS workspace_id, name, context, structures, mcp_servers, connectors
+FROM workspaces WHERE workspace_id = ANY($1::uuid[])
 
 -- name: put_facts
 INSERT INTO facts (stream, seq, partition, "offset", type, run_id, workspace_id, time_ms, headers, body)
@@ -130,10 +131,11 @@ ON CONFLICT (workspace_id, agent_id, slug) DO UPDATE SET
 WHERE (excluded.updated_ms, excluded.id) > (s.updated_ms, s.id)
 
 -- name: put_workspaces
-INSERT INTO workspaces (workspace_id, name, context, structures)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::json[])
+INSERT INTO workspaces (workspace_id, name, context, structures, mcp_servers, connectors)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::json[], $6::json[])
 ON CONFLICT (workspace_id) DO UPDATE SET
-    name = excluded.name, context = excluded.context, structures = excluded.structures
+    name = excluded.name, context = excluded.context, structures = excluded.structures,
+    mcp_servers = excluded.mcp_servers, connectors = excluded.connectors
 
 -- name: put_keys
 INSERT INTO keys (workspace_id, id, key_hash, user_id, scopes, rate_limit, created_ms, revoked)

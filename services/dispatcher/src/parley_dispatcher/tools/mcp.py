@@ -1,0 +1,356 @@
+"""One connection to an MCP server, over stdio or Streamable HTTP. The only module that imports the `mcp` SDK.
+
+`servers` keeps the connections, `remote` makes tools of what a server offers. Here is what every call needs to know of
+a failure: whether the request can have reached the server (`ToolDoubt`) or cannot (`ServerAway`).
+
+The handshake is the one that all servers know; one that knows only the newer protocol, without sessions, is asked in
+that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mcp_types as types
+from mcp.client.session import ClientSession
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from pydantic import ValidationError
+
+from parley_dispatcher.errors import ServerAway, ToolDoubt, ToolError
+from parley_dispatcher.tools.mcp_http import BROKEN, MARK, MAX_ANSWER_BYTES, UNSENT, client_of
+from parley_events.body import Json
+
+_log = logging.getLogger(__name__)
+# The SDK logs what servers say, word for word; what matters of it is logged here, without that.
+logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
+
+MAX_PAGES, MAX_TOOLS = 20, 200
+_CLOSE_S = 8.0
+_LEASH = str(Path(__file__).with_name("leash.py"))
+_STDERR_LINES, _STDERR_CHARS = 200, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect, with every value looked up. `secrets` are replaced wherever a text is shown or logged."""
+
+    name: str
+    url: str | None
+    headers: Mapping[str, str]
+    command: tuple[str, ...]
+    cwd: str | None
+    env: Mapping[str, str]
+    secrets: tuple[str, ...]
+
+    def hide(self, text: str) -> str:
+        """The text without what must not be seen."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def clean(self, text: str) -> str:
+        """A short line of the text, for a log or an error."""
+        return " ".join(self.hide(text).split())[:_STDERR_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool as the server describes it; nothing of it is checked yet."""
+
+    name: str
+    description: str
+    input_schema: Json
+    output_schema: Json | None
+    effect: Literal["read_only", "idempotent", "unsafe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of an answer: a text, or a file (`data`), with the name that the server gave it, if any."""
+
+    text: str = ""
+    data: bytes | None = None
+    content_type: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tool answered. `structured` is JSON, or None."""
+
+    parts: tuple[Part, ...]
+    structured: Any
+    is_error: bool
+
+
+class Connection:
+    """A connection that is open until it is closed or the server ends it; `ended` then, and `why` when it failed."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.why = ""
+        self.changed = False
+        """Whether the server said that its list of tools is another now."""
+        self._session: ClientSession | None = None
+        self._ready, self._leave = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._leave.is_set() or self._task is None or self._task.done()
+
+    async def open(self, limit_s: float) -> None:
+        """Connect. Raises ServerAway, and leaves nothing behind then."""
+        self._task = asyncio.get_running_loop().create_task(self._live())
+        ready = asyncio.ensure_future(self._ready.wait())
+        try:
+            await asyncio.wait({self._task, ready}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            if not self._ready.is_set():
+                await self.close()
+        if not self._ready.is_set():
+            raise ServerAway(self.why or f"it did not answer within {limit_s:g} s")
+
+    async def close(self) -> None:
+        """Close it; a server that was started here is ended, by force if it does not go."""
+        self._leave.set()
+        if self._task is not None:
+            if not self._ready.is_set():
+                self._task.cancel()  # it waits for the server's first words, not for the end
+            await asyncio.wait({self._task}, timeout=_CLOSE_S)
+            self._task.cancel()
+
+    async def _live(self) -> None:
+        """The whole life of the connection, in one task: what the SDK opens, it wants closed by the same."""
+        try:
+            async with AsyncExitStack() as stack:
+                read, write = await self._streams(stack)
+                pump = _Pump(read, write)
+                pump.at_end = self._leave.set
+                info = types.Implementation(name="parley", version="1")
+                session = ClientSession(dispatcher=pump, message_handler=self._told, client_info=info)
+                await stack.enter_async_context(session)
+                try:
+                    await session.initialize()
+                except MCPError as error:
+                    if error.code != types.UNSUPPORTED_PROTOCOL_VERSION:
+                        raise
+                    await session.discover()
+                self._session = session
+                self._ready.set()
+                await self._leave.wait()
+        except Exception as error:  # whatever goes wrong in there, the connection is gone
+            self.why = self.target.clean(_reason(error))
+        finally:
+            self._leave.set()
+
+    async def _streams(self, stack: AsyncExitStack) -> tuple[Any, Any]:
+        target = self.target
+        if target.url is not None:
+            client = client_of(target.headers)
+            await stack.enter_async_context(client)
+            streams = streamable_http_client(target.url, http_client=client, max_sse_event_size=MAX_ANSWER_BYTES)
+            return await stack.enter_async_context(streams)
+        source, sink = os.pipe()
+        listening = asyncio.get_running_loop().create_task(self._listen(source))
+        stack.push_async_callback(_cancelled, listening)
+        command = StdioServerParameters(
+            command=sys.executable,
+            args=["-I", "-S", _LEASH, *target.command],
+            env=dict(target.env),
+            cwd=target.cwd,
+            encoding_error_handler="replace",
+        )
+        with os.fdopen(sink, "w") as errors:
+            return await stack.enter_async_context(stdio_client(command, errlog=errors))
+
+    async def _listen(self, source: int) -> None:
+        """The server's stderr, to the log: so many lines, so many characters of each."""
+        with os.fdopen(source, "rb", 0) as pipe:
+            reader = asyncio.StreamReader(limit=64 * 1024)
+            way, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), pipe
+            )
+            try:
+                lines, rest = 0, b""
+                while data := await reader.read(16 * 1024):
+                    # Whole lines alone: a secret that is cut in two would not be recognised.
+                    *whole, rest = (rest + data).split(b"\n")
+                    rest = rest if len(rest) <= 64 * 1024 else b""
+                    for line in (found.decode(errors="replace") for found in whole):
+                        lines += 1
+                        if lines <= _STDERR_LINES:
+                            _log.info("%s says: %s", self.target.name, self.target.clean(line))
+                        elif lines == _STDERR_LINES + 1:
+                            _log.info("%s says more, which is left out", self.target.name)
+            finally:
+                way.close()
+
+    async def _told(self, message: object) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            self.changed = True
+
+    def _open_session(self) -> ClientSession:
+        if self._session is None or self.ended:
+            raise ServerAway(self.why or "it ended the connection")
+        return self._session
+
+    async def _ended_within(self, limit_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._leave.wait()
+
+    async def alive(self, limit_s: float) -> bool:
+        """Whether the server answers at all."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._open_session().send_ping()
+        except MCPError as error:
+            return error.code not in _NO_ANSWER
+        except (ServerAway, TimeoutError, ValidationError):
+            return False
+        return True
+
+    async def offers(self, limit_s: float) -> list[Offer]:
+        """Every tool, page after page. Raises ServerAway when there is no list that can be read."""
+        self.changed = False
+        found: list[Offer] = []
+        try:
+            async with asyncio.timeout(limit_s):
+                async for tool in self._pages(self._open_session()):
+                    found.append(_offer(tool))
+                    if len(found) == MAX_TOOLS:
+                        _log.warning("%s has more than %d tools: the rest is left out", self.target.name, MAX_TOOLS)
+                        break
+        except MCPError as error:
+            if error.code == types.METHOD_NOT_FOUND:
+                return []  # it has no tools
+            raise ServerAway(self.target.clean(f"it gave no list of tools: {error.message}")) from None
+        except ValidationError as error:
+            raise ServerAway(f"its list of tools is not valid: {_first(error)}") from None
+        except TimeoutError:
+            raise ServerAway(f"it gave no list of tools within {limit_s:g} s") from None
+        return found
+
+    async def _pages(self, session: ClientSession) -> AsyncIterator[types.Tool]:
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
+            for tool in page.tools:
+                yield tool
+            if page.next_cursor is None or page.next_cursor == cursor:
+                return
+            cursor = page.next_cursor
+        _log.warning("%s has more than %d pages of tools: the rest is left out", self.target.name, MAX_PAGES)
+
+    async def call(self, name: str, arguments: Json, meta: Json, limit_s: float) -> Answer:
+        """Call a tool. Raises ToolError (the server refused, or its answer cannot be read), ServerAway (nothing was
+        sent) or ToolDoubt (it was, and nobody knows what came of it). Cancelled: the server is told."""
+        session = self._open_session()
+        # Not `session.call_tool`: a result that is not what `outputSchema` says would be lost to its caller.
+        params = types.CallToolRequestParams.model_validate({"name": name, "arguments": arguments, "_meta": meta})
+        request = types.CallToolRequest(params=params)
+        try:
+            # The SDK's own limit begins once the request is written; a server that does not read never gets there.
+            async with asyncio.timeout(limit_s + 1.0):
+                result = await session.send_request(request, types.CallToolResult, request_read_timeout_seconds=limit_s)
+        except MCPError as error:
+            if error.code == UNSENT and error.data == MARK:
+                raise ServerAway(self.target.clean(error.message)) from None
+            if error.code == types.REQUEST_TIMEOUT:
+                raise ToolDoubt(f"it did not answer within {limit_s:g} s", timed_out=True) from None
+            if error.code in _NO_ANSWER:
+                if error.code == types.CONNECTION_CLOSED:
+                    # Calls learn of the end a moment before the connection does; the next one must not run into it.
+                    await self._ended_within(0.2)
+                raise ToolDoubt("the connection broke before it answered") from None
+            raise ToolError(self.target.clean(error.message) or f"error {error.code}") from None
+        except TimeoutError:
+            raise ToolDoubt(f"it did not answer within {limit_s:g} s", timed_out=True) from None
+        except ValidationError as error:
+            raise ToolError(f"The tool was called, but its answer is not valid: {_first(error)}.") from None
+        return Answer(tuple(_part(block) for block in result.content), result.structured_content, bool(result.is_error))
+
+
+_NO_ANSWER = frozenset({types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR, BROKEN, UNSENT})
+"""Codes after which nobody knows what the server did. A server may say some of them itself: then it is doubt, too."""
+
+
+class _Pump(JSONRPCDispatcher[Any]):
+    """The SDK's loop over a connection; tells when it ends, so that nothing is sent into a closed one."""
+
+    at_end: Callable[[], None]
+
+    async def run(self, *args: Any, **named: Any) -> None:
+        try:
+            await super().run(*args, **named)
+        finally:
+            self.at_end()
+
+
+def _offer(tool: types.Tool) -> Offer:
+    hints = tool.annotations
+    effect: Literal["read_only", "idempotent", "unsafe"] = "unsafe"
+    if hints is not None and hints.read_only_hint:
+        effect = "read_only"
+    elif hints is not None and hints.idempotent_hint:
+        effect = "idempotent"
+    return Offer(tool.name, tool.description or tool.title or "", tool.input_schema, tool.output_schema, effect)
+
+
+def _part(block: types.ContentBlock) -> Part:
+    match block:
+        case types.TextContent():
+            return Part(block.text)
+        case types.ImageContent() | types.AudioContent():
+            return _file(block.data, block.mime_type, "")
+        case types.ResourceLink():
+            return Part(f"[{block.name}: {block.uri}]")
+        case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
+            return Part(f"[{resource.uri}]\n{resource.text}")
+        case types.EmbeddedResource(resource=types.BlobResourceContents() as resource):
+            return _file(resource.blob, resource.mime_type or "", str(resource.uri).rpartition("/")[2])
+    return Part(f"[{type(block).__name__}: of a kind that is not understood]")
+
+
+def _file(text: str, content_type: str, name: str) -> Part:
+    try:
+        return Part("", base64.b64decode(text, validate=True), content_type, name)
+    except (binascii.Error, ValueError):
+        return Part("[a file that is not valid base64]")
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ValidationError):
+        return f"its answer is not valid: {_first(error)}"
+    if isinstance(error, MCPError) and error.code == types.CONNECTION_CLOSED:
+        return "it ended while it was starting"
+    return str(error) or type(error).__name__
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem, without what the server wrote."""
+    problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])[:100]}: {problem['msg'][:200]}"
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,145 @@
+"""Runs that call tools of MCP servers: what is recorded when a server, or the dispatcher, goes away under a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parley_dispatcher import runner as runner_module
+from parley_dispatcher.prompt import UNKNOWN_OUTCOME
+from parley_dispatcher.tools.servers import Servers
+from parley_events import commands as c
+from parley_events import facts as f
+from parley_events.body import AgentSpec, McpServer
+from tests.support.mcp_servers import Ledger, liar, over_stdio
+from tests.unit.dispatcher.world import ANN, World, agent, eventually, make_world, new_thread, post
+
+LIMIT_S = 20.0
+ALLOWED: dict[str, Any] = {"mcp_commands": True, "mcp_start_s": 15.0}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.jsonl")
+
+
+@pytest.fixture
+async def world(tmp_path: Path, ledger: Ledger) -> AsyncIterator[World]:
+    shopper = AgentSpec(agent_id="scripted", name="S", tools=("echo", "ledger/*", "liar/*"))
+    async with make_world(tmp_path, shopper, agent("assistant")) as made:
+        declare(made, over_stdio(ledger))
+        yield made
+
+
+def declare(world: World, *servers: McpServer) -> None:
+    world.history.workspace = {"mcp_servers": [server.model_dump(mode="json") for server in servers]}
+
+
+async def returned(world: World, thread: str, count: int = 1) -> f.ToolReturned:
+    await eventually(lambda: len(world.read.of(thread, f.ToolReturned)) >= count, LIMIT_S)
+    found: f.ToolReturned = world.read.of(thread, f.ToolReturned)[count - 1]
+    return found
+
+
+async def ended(world: World, thread: str) -> Any:
+    await eventually(lambda: bool(world.read.of(thread, f.RunCompleted, f.RunFailed, f.RunCancelled)), LIMIT_S)
+    return world.read.of(thread, f.RunCompleted, f.RunFailed, f.RunCancelled)[0]
+
+
+async def test_the_intent_is_on_record_with_the_servers_word_and_the_key_that_the_server_gets(
+    world: World, ledger: Ledger
+) -> None:
+    thread = new_thread()
+    async with world.dispatcher(**ALLOWED):
+        await world.ask(thread, post('/tool ledger__pay {"amount": 1}\n/tool ledger__look {}\n/text Done.'))
+        assert (await ended(world, thread)).type == "run.completed"
+    intents = {body.name: body for body in world.read.of(thread, f.ToolCalled)}
+    assert intents["ledger__pay"].effect == "unsafe" and intents["ledger__look"].effect == "read_only"
+    [entry] = ledger.entries("pay")
+    assert entry["meta"] == {"parley/effect-key": intents["ledger__pay"].effect_key}
+
+
+async def test_the_model_is_shown_the_tools_of_the_servers_that_are_there(world: World, ledger: Ledger) -> None:
+    thread = new_thread()
+    declare(world, over_stdio(ledger), McpServer(name="liar", command=("/nothing/there",)))
+    async with world.dispatcher(**ALLOWED):
+        await world.ask(thread, post("/show tools"))
+        await ended(world, thread)
+    [said] = world.read.of(thread, f.ModelReturned)
+    assert '"ledger__pay"' in said.blocks[0].text and '"echo"' in said.blocks[0].text
+    assert "liar__" not in said.blocks[0].text
+
+
+async def test_a_call_that_was_begun_is_unknown_also_where_its_server_cannot_be_reached_any_more(
+    world: World, ledger: Ledger
+) -> None:
+    """The next dispatcher may start no commands: it knows nothing of the tool but what is on record."""
+    thread = new_thread()
+    async with world.dispatcher(**ALLOWED):
+        await world.ask(thread, post("/tool ledger__hang {}\n/text Done."))
+        await eventually(lambda: bool(ledger.entries("hang")), LIMIT_S)
+    assert world.read.of(thread, f.ToolReturned) == []
+    async with world.dispatcher(mcp_commands=False):
+        result = await returned(world, thread)
+        assert (await ended(world, thread)).type == "run.completed"
+    assert (result.status, result.result) == ("unknown", UNKNOWN_OUTCOME)
+    assert len(ledger.entries("hang")) == 1
+
+
+async def test_a_call_that_was_begun_and_only_looks_is_made_again(world: World, ledger: Ledger) -> None:
+    thread = new_thread()
+    declare(world, over_stdio(ledger, timeout_s=1.0))
+    async with world.dispatcher(**ALLOWED):
+        await world.ask(thread, post("/tool ledger__hang_looking {}\n/text Done."))
+        await eventually(lambda: bool(ledger.entries("hang_looking")), LIMIT_S)
+    async with world.dispatcher(**ALLOWED):
+        result = await returned(world, thread)
+    assert result.status == "error" and "gave no answer" in result.result
+    assert len(ledger.entries("hang_looking")) == 2
+
+
+async def test_a_cancelled_run_ends_within_the_grace_and_the_server_is_told(
+    world: World, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "CANCEL_GRACE_S", 0.2)
+    thread = new_thread()
+    async with world.dispatcher(**ALLOWED):
+        posted = await world.ask(thread, post("/tool ledger__hang {}\n/text Done."))
+        await eventually(lambda: bool(ledger.entries("hang")), LIMIT_S)
+        await world.put(thread, c.CancelRun(principal=ANN, run_id=posted.run_id))
+        assert (await ended(world, thread)).type == "run.cancelled"
+        await eventually(lambda: bool(ledger.entries("cancelled")), LIMIT_S)
+    assert (await returned(world, thread)).status == "unknown"
+
+
+async def test_files_of_a_result_are_on_record(world: World, ledger: Ledger) -> None:
+    thread = new_thread()
+    async with world.dispatcher(**ALLOWED):
+        await world.ask(thread, post("/tool ledger__picture {}\n/text Done."))
+        result = await returned(world, thread)
+    assert [file.content_type for file in result.files] == ["image/png", "application/octet-stream"]
+
+
+async def test_a_run_ends_properly_whatever_a_server_says(world: World) -> None:
+    for lie in ("no content", "strange content", "schema is a text", "silent", "version"):
+        declare(world, liar(lie))
+        thread = new_thread()
+        async with world.dispatcher(mcp_commands=True, mcp_start_s=3.0):
+            await world.ask(thread, post("/tool liar__a {}\n/text Done."))
+            assert (await returned(world, thread)).status == "error", lie
+            assert (await ended(world, thread)).type == "run.completed", lie
+
+
+async def test_a_workspace_without_servers_never_asks_for_any(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*args: Any, **named: Any) -> Any:
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr(Servers, "tools", never)
+    declare(world)
+    thread = new_thread()
+    async with world.dispatcher():
+        await world.ask(thread, post("/tool echo {}\n/tool ghost {}\n/text Done."))
+        assert (await ended(world, thread)).type == "run.completed"
