@@ -27,6 +27,7 @@ from parley_dispatcher.sender import Sender
 from parley_dispatcher.settings import Settings
 from parley_dispatcher.worker import Worker
 from parley_events.clock import Clock, system_clock
+from parley_events.contents import Contents
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
@@ -83,12 +84,14 @@ def build(
             deltas = Deltas(the_log, settings.delta_tick_ms)
             await deltas.start()
             stack.push_async_callback(deltas.close)
+            the_objects = objects or open_objects(settings.objects_address)
             world = World(
                 log=the_log,
                 history=the_history,
                 agents=Agents(the_history, clock),
                 sender=sender,
-                objects=objects or open_objects(settings.objects_address),
+                objects=the_objects,
+                contents=Contents(the_objects),
                 clock=clock,
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,

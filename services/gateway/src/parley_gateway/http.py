@@ -160,9 +160,9 @@ def _check(value: Any, depth: int) -> None:
             _check(inner, depth + 1)
 
 
-def check_text(text: str, name: str) -> str:
+def check_text(text: str, name: str, *, may_be_empty: bool = False) -> str:
     """A message's text: not empty, at most 1 MiB."""
-    if not text.strip():
+    if not may_be_empty and not text.strip():
         raise invalid(f"{name} is empty", "invalid_message")
     if len(text) > MAX_TEXT_BYTES or (len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES):
         raise Problem("too_large", f"{name} may have at most 1 MiB", 413, {"limit": MAX_TEXT_BYTES})

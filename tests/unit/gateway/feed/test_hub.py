@@ -13,8 +13,10 @@ from parley_events import ids
 from parley_events.body import Block, ThreadSeed, Usage
 from parley_events.clock import system_clock
 from parley_events.codec import EVENTS_TOPIC, Fact, encode_fact
+from parley_events.contents import Contents
 from parley_events.log import Outgoing
 from parley_events.log.embedded import EmbeddedLog
+from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from parley_events.reads import PartitionPositionView, Positions
@@ -36,6 +38,7 @@ class Bench:
         self.rows: list[PartitionPositionView] = []
         self.hubs: list[tuple[Hub, asyncio.Task[None]]] = []
         self.answers = True
+        self.objects = open_objects("memory:")
 
     async def start(self, **limits: int) -> Hub:
         async def opened() -> EmbeddedLog:
@@ -46,7 +49,7 @@ class Bench:
                 raise Unavailable("away")
             return Positions(partitions=tuple(self.rows))
 
-        hub = Hub(opened, positions, system_clock, HubLimits(**limits))
+        hub = Hub(opened, positions, system_clock, HubLimits(**limits), Contents(self.objects))
         self.hubs.append((hub, asyncio.create_task(hub.run())))
         if self.answers:
             await until(lambda: hub.ready)
