@@ -60,7 +60,7 @@ async def _sync(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _said(core: Core, request: Request, who: Principal, *, pieces: bool) -> Said:
-    asked = await body_of(request, wire.NewMessage, core.settings.body_mb + files.BASE64_MB)
+    asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     query_wait(request, WAIT_S)
     workspace, structure_id, agent = await _node(core, who, asked.structure_id, asked.role_id)
     who.to_chat(agent.id)

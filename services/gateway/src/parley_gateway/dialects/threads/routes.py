@@ -137,7 +137,7 @@ async def _delete(core: Core, request: Request, who: Principal) -> Response:
 
 async def _post(core: Core, request: Request, who: Principal) -> Response:
     thread_id = _thread_id(request)
-    asked = await body_of(request, wire.NewMessage, core.settings.body_mb + files.BASE64_MB)
+    asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     wait_s = query_wait(request, WAIT_S)
     streaming = wants(request, MEDIA_TYPE)
     agent = await _answering(core, who, thread_id, asked.agent_id)
