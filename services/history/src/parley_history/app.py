@@ -135,8 +135,8 @@ def build(
         except (Unavailable, BadData, TimeoutError):
             return answer(503, {"status": "unavailable", "reason": "PostgreSQL does not answer"})
         found = {"status": "ready", "folded": health.folded, "fenced": health.fenced}
-        if health.reason:
-            found |= {"waiting": health.reason}
+        if health.reason or health.waiting:
+            found |= {"waiting": "; ".join(filter(None, (health.reason, *health.waiting.values())))}
         if health.stopped:
             named = [{"partition": p, "reason": reason} for p, reason in sorted(health.stopped.items())]
             found |= {"status": "degraded", "stopped": named}

@@ -51,11 +51,13 @@ _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 @dataclass(slots=True)
 class Health:
-    """What readiness says of the projector. `stopped`: partitions that need a person, and why."""
+    """What readiness says of the projector. `stopped`: partitions that need a person, and why; `waiting`: those whose
+    objects cannot be had for now."""
 
     started: bool = False
     reason: str = "starting"
     stopped: dict[int, str] = field(default_factory=dict)
+    waiting: dict[int, str] = field(default_factory=dict)
     folded: int = 0
     fenced: int = 0
 
@@ -126,6 +128,7 @@ class Projector:
                 self._held.clear()
                 self._stalled.clear()
                 self._waits.clear()
+                self.health.waiting.clear()
                 self.health.started, self.health.reason = True, ""
                 await self._fold_on(locks, tail, partitions)
             finally:
@@ -311,7 +314,7 @@ class Projector:
     async def _whole(self, partition: int, position: Position, records: Sequence[Incoming]) -> Sequence[Incoming]:
         """The records with their large contents, as far as they will be believed."""
         if not any(record.header(OBJECTS_HEADER) is not None for record in records):
-            self._waits.pop(partition, None)
+            self._go_on(partition)
             return records
         wait = self._waits.get(partition)
         fence = FactFence(position.epoch)
@@ -327,8 +330,13 @@ class Projector:
                 except Undecodable:
                     pass  # it is the reader of the batch that says where it stops
                 whole.append(record)
-        self._waits.pop(partition, None)
+        self._go_on(partition)
         return whole
+
+    def _go_on(self, partition: int) -> None:
+        """The partition does not wait for objects any more."""
+        if self._waits.pop(partition, None) is not None:
+            self.health.waiting.pop(partition, None)
 
     def _wait(self, tail: Tail, partition: int, position: Position, error: Exception) -> None:
         """Let a partition stand still for a while: its objects cannot be had. The others go on."""
@@ -338,8 +346,8 @@ class Projector:
         tail.remove(partition)
         self._positions.pop(partition, None)
         reason = str(error) or "the object store does not answer in time"
-        self.health.reason = f"partition {partition} stands still at {position.next_offset}: {reason}"
-        logger.warning("%s; trying again in %g s", self.health.reason, pause_s)
+        self.health.waiting[partition] = f"partition {partition} stands still at {position.next_offset}: {reason}"
+        logger.warning("%s; trying again in %g s", self.health.waiting[partition], pause_s)
 
     async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
         """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""
