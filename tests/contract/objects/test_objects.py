@@ -98,6 +98,8 @@ async def test_an_s3_that_cannot_be_reached_or_has_no_such_bucket_says_so(
     nowhere = open_objects("s3://no-such-bucket/x")
     with pytest.raises(ObjectsUnavailable):
         await nowhere.put(WORKSPACE, b"x")
+    with pytest.raises(ObjectsUnavailable, match="no such bucket"):
+        await nowhere.get(WORKSPACE, "0" * 64)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     away = open_objects(f"s3://{BUCKET}/x")
     with pytest.raises(ObjectsUnavailable):

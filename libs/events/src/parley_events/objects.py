@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_OBJECT_BYTES = 64 * 1024 * 1024
 """The largest object. Whoever puts bounds its own input more tightly, with its own words."""
-_LIMIT_S = 30.0
+_LIMIT_S = 60.0
 _SLOW_BYTES = 256 * 1024
 """What has more is hashed on a thread: 25 MiB take a tenth of a second, and hashlib lets others go on meanwhile."""
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -87,7 +87,9 @@ class ObjectStore:
             async with asyncio.timeout(_LIMIT_S):
                 found = await obstore.get_async(self._store, path)
                 data = bytes(await found.bytes_async())
-        except (NotFoundError, FileNotFoundError):
+        except (NotFoundError, FileNotFoundError) as error:
+            if "NoSuchBucket" in str(error):  # a wrong address, and no word about the object
+                raise ObjectsUnavailable("the object store has no such bucket") from None
             raise ObjectMissing(f"there is no object {sha256}") from None
         except (BaseError, OSError, TimeoutError) as error:
             raise ObjectsUnavailable(f"an object could not be read: {type(error).__name__}") from error
