@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from typing import Any
 
 import pytest
 
-from parley_events.body import Block
-from parley_events.errors import LogUnavailable
+from parley_events.body import Attachment, Block
+from parley_events.errors import LogUnavailable, ObjectsUnavailable
+from parley_events.keys import make_key
 from parley_events.log import Outgoing
 from parley_events.pieces import Piece
 from parley_gateway.dialects import DIALECTS
@@ -20,6 +23,7 @@ from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, run_id_of, sa
 
 WORDS = ("The ", "quick ", "brown ", "fox ", "jümps.😀")
 WHOLE = "".join(WORDS)
+OTHER = "22222222-2222-4333-8444-555555555555"
 
 
 @pytest.fixture(params=sorted(DIALECTS))
@@ -381,6 +385,140 @@ async def test_what_cannot_be_a_body_is_refused_in_the_dialects_words(here: Worl
             refused = await do(here, {**deed, "body": raw}, headers={"content-type": "application/json", **headers})
             assert tongue.problem(refused)[0] == status, (raw[:20], headers)
     assert len(here.dispatcher.heard) == heard
+
+
+# ---- files
+
+
+async def saves(dispatcher: Dispatcher, posted: Any) -> None:
+    """A run that saves a file of one name twice."""
+    first = dispatcher.called(posted)
+    dispatcher.returned(posted, first, *[tool_block("save_artifact", first, {})] * 2)
+    made = [Attachment(name="a é.html", content_type="text/html", size=n, sha256=MADE[n]) for n in (1, 2)]
+    dispatcher.use(posted, first, "save_artifact", {}, "{}", files=made[:1])
+    dispatcher.use(posted, first, "save_artifact", {}, "{}", files=made[1:], index=1)
+    second = dispatcher.called(posted, turn=1)
+    dispatcher.returned(posted, second, Block(kind="text", text="Saved."), turn=1)
+    dispatcher.completed(posted)
+
+
+MADE = {n: hashlib.sha256(b"x" * n).hexdigest() for n in (1, 2)}
+FILE = {"name": "plan.txt", "content_base64": "aGVsbG8=", "content_type": "text/plain"}
+
+
+async def file(here: World, tongue: Tongue, name: str, **params: str) -> Exchange:
+    path, own = tongue.files()
+    return await get(here, f"{path}/{name}", params={**own, **params})
+
+
+def with_files(deed: dict[str, Any], *files: dict[str, Any]) -> dict[str, Any]:
+    return {**deed, "body": {**deed["body"], "attachments": list(files)}}
+
+
+async def test_attachments_are_stored_before_the_message_that_names_them(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    answer = await do(here, with_files(tongue.waiting(""), FILE))
+    assert answer.status == 200, "a message may be empty where it has attachments"
+    (attachment,) = here.dispatcher.heard[-1].body.attachments  # type: ignore[attr-defined]
+    assert (attachment.name, attachment.content_type, attachment.size) == ("plan.txt", "text/plain", 5)
+    assert await here.objects.get(WORKSPACE, attachment.sha256) == b"hello"
+    found = await file(here, tongue, "plan.txt")
+    assert (found.status, found.body, found.headers["content-type"]) == (200, b"hello", "text/plain")
+
+
+async def test_nothing_is_half_accepted_while_the_object_store_is_away(
+    here: World, tongue: Tongue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tongue.prepare(here)
+    heard = len(here.dispatcher.heard)
+
+    async def away(*_: Any) -> str:
+        raise ObjectsUnavailable("away")
+
+    monkeypatch.setattr(here.objects, "put", away)
+    for deed in (with_files(tongue.message(), FILE), tongue.message("x" * (1024 * 1024))):
+        refused = await do(here, deed)
+        assert tongue.problem(refused) == (503, "unavailable")
+        assert int(refused.headers["retry-after"]) > 0
+    assert len(here.dispatcher.heard) == heard, "nothing of it reached the log"
+    assert (await do(here, tongue.waiting())).status == 200, "what needs no store goes on"
+
+
+async def test_a_repeat_is_known_by_its_attachments_too(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    key = {"Idempotency-Key": "k"}
+    first = await do(here, with_files(tongue.waiting(), FILE), headers=key)
+    again = await do(here, with_files(tongue.waiting(), FILE), headers=key)
+    assert again.status == 200 and again.headers["idempotency-replayed"] == "true"
+    assert again.headers["parley-run-id"] == first.headers["parley-run-id"]
+    for other in ({**FILE, "content_base64": "aGVsbG9v"}, {**FILE, "name": "b"}, {**FILE, "content_type": "a/b"}):
+        assert (await do(here, with_files(tongue.waiting(), other), headers=key)).status == 409, other
+    assert (await do(here, tongue.waiting(), headers=key)).status == 409
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [{**FILE, "name": "../plan.txt"}],
+        [{**FILE, "name": "a\x00b"}],
+        [{**FILE, "name": 1}],
+        [{**FILE, "content_base64": "%%%"}],
+        [{**FILE, "content_base64": ""}],
+        [{**FILE, "content_type": "x\r\ny: z"}],
+        [FILE, FILE],
+        [{"name": "a"}],
+        ["a"],
+        "a",
+    ],
+    ids=str,
+)
+async def test_attachments_that_are_none_are_refused_in_the_dialects_words(
+    here: World, tongue: Tongue, files: Any
+) -> None:
+    await tongue.prepare(here)
+    heard = len(here.dispatcher.heard)
+    deed = tongue.message()
+    refused = await do(here, {**deed, "body": {**deed["body"], "attachments": files}})
+    assert tongue.problem(refused)[0] == 400
+    assert len(here.dispatcher.heard) == heard
+
+
+async def test_a_body_may_be_larger_by_its_attachments_alone(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    large = {**FILE, "content_base64": base64.b64encode(bytes(20 * 1024 * 1024)).decode()}
+    assert (await do(here, with_files(tongue.waiting(), large))).status == 200
+    padded = tongue.waiting()
+    padded["body"]["nothing"] = "x" * (8 * 1024 * 1024)
+    assert tongue.problem(await do(here, padded))[0] == 413
+    assert tongue.problem(await do(here, with_files(padded, large)))[0] == 413
+    over = {**FILE, "content_base64": base64.b64encode(bytes(26 * 1024 * 1024)).decode()}
+    status, code = tongue.problem(await do(here, with_files(tongue.waiting(), over)))
+    assert (status, code) == (413, "too_large")
+
+
+async def test_what_a_run_saved_is_listed_and_comes_out_as_a_file_and_nothing_else(here: World, tongue: Tongue) -> None:
+    await tongue.prepare(here)
+    here.dispatcher.play = saves
+    for n in MADE:
+        await here.objects.put(WORKSPACE, b"x" * n)
+    assert (await do(here, tongue.waiting())).status == 200
+    path, own = tongue.files()
+    listed = (await get(here, path, params=own)).json()
+    items = listed["items"] if isinstance(listed, dict) else listed
+    assert [(item["name"], item["size"], item["sha256"]) for item in items] == [("a é.html", 2, MADE[2])]
+    found = await file(here, tongue, "a é.html")
+    assert (found.status, found.body) == (200, b"xx"), "the newest of its name"
+    assert found.headers["content-type"] == "text/html"
+    assert found.headers["content-disposition"].startswith("attachment; ")
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in found.headers["content-security-policy"]
+    assert (await file(here, tongue, "a é.html", sha256=MADE[1])).body == b"x"
+    assert tongue.problem(await file(here, tongue, "b")) == (404, "not_found")
+    foreign = make_key(OTHER, b"f" * 32)
+    await here.workspace(OTHER, "other", {"api": foreign})
+    for name in ("a é.html", "b"):
+        refused = await get(here, f"{path}/{name}", key=foreign, params=own)
+        assert tongue.problem(refused) == (404, "not_found")
 
 
 def flat(path: str) -> bool:

@@ -30,6 +30,10 @@ class Tongue:
         """The same, answered when the run has ended."""
         raise NotImplementedError
 
+    def files(self) -> tuple[str, dict[str, str]]:
+        """The path of the files, and the query that it needs."""
+        raise NotImplementedError
+
     def events(self, run: str) -> str:
         """The path of a run's stream."""
         raise NotImplementedError
@@ -80,6 +84,9 @@ class Threads(Tongue):
         path = f"/api/v1/chat/threads/{self.thread}/messages"
         return {"method": "POST", "path": path, "params": {"wait": ""}, "body": {"content": text}}
 
+    def files(self) -> tuple[str, dict[str, str]]:
+        return f"/api/v1/chat/threads/{self.thread}/files", {}
+
     def events(self, run: str) -> str:
         return f"/api/v1/chat/runs/{run}/events"
 
@@ -114,6 +121,9 @@ class OrgChat(Tongue):
 
     def waiting(self, text: str = "hi") -> dict[str, Any]:
         return {"method": "POST", "path": "/api/org/chat/message/sync", "body": {**self.node, "message": text}}
+
+    def files(self) -> tuple[str, dict[str, str]]:
+        return "/api/org/chat/artifacts", self.node
 
     def events(self, run: str) -> str:
         return f"/api/org/chat/runs/{run}/events"

@@ -187,9 +187,9 @@ def test_a_fact_of_the_catalogue_is_read_and_written_as_it_was(name: str) -> Non
     assert as_file(again) == sample
     assert (again.topic, again.partition) == (EVENTS_TOPIC, PARTITION)
     head = head_of(record)
-    assert {field: getattr(fact, field) for field in head.__dataclass_fields__} == {
-        field: getattr(head, field) for field in head.__dataclass_fields__
-    }
+    assert not head.objects
+    shared = head.__dataclass_fields__.keys() - {"objects"}
+    assert {field: getattr(fact, field) for field in shared} == {field: getattr(head, field) for field in shared}
     assert fact_from(dict(record.headers), record.value or b"", OFFSET, RECORD_MS) == fact
 
 

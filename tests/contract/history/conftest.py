@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from parley_events.objects import Objects, open_objects
 from parley_history.app import History, build
 from parley_history.migrate import migrate
 from parley_history.settings import PROJECTOR_ROLE, READER_ROLE, Settings
@@ -68,9 +69,11 @@ class Client:
 
 
 @asynccontextmanager
-async def running(settings: Settings, log: ListLog, **changes: Any) -> AsyncIterator[Client]:
+async def running(
+    settings: Settings, log: ListLog, objects: Objects | None = None, **changes: Any
+) -> AsyncIterator[Client]:
     """A history around a log, started and stopped."""
-    app = build(replace(settings, **changes), log=log)
+    app = build(replace(settings, **changes), log=log, objects=objects or open_objects("memory:"))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx2.ASGITransport(app)

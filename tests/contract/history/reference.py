@@ -151,6 +151,8 @@ class Reference:
                 row["tool_calls"] = [{**call, "status": "running", "result": None, "is_error": None}]
             else:
                 row["content"] = shown(body.result)
+            if isinstance(body, f.ToolReturned):
+                row["attachments"] = [file.model_dump() for file in body.files]
             yield row
         elif body.type in f.RUN_ENDS:
             view = self.run(fact.stream, run)
@@ -166,6 +168,20 @@ class Reference:
                     "content": view["answer"],
                     "author": agent,
                 }
+
+    def files(self, stream: str) -> list[Answer]:
+        """The newest file of each kind and name, newest first: of what was posted, or made, since the last clear."""
+        facts = self.streams[stream]
+        border = max((_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared)), default=0)
+        found: dict[tuple[str, str], Answer] = {}
+        for fact in facts:
+            kind = "attachment" if isinstance(fact.body, f.MessagePosted) else "artifact"
+            run = getattr(fact.body, "run_id", None)
+            for file in getattr(fact.body, "attachments" if kind == "attachment" else "files", ()):
+                if _seq(self._origin(stream, str(run))) > border:
+                    made = {"kind": kind, "seq": _seq(fact), "run_id": run, "created_at": rfc3339(fact.time_ms)}
+                    found[kind, file.name] = {**file.model_dump(), **made}
+        return sorted(found.values(), key=lambda file: (file["seq"], file["name"]), reverse=True)
 
     def _shows(self, fact: Fact, run: str) -> bool:
         """Whether the fact's messages were shown when it came: a top-level run, posted since the last clearing."""

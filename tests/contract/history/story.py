@@ -208,7 +208,7 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
     if rng.random() < 0.2:
         more["system_prompt"] = f"be brief {step}"
     if rng.random() < 0.2:
-        more["attachments"] = (Attachment(name="a.txt", content_type="text/plain", size=3, sha256="0" * 64),)
+        more["attachments"] = (_file(rng, step), Attachment(name="b", content_type="a/b", size=2, sha256="1" * 64))
     if rng.random() < 0.3:
         more["metadata"] = {"k": [step, None, "é"]}
     return writer.post(stream, ws, f"question {step} \x00 é", command=f"c{step}", **more)
@@ -349,7 +349,14 @@ def _tool_returned(rng: random.Random, run: str, call: int, index: int, tool_cal
         status=status,
         result="booked \x00",
         note=note,
+        files=tuple(_file(rng, number) for number in range(rng.choice([0, 0, 1, 3]))),
     )
+
+
+def _file(rng: random.Random, number: int) -> Attachment:
+    """A file of one of a few names, so that some come again."""
+    name = rng.choice(["a.txt", "é.png", "report.md"])
+    return Attachment(name=name, content_type="text/plain", size=number, sha256=f"{rng.randrange(16**8):064x}")
 
 
 def _end(rng: random.Random, writer: Writer, stream: str, ws: str, run: str) -> None:

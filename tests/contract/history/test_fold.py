@@ -201,10 +201,26 @@ async def _compare_threads(client: Client, reference: Reference, ws: str) -> Non
                 break
             cursor = {"cursor": page["next_cursor"]}
         assert found == messages
+        await _compare_files(client, reference, ws, one["id"])
     for stream, facts in reference.streams.items():
         if not stream.startswith("ws:") and facts[0].workspace_id == ws and reference.thread(stream) is None:
             await client.get(f"/workspaces/{ws}/threads/{stream}", status=404)
             await client.get(f"/workspaces/{ws}/threads/{stream}/messages", status=404)
+            await client.get(f"/workspaces/{ws}/threads/{stream}/files", status=404)
+
+
+async def _compare_files(client: Client, reference: Reference, ws: str, stream: str) -> None:
+    expected, found = reference.files(stream), []
+    cursor: dict[str, Any] = {}
+    while True:
+        page = await client.get(f"/workspaces/{ws}/threads/{stream}/files", limit=2, **cursor)
+        reads.FilePage.model_validate(page)
+        found += page["items"]
+        assert page["total"] == len(expected)
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert found == expected
 
 
 async def _compare_workspace(client: Client, reference: Reference, ws: str) -> None:

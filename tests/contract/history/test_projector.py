@@ -12,8 +12,10 @@ import pytest
 
 from parley_events import facts as f
 from parley_events.codec import Fact, encode_fact
+from parley_events.contents import Contents
 from parley_events.errors import RetentionGap
 from parley_events.log.port import Incoming, Outgoing
+from parley_events.objects import open_objects
 from parley_history import projector as projector_module
 from parley_history.batch import Batch, Position
 from parley_history.db import connect
@@ -106,7 +108,13 @@ async def test_two_projectors_at_once_fold_each_fact_once(settings: Settings, mo
     async with running(settings, log, batch=5) as client:
         pool = client.history.writer
         second = Projector(
-            pool, settings.postgres_projector, log, Watch(client.history._ask), schema=settings.schema, batch=3
+            pool,
+            settings.postgres_projector,
+            log,
+            Watch(client.history._ask),
+            Contents(open_objects("memory:")),
+            schema=settings.schema,
+            batch=3,
         )
         second._lock_class += 1
         task = asyncio.create_task(second.run())
@@ -168,7 +176,12 @@ async def test_a_partition_whose_holder_stands_still_is_folded_elsewhere(
             assert projector is not None and partition in projector._positions
             # The holder goes on: it is first with the next fact, and the one that stood in lets go.
             holder = Projector(
-                client.history.writer, settings.postgres_projector, log, Watch(client.history._ask), schema="parley"
+                client.history.writer,
+                settings.postgres_projector,
+                log,
+                Watch(client.history._ask),
+                Contents(open_objects("memory:")),
+                schema="parley",
             )
             stood = projector._positions[partition]
             writer.post(T1, WS, command="c2")

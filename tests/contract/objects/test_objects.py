@@ -1,12 +1,18 @@
-"""The object store: one suite for all its adapters."""
+"""The object store: one suite for all its adapters; S3 as moto's server speaks it, over HTTP."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
+import stat
+import urllib.request
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
 from parley_events.objects import MAX_OBJECT_BYTES, ObjectStore, open_objects
@@ -15,8 +21,40 @@ WORKSPACE = str(uuid.UUID(int=1))
 OTHER = str(uuid.UUID(int=2))
 
 
-@pytest.fixture(params=["file", "memory"])
+BUCKET = "parley-tests"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 with an empty bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    address = f"http://127.0.0.1:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{address}/{BUCKET}", method="PUT"), timeout=10).close()
+    yield address
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of that S3; the environment says how to get in, as an operator's would."""
+    for name, value in (
+        ("AWS_ENDPOINT_URL", s3_server),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ):
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return open_objects(f"s3://{BUCKET}/{uuid.uuid4()}/deep")
     return open_objects("memory:" if request.param == "memory" else f"file:{tmp_path}/with%20space")
 
 
@@ -46,6 +84,39 @@ async def test_a_name_cannot_lead_anywhere_else(objects: ObjectStore, name: str)
 async def test_what_is_too_large_is_refused(objects: ObjectStore) -> None:
     with pytest.raises(ValueError, match="the most"):
         await objects.put(WORKSPACE, b"x" * (MAX_OBJECT_BYTES + 1))
+
+
+async def test_many_at_once_come_back_as_they_went_in(objects: ObjectStore) -> None:
+    data = [os.urandom(size) for size in (1, 300_000, 6_000_000, 25 * 1024 * 1024)]
+    hashes = await asyncio.gather(*(objects.put(WORKSPACE, one) for one in data))
+    assert await asyncio.gather(*(objects.get(WORKSPACE, sha256) for sha256 in hashes)) == data
+
+
+async def test_an_s3_that_cannot_be_reached_or_has_no_such_bucket_says_so(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = open_objects("s3://no-such-bucket/x")
+    with pytest.raises(ObjectsUnavailable):
+        await nowhere.put(WORKSPACE, b"x")
+    with pytest.raises(ObjectsUnavailable, match="no such bucket"):
+        await nowhere.get(WORKSPACE, "0" * 64)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    away = open_objects(f"s3://{BUCKET}/x")
+    with pytest.raises(ObjectsUnavailable):
+        await away.put(WORKSPACE, b"x")
+    with pytest.raises(ObjectsUnavailable):
+        await away.get(WORKSPACE, "0" * 64)
+
+
+async def test_a_folder_that_we_make_is_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        await open_objects(f"file:{tmp_path}/store").put(WORKSPACE, b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+    (file,) = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 async def test_bytes_that_were_changed_on_disk_are_not_given_out(tmp_path: Path) -> None:

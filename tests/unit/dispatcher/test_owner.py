@@ -214,8 +214,8 @@ async def test_an_outcome_that_is_too_large_is_refused_and_takes_no_number(world
     thread = new_thread()
     async with world.dispatcher():
         # The largest body that a command can have: its outcome carries ids beside it.
-        room = MAX_VALUE_BYTES - len(post("x", metadata={"m": ""}).model_dump_json())
-        body = post("x", metadata={"m": "x" * room})
+        room = MAX_VALUE_BYTES - len(post("x", knowledge_ids=("",)).model_dump_json())
+        body = post("x", knowledge_ids=("x" * room,))
         outcome = await world.ask(thread, body)
         assert (outcome.type, outcome.code) == ("command.rejected", "too_large")
         await world.ask(thread, post("/text fits"))
@@ -323,7 +323,7 @@ async def test_a_window_over_its_limit_pauses_the_partition_until_history_has_ca
         owner = dispatcher.owner(thread)
         limit = 200_000
         monkeypatch.setattr(owner, "_world", replace(owner._world, window_bytes=limit))
-        await world.ask(thread, post("x" * 2 * limit))
+        await world.ask(thread, post("x" * limit))
         await eventually(lambda: 0 in dispatcher.worker._paused)
         late = await world.put(other, post("/text late"))
         await world.ask(new_thread(1), post("/text another partition goes on"))

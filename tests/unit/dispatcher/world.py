@@ -27,10 +27,11 @@ from parley_events import ids
 from parley_events.body import AgentSpec, Principal, ThreadSeed
 from parley_events.clock import system_clock
 from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, Command, Fact, decode_fact, encode_command, encode_fact
+from parley_events.contents import Contents
 from parley_events.log import Group, Incoming, Outgoing, Producer, Tail
 from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.port import OnAssigned, OnRevoked
-from parley_events.objects import Objects
+from parley_events.objects import Objects, open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces
 
@@ -166,8 +167,9 @@ class Past:
     is. `away`: PostgreSQL is away. `slow[stream]`: a gate before that stream's answer, `late[stream]`: one behind it,
     so that the answer is as old as the question."""
 
-    def __init__(self, log: EmbeddedLog, agents: Sequence[AgentSpec]) -> None:
+    def __init__(self, log: EmbeddedLog, agents: Sequence[AgentSpec], contents: Contents) -> None:
         self._log, self.agents = log, {spec.agent_id: spec for spec in agents}
+        self._contents = contents
         self.facts: dict[str, list[tuple[Incoming, Fact]]] = {}
         self.next = dict.fromkeys(range(PARTITIONS), 0)
         self.epoch = dict.fromkeys(range(PARTITIONS), -1)
@@ -194,6 +196,7 @@ class Past:
         while True:
             records = await self._tail.batch()
             await self.taking.passed()
+            records = [await self._contents.whole(record) for record in records]
             async with self.grown:
                 for record in records:
                     fact = decode_fact(record)
@@ -286,10 +289,12 @@ def _stored(record: Incoming) -> dict[str, Any]:
 
 
 class Reader:
-    """What everybody may believe: the facts of the newest claims, each seq once; `all` has every record."""
+    """What everybody may believe: the facts of the newest claims, each seq once; `all` has every record, made whole,
+    and `sizes` the bytes that each had on the log."""
 
-    def __init__(self, log: EmbeddedLog) -> None:
-        self._log = log
+    def __init__(self, log: EmbeddedLog, contents: Contents) -> None:
+        self._log, self._contents = log, contents
+        self.sizes: list[int] = []
         self.all: list[tuple[Incoming, Fact]] = []
         self.facts: list[Fact] = []
         self.pieces: list[Piece] = []
@@ -313,12 +318,14 @@ class Reader:
     async def _read(self, tail: Tail) -> None:
         while True:
             records = await tail.batch()
+            whole = [await self._contents.whole(record) for record in records]
             async with self._grown:
-                for record in records:
+                for record, read in zip(records, whole, strict=True):
                     if record.topic == DELTAS_TOPIC:
                         self.pieces.extend(decode_pieces(record))
                     else:
-                        self._take(record)
+                        self._take(read)
+                        self.sizes.append(len(record.value or b""))
                 self._grown.notify_all()
 
     def _take(self, record: Incoming) -> None:
@@ -387,13 +394,15 @@ class World:
 
     def __init__(self, log: EmbeddedLog, folder: Path, agents: Sequence[AgentSpec]) -> None:
         self.log, self.folder = log, folder
-        self.history = Past(log, agents)
-        self.read = Reader(log)
+        self.objects = open_objects("memory:")
+        self.contents = Contents(self.objects)
+        self.history = Past(log, agents, self.contents)
+        self.read = Reader(log, self.contents)
 
     async def put(self, stream: str, body: c.CommandBody, command_id: str | None = None, **more: Any) -> str:
         """Put a command on the log; its id."""
         asked = command(stream, body, command_id, **more)
-        await self.producer.send(encode_command(asked, PARTITIONS))
+        await self.producer.send(encode_command(asked, PARTITIONS, self.contents.stored))
         return asked.id
 
     async def ask(self, stream: str, body: c.CommandBody, command_id: str | None = None, **more: Any) -> Any:
@@ -439,7 +448,7 @@ class World:
             chosen,
             log=gated,
             history=self.history.client,
-            objects=objects,
+            objects=objects or self.objects,
             providers=providers,
             on_failure=failures.append,
         )

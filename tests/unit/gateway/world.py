@@ -35,9 +35,11 @@ from parley_events.codec import (
     encode_fact,
 )
 from parley_events.commands import ChangeWorkspace, CommandBody, CreateKey, CreateWorkspace, PutAgent, PutTeam
+from parley_events.contents import Contents
 from parley_events.keys import key_hash, make_key
 from parley_events.log import Incoming, Log
 from parley_events.log.embedded import EmbeddedLog
+from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
@@ -57,8 +59,8 @@ LIMIT_S = 10.0
 class Dispatcher:
     """Decides commands with the real `decide`; `play` says what each run does."""
 
-    def __init__(self, log: Log, clock: Clock = system_clock) -> None:
-        self._log, self._clock = log, clock
+    def __init__(self, log: Log, clock: Clock, contents: Contents) -> None:
+        self._log, self._clock, self._contents = log, clock, contents
         self.states: dict[str, State] = {}
         self.epochs: dict[int, int] = {}
         self.play: Play = say("Hello ", "world")
@@ -99,7 +101,7 @@ class Dispatcher:
     async def _listen(self) -> None:
         while True:
             for record in await self._tail.batch():
-                command = decode_command(record)
+                command = decode_command(await self._contents.whole(record))
                 self.heard.append(command)
                 if not self.deaf:
                     self._decide(command)
@@ -149,7 +151,7 @@ class Dispatcher:
             **envelope,
         )
         evolve(state, fact)
-        self._producer.send(encode_fact(fact, partition))
+        self._producer.send(encode_fact(fact, partition, self._contents.stored))
         return fact
 
     def pieces(self, *pieces: Piece, epoch: int | None = None) -> None:
@@ -266,6 +268,7 @@ class Dispatcher:
                 status=more.get("status", "ok"),
                 result=result,
                 note=more.get("note"),
+                files=more.get("files", ()),
             ),
         )
 
@@ -301,8 +304,8 @@ async def silence(dispatcher: Dispatcher, posted: Fact) -> None:
 class Past:
     """History's internal API over a fold of the log. `away`: PostgreSQL is away; `behind`: it takes nothing in."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, contents: Contents) -> None:
+        self._log, self._contents = log, contents
         self.facts: dict[str, list[tuple[Incoming, Fact]]] = {}
         self.next = dict.fromkeys(range(PARTITIONS), 0)
         self.epoch = dict.fromkeys(range(PARTITIONS), -1)
@@ -327,6 +330,7 @@ class Past:
         while True:
             for record in await self._tail.batch():
                 await self.held.wait()
+                record = await self._contents.whole(record)
                 fact = decode_fact(record)
                 if fact.type == f.PartitionClaimed.type:
                     self.epoch[record.partition] = record.offset
@@ -387,6 +391,8 @@ class Past:
                 return self._thread(w, thread)
             case ["workspaces", w, "threads", thread, "messages"]:
                 return self._messages(w, thread, query.get("order") == "desc", query.get("roles"), limit)
+            case ["workspaces", w, "threads", thread, "files"]:
+                return self._files(w, thread, dict(query), limit)
             case ["workspaces", w, "runs", run]:
                 return self._run(w, run)
             case ["workspaces", w, "notes"]:
@@ -522,6 +528,7 @@ class Past:
                         "role": "user",
                         "content": body.text,
                         "author": body.author.model_dump(),
+                        "attachments": [file.model_dump() for file in body.attachments],
                         "created_at": rfc3339(fact.time_ms),
                     }
                 )
@@ -532,6 +539,22 @@ class Past:
         items.sort(key=lambda item: item["seq"], reverse=descending)
         items = [item for item in items if roles is None or item["role"] in roles.split(",")]
         return {"items": items[:limit], "next_cursor": "more" if len(items) > limit else None, "total": len(items)}
+
+    def _files(self, w: str, thread: str, query: dict[str, str], limit: int) -> Any:
+        if self._thread(w, thread) is None:
+            return None
+        found: dict[tuple[str, str], Any] = {}
+        for fact, body in self._bodies(thread):
+            kind = "attachment" if isinstance(body, f.MessagePosted) else "artifact"
+            for file in getattr(body, "attachments" if kind == "attachment" else "files", ()):
+                view = {"kind": kind, "seq": fact.seq, "run_id": body.run_id, "created_at": rfc3339(fact.time_ms)}
+                if query.get("sha256") in (None, file.sha256):
+                    found.pop((kind, file.name), None)
+                    found[kind, file.name] = {**file.model_dump(), **view}
+        items = [
+            item for item in found.values() if all(query.get(name) in (None, item[name]) for name in ("kind", "name"))
+        ]
+        return {"items": items[::-1][:limit], "next_cursor": None, "total": len(items)}
 
     def _notes(self, w: str) -> list[Any]:
         notes: list[Any] = []
@@ -561,7 +584,9 @@ class World:
         new_uuid: ids.NewUuid = ids.random_uuid,
     ) -> None:
         self.log, self.settings, self.clock, self.new_uuid = log, settings, clock, new_uuid
-        self.dispatcher, self.past = Dispatcher(log, clock), Past(log)
+        self.objects = open_objects("memory:")
+        contents = Contents(self.objects)
+        self.dispatcher, self.past = Dispatcher(log, clock, contents), Past(log, contents)
         self.key = make_key(WORKSPACE, b"k" * 32)
         self.admin_key = make_key(WORKSPACE, b"a" * 32)
         self._stack = contextlib.AsyncExitStack()
@@ -617,7 +642,12 @@ class World:
     def _build(self, **changes: Any) -> tuple[FastAPI, History]:
         history = History.in_process(self.past.app, TOKEN)
         app = build(
-            replace(self.settings, **changes), log=self.log, history=history, clock=self.clock, new_uuid=self.new_uuid
+            replace(self.settings, **changes),
+            log=self.log,
+            history=history,
+            objects=self.objects,
+            clock=self.clock,
+            new_uuid=self.new_uuid,
         )
         return app, history
 

@@ -5,7 +5,8 @@ carry `epoch`, `seq`, `runid`, `call`, `causationid`, `correlationid`, `workspac
 written by hand (the SDK's costs several times as much); a test compares it with the `cloudevents` SDK.
 
 A type that this version does not know is kept whole as `UnknownBody`; an older version of a known type goes through
-`upcast`. Size is checked by the writer before anything is numbered (`MAX_VALUE_BYTES`).
+`upcast`. Size is checked by the writer before anything is numbered (`MAX_VALUE_BYTES`). Large contents that are stored
+leave the body (`large`); only a record that `contents` made whole again can be decoded.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from parley_events.commands import COMMANDS, CommandBody
 from parley_events.errors import RecordTooLarge, Undecodable
 from parley_events.facts import FACTS, UNNUMBERED, FactBody
 from parley_events.ids import is_uuid
+from parley_events.large import OBJECTS_HEADER, Reference, Stored, nothing_stored, references_header, referring
 from parley_events.log.port import Incoming, Outgoing
 from parley_events.partition import partition_of
 from parley_events.tracing import traceparent
@@ -111,11 +113,27 @@ class FactHead:
     call: int | None
     causation_id: str | None
     workspace_id: str
+    objects: bool = False
+    """Whether the body leaves contents to the object store."""
 
 
-def encode_command(command: Command, partitions: int) -> Outgoing:
-    """The message of a command, placed by its stream. Raises RecordTooLarge."""
-    value = command.body.model_dump_json().encode()
+@dataclass(frozen=True, slots=True)
+class CommandHead:
+    """What a command's headers say, without its body."""
+
+    id: str
+    stream: str
+    workspace_id: str
+    type: str
+    body_hash: str | None
+    correlation_id: str | None
+    traceparent: str | None
+
+
+def encode_command(command: Command, partitions: int, stored: Stored = nothing_stored) -> Outgoing:
+    """The message of a command, placed by its stream. Large contents that are `stored` leave it. Raises
+    RecordTooLarge."""
+    value, references = referring(command.body, command.workspace_id, stored)
     _check_size(value)
     headers = [
         _CONTENT_TYPE,
@@ -132,23 +150,23 @@ def encode_command(command: Command, partitions: int) -> Outgoing:
         headers.append(("ce_bodyhash", command.body_hash.encode()))
     if command.fresh:
         headers.append(("ce_fresh", b"1"))
+    if references:
+        headers.append((OBJECTS_HEADER, references_header(references)))
     _optional(headers, command.correlation_id, command.traceparent)
     key = command.stream.encode()
     return Outgoing(COMMANDS_TOPIC, partition_of(key, partitions), key, value, tuple(headers))
 
 
-def decode_command(record: Incoming) -> Command:
-    """The command in a message; Undecodable says what is wrong with it, quoting nothing of its content."""
+def command_head(record: Incoming) -> CommandHead:
+    """The headers of a command, checked and without its body; Undecodable says what is wrong with them."""
     heads = _heads(record)
     stream = _text(heads, "ce_subject") if "ce_subject" in heads else _key(record)
     if record.key != stream.encode():
         raise Undecodable("ce_subject and the record's key differ")
     check_stream(stream)
     kind = _text(heads, "ce_type")
-    body_class = COMMANDS.get(kind)
-    if body_class is None:
+    if kind not in COMMANDS:
         raise Undecodable(f"unknown command type {kind[:100]!r}")
-    value = record.value or b""
     command_id = _text(heads, "ce_id")
     if not 1 <= len(command_id) <= 200:
         raise Undecodable("ce_id must have 1 to 200 characters")
@@ -160,24 +178,46 @@ def decode_command(record: Incoming) -> Command:
     for name in ("ce_bodyhash", "ce_correlationid", "ce_traceparent"):
         if len(heads.get(name) or b"") > _MOST_HEADER_BYTES:
             raise Undecodable(f"{name} is longer than {_MOST_HEADER_BYTES} bytes")
-    body = _parse(body_class, kind, _version(heads), value)
-    return Command(
+    return CommandHead(
         id=command_id,
         stream=stream,
         workspace_id=workspace_id,
-        time_ms=_time(heads, record.time_ms),
-        body=body,
-        body_hash=_maybe(heads, "ce_bodyhash") or hashlib.sha256(value).hexdigest(),
-        fresh=heads.get("ce_fresh") == b"1",
+        type=kind,
+        body_hash=_maybe(heads, "ce_bodyhash"),
         correlation_id=_maybe(heads, "ce_correlationid"),
         traceparent=traceparent(_maybe(heads, "ce_traceparent")),
+    )
+
+
+def decode_command(record: Incoming) -> Command:
+    """The command in a message; Undecodable says what is wrong with it, quoting nothing of its content."""
+    head = command_head(record)
+    heads = _heads(record)
+    _check_whole(heads)
+    value = record.value or b""
+    body = _parse(COMMANDS[head.type], head.type, _version(heads), value)
+    return Command(
+        id=head.id,
+        stream=head.stream,
+        workspace_id=head.workspace_id,
+        time_ms=_time(heads, record.time_ms),
+        body=body,
+        body_hash=head.body_hash or hashlib.sha256(value).hexdigest(),
+        fresh=heads.get("ce_fresh") == b"1",
+        correlation_id=head.correlation_id,
+        traceparent=head.traceparent,
         source=_maybe(heads, "ce_source") or "",
     )
 
 
-def encode_fact(fact: Fact, partition: int) -> Outgoing:
-    """The message of a fact. Raises RecordTooLarge; call it, or `fact_size`, before the fact is numbered for good."""
-    value = fact.body.raw if isinstance(fact.body, UnknownBody) else fact.body.model_dump_json().encode()
+def encode_fact(fact: Fact, partition: int, stored: Stored = nothing_stored) -> Outgoing:
+    """The message of a fact. Large contents that are `stored` leave it. Raises RecordTooLarge; call it before the fact
+    is numbered for good."""
+    references: tuple[Reference, ...] = ()
+    if isinstance(fact.body, UnknownBody):
+        value = fact.body.raw
+    else:
+        value, references = referring(fact.body, fact.workspace_id, stored)
     _check_size(value)
     headers = [
         _CONTENT_TYPE,
@@ -203,6 +243,8 @@ def encode_fact(fact: Fact, partition: int) -> Outgoing:
         headers.append(("ce_causationid", fact.causation_id.encode()))
     if fact.body_hash is not None:
         headers.append(("ce_bodyhash", fact.body_hash.encode()))
+    if references:
+        headers.append((OBJECTS_HEADER, references_header(references)))
     _optional(headers, fact.correlation_id, fact.traceparent)
     key = fact.stream.encode() if fact.stream else None
     return Outgoing(EVENTS_TOPIC, partition, key, value, tuple(headers))
@@ -223,6 +265,7 @@ def decode_fact(record: Incoming) -> Fact:
 def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) -> Fact:
     """A fact from its headers and its body's bytes, wherever they were kept."""
     head = _head(heads, offset)
+    _check_whole(heads)
     version = _version(heads)
     body_class = FACTS.get(head.type)
     if body_class is None or version > body_class.version:
@@ -283,6 +326,12 @@ def _check_size(value: bytes) -> None:
         raise RecordTooLarge(f"a body of {len(value)} bytes; {MAX_VALUE_BYTES} fit")
 
 
+def _check_whole(heads: dict[str, bytes]) -> None:
+    """A body that refers to objects would be read as if the references were what somebody wrote."""
+    if OBJECTS_HEADER in heads:
+        raise Undecodable("contents of the record lie in the object store, and were not fetched")
+
+
 def _heads(record: Incoming) -> dict[str, bytes]:
     return dict(record.headers)
 
@@ -304,6 +353,7 @@ def _head(heads: dict[str, bytes], offset: int) -> FactHead:
             call=None if call is None else int(call),
             causation_id=None if cause is None else cause.decode(),
             workspace_id=heads.get("ce_workspaceid", b"").decode(),
+            objects=OBJECTS_HEADER in heads,
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # a header may have no value: None
         raise Undecodable(f"not a fact: {type(error).__name__} in its headers") from error

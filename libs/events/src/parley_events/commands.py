@@ -73,7 +73,16 @@ class PostMessage(CommandBody):
     """
 
     type: ClassVar[str] = "message.post"
-    content: ClassVar[tuple[str, ...]] = ("text", "context", "lead_context", "system_prompt", "system_append")
+    content: ClassVar[tuple[str, ...]] = (
+        "text",
+        "attachments",
+        "context",
+        "lead_context",
+        "system_prompt",
+        "system_append",
+        "metadata",
+        "open",
+    )
     text: str = Field(max_length=1_048_576)
     author: Author | None = None
     agent_id: str | None = None

@@ -48,8 +48,14 @@ class Numbered(FactBody):
 
 
 class ThreadCreated(FactBody):
+    """Its receipt has the seed too: a repeated request is answered with the thread."""
+
     type: ClassVar[str] = "thread.created"
+    content: ClassVar[tuple[str, ...]] = ("seed",)
     seed: ThreadSeed
+
+    def receipt(self) -> Json:
+        return self.model_dump(mode="json")
 
 
 class ThreadUpdated(FactBody):
@@ -483,6 +489,7 @@ REJECTION_CODES: dict[str, str] = {
     "unsupported": "this version cannot do it yet",
     "poison": "the command crashed the dispatcher three times",
     "too_large": "what it asks for does not fit a record",
+    "object_missing": "a content that it refers to is not in the object store",
 }
 """Why a command is refused, as machine-readable codes."""
 

@@ -9,7 +9,9 @@ changed, and read only with the workspace that it was put under: a hash that was
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -27,9 +29,11 @@ from parley_events.ids import is_uuid
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-MAX_OBJECT_BYTES = 32 * 1024 * 1024
+MAX_OBJECT_BYTES = 64 * 1024 * 1024
 """The largest object. Whoever puts bounds its own input more tightly, with its own words."""
-_LIMIT_S = 30.0
+_LIMIT_S = 60.0
+_SLOW_BYTES = 256 * 1024
+"""What has more is hashed on a thread: 25 MiB take a tenth of a second, and hashlib lets others go on meanwhile."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 _RETRY: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
@@ -50,10 +54,11 @@ class Objects(Protocol):
 
 
 class ObjectStore:
-    """`Objects` in a folder, in an S3-compatible store, or in memory; `open_store` is called at the first use."""
+    """`Objects` in a folder, in an S3-compatible store, or in memory; `open_store` is called at the first use. Files in
+    `folder` are made readable by their owner alone."""
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
-        self._open = open_store
+    def __init__(self, open_store: Callable[[], Store], folder: Path | None = None) -> None:
+        self._open, self._folder = open_store, folder
         self._opened: Store | None = None
 
     @property
@@ -65,10 +70,13 @@ class ObjectStore:
     async def put(self, workspace_id: str, data: bytes) -> str:
         if len(data) > MAX_OBJECT_BYTES:
             raise ValueError(f"an object of {len(data)} bytes; {MAX_OBJECT_BYTES} are the most")
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = await _hash_of(data)
+        path = _path(workspace_id, sha256)
         try:
             async with asyncio.timeout(_LIMIT_S):
-                await obstore.put_async(self._store, _path(workspace_id, sha256), data)
+                await obstore.put_async(self._store, path, data)
+            if self._folder is not None:
+                os.chmod(self._folder / path, 0o600)
         except (BaseError, OSError, TimeoutError) as error:
             raise ObjectsUnavailable(f"an object could not be written: {type(error).__name__}") from error
         return sha256
@@ -79,11 +87,13 @@ class ObjectStore:
             async with asyncio.timeout(_LIMIT_S):
                 found = await obstore.get_async(self._store, path)
                 data = bytes(await found.bytes_async())
-        except (NotFoundError, FileNotFoundError):
+        except (NotFoundError, FileNotFoundError) as error:
+            if "NoSuchBucket" in str(error):  # a wrong address, and no word about the object
+                raise ObjectsUnavailable("the object store has no such bucket") from None
             raise ObjectMissing(f"there is no object {sha256}") from None
         except (BaseError, OSError, TimeoutError) as error:
             raise ObjectsUnavailable(f"an object could not be read: {type(error).__name__}") from error
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if await _hash_of(data) != sha256:
             raise ObjectMissing(f"the object {sha256} holds other bytes")
         return data
 
@@ -92,13 +102,27 @@ def open_objects(address: str) -> ObjectStore:
     """The store at an address (see the module). ValueError says what is wrong with the address."""
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.path:
-        return ObjectStore(lambda: LocalStore(Path(unquote(parts.path)), mkdir=True))
+        folder = Path(unquote(parts.path))
+        return ObjectStore(lambda: _open_folder(folder), folder)
     if parts.scheme == "s3" and parts.netloc:
         prefix = parts.path.strip("/")
         return ObjectStore(lambda: S3Store(parts.netloc, prefix=prefix or None, retry_config=_RETRY))
     if address == "memory:":
         return ObjectStore(MemoryStore)
     raise ValueError(f"PARLEY_OBJECTS={address!r} is neither file:<folder> nor s3://bucket/prefix")
+
+
+async def _hash_of(data: bytes) -> str:
+    if len(data) <= _SLOW_BYTES:
+        return hashlib.sha256(data).hexdigest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+
+
+def _open_folder(folder: Path) -> LocalStore:
+    """A folder that we make is closed to others; one that is there keeps the mode that its owner gave it."""
+    with contextlib.suppress(OSError):  # the first use of the store says what is wrong with it
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return LocalStore(folder, mkdir=True)
 
 
 def _path(workspace_id: str, sha256: str) -> str:

@@ -19,6 +19,8 @@ PostgreSQL is away.
     GET /workspaces/{w}/threads?user_id=&agent_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
+    GET /workspaces/{w}/threads/{id}/files?kind=&name=&sha256=&limit=&cursor=   → FilePage
+        (the newest of each kind and name, newest first; with `sha256` the one with these bytes)
     GET /workspaces/{w}/runs/{run_id}                      → RunView
     GET /workspaces/{w}/notes?kind=&limit=                 → NoteList         (decisions, milestones; newest first)
     GET /workspaces/{w}/skills?agent_id=&query=            → SkillList        (without bodies, best match first)
@@ -205,6 +207,25 @@ class MessageView(Shape):
 
 class MessagePage(Shape):
     items: tuple[MessageView, ...]
+    next_cursor: str | None
+    total: int
+
+
+class FileView(Shape):
+    """A file of a thread: what came with a message, or what a tool made. `seq` is that of its fact."""
+
+    name: str
+    kind: Literal["attachment", "artifact"]
+    content_type: str
+    size: int
+    sha256: str
+    seq: int
+    run_id: str
+    created_at: str
+
+
+class FilePage(Shape):
+    items: tuple[FileView, ...]
     next_cursor: str | None
     total: int
 

@@ -28,6 +28,7 @@ from parley_dispatcher.settings import Settings, named_value
 from parley_dispatcher.tools.servers import Servers
 from parley_dispatcher.worker import Worker
 from parley_events.clock import Clock, system_clock
+from parley_events.contents import Contents
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
@@ -96,6 +97,7 @@ def build(
                 agents=Agents(the_history, clock),
                 sender=sender,
                 objects=the_objects,
+                contents=Contents(the_objects),
                 clock=clock,
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,

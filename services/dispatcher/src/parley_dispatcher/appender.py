@@ -1,6 +1,6 @@
 """The one place where facts of a partition are numbered (DESIGN §2). In one step, without an `await`, it checks that
 the writer may still write, gives the stream's next seq, mints integer ids, folds the fact into the state, and hands it
-to the `Sender`.
+to the `Sender`. Large contents that are known to be stored leave the record; nothing is waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from parley_events.clock import Clock
 from parley_events.codec import Fact, encode_fact
 from parley_events.errors import RecordTooLarge
 from parley_events.ids import approval_id, fact_message_id
+from parley_events.large import Stored, nothing_stored
 from parley_events.log import Outgoing
 from parley_events.topics import MAX_RECORD_BYTES
 
@@ -25,10 +26,18 @@ NUMBER_EPOCH_MS = 1_704_067_200_000
 class Appender:
     """Numbers and appends the facts of one partition under one claim."""
 
-    def __init__(self, partition: int, epoch: int, last_number: int, sender: Sender, clock: Clock) -> None:
+    def __init__(
+        self,
+        partition: int,
+        epoch: int,
+        last_number: int,
+        sender: Sender,
+        clock: Clock,
+        stored: Stored = nothing_stored,
+    ) -> None:
         self.partition, self.epoch = partition, epoch
         self._tick = last_number // 256
-        self._sender, self._clock = sender, clock
+        self._sender, self._clock, self._stored = sender, clock, stored
         self._closed = False
 
     def close(self) -> None:
@@ -76,7 +85,7 @@ class Appender:
             traceparent=traceparent,
             version=body.version,
         )
-        record = encode_fact(fact, self.partition)
+        record = encode_fact(fact, self.partition, self._stored)
         _check_size(record)
         self._tick = tick
         evolve(state, fact)

@@ -28,19 +28,24 @@ from parley_dispatcher.sender import Sender
 from parley_dispatcher.state import State, ThreadState, evolve, initial
 from parley_dispatcher.window import Window
 from parley_events import facts as f
+from parley_events.body import Body
 from parley_events.clock import Clock
 from parley_events.codec import (
     EVENTS_TOPIC,
     Command,
+    CommandHead,
     Fact,
+    command_head,
     decode_command,
     decode_fact,
     encode_fact,
     head_of,
     rejected_record,
 )
-from parley_events.errors import RecordTooLarge, Undecodable
+from parley_events.contents import Contents
+from parley_events.errors import ObjectError, ObjectMissing, ObjectsUnavailable, RecordTooLarge, Undecodable
 from parley_events.fence import FactFence
+from parley_events.large import LARGE_BYTES, OBJECTS_HEADER
 from parley_events.log import Incoming, Log
 from parley_events.objects import Objects
 from parley_events.partition import partition_of
@@ -53,6 +58,8 @@ REJECTED_TOPIC = "parley.rejected"
 COMMANDS_TOPIC = "parley.commands"
 _MOST_WAITING = 2000
 _MOST_REJECTED = 1024 * 1024
+_KEEP_S = 5.0
+"""The longest pause between two tries to store a content; about twice as long in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class World:
     agents: Agents
     sender: Sender
     objects: Objects
+    contents: Contents
     clock: Clock
     name: str
     cache_bytes: int
@@ -99,7 +107,7 @@ class Owner:
         self._sizes: dict[str, int] = {}
         self._held = 0
         self._read_seq: dict[str, int] = {}
-        self._queues: dict[str, deque[tuple[int, Command]]] = {}
+        self._queues: dict[str, deque[tuple[int, Command | Incoming]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: deque[Incoming] = deque()
         self._unfinished: dict[int, None] = {}
@@ -139,7 +147,12 @@ class Owner:
             return
         self._fresh_from = ends[self.partition]
         self._appender = Appender(
-            self.partition, self.epoch, max(view.last_number, 0), self._world.sender, self._world.clock
+            self.partition,
+            self.epoch,
+            max(view.last_number, 0),
+            self._world.sender,
+            self._world.clock,
+            self._world.contents.stored,
         )
         self.ready = True
         _log.info("partition %d is ours with epoch %d", self.partition, self.epoch)
@@ -254,25 +267,29 @@ class Owner:
         self.next_command = record.offset + 1
         self._unfinished[record.offset] = None
         try:
-            command = decode_command(record)
-            if partition_of(command.stream.encode(), self._world.log.partitions) != self.partition:
+            head = command_head(record)
+            if partition_of(head.stream.encode(), self._world.log.partitions) != self.partition:
                 self._reject(record, "wrong_partition", "the record's key belongs to another partition")
                 return
+            command = record if _is_large(record) else decode_command(record)
         except Undecodable as error:
             self._reject(record, "undecodable", str(error))
             return
-        queue = self._queues.get(command.stream)
+        queue = self._queues.get(head.stream)
         if queue is not None:
             queue.append((record.offset, command))
             return
-        state = self._states.get(command.stream)
-        if state is None and command.fresh and record.offset >= self._fresh_from:
-            state = self._hold(initial(command.stream))
-        if state is not None and self._decidable(state, command):
-            self._decide(record.offset, state, command, command_version(command))
-            return
-        self._queues[command.stream] = deque([(record.offset, command)])
-        self._spawn(self._drain(command.stream))
+        if isinstance(command, Command):
+            state = self._states.get(command.stream) or self._untouched(record.offset, command)
+            if state is not None and self._decidable(state, command):
+                self._decide(record.offset, state, command, command_version(command))
+                return
+        self._queues[head.stream] = deque([(record.offset, command)])
+        self._spawn(self._drain(head.stream))
+
+    def _untouched(self, offset: int, command: Command) -> State | None:
+        """The state of a stream that nobody else can have written to; None when that is not sure."""
+        return self._hold(initial(command.stream)) if command.fresh and offset >= self._fresh_from else None
 
     async def _resolve(self, command: Command, agent_id: str) -> int | None:
         return await self._world.agents.resolve(command.workspace_id, agent_id, command_version(command))
@@ -283,11 +300,15 @@ class Owner:
         return agent_id is None or self._world.agents.known(command.workspace_id, agent_id, command_version(command))
 
     async def _drain(self, stream: str) -> None:
-        """Decide what waits for a stream, in order, once its state is here."""
+        """Decide what waits for a stream, in order, once its contents and its state are here."""
         queue = self._queues[stream]
         while queue:
-            offset, command = queue[0]
-            state = self._states.get(stream) or await self._load(stream)
+            offset, waiting = queue[0]
+            command = waiting if isinstance(waiting, Command) else await self._settled(waiting)
+            if command is None:
+                queue.popleft()
+                continue
+            state = self._states.get(stream) or self._untouched(offset, command) or await self._load(stream)
             if state is None:
                 return
             version = None
@@ -300,6 +321,44 @@ class Owner:
             queue.popleft()
             self._decide(offset, state, command, version)
         self._queues.pop(stream, None)
+
+    async def _settled(self, record: Incoming) -> Command | None:
+        """A large command, decoded: its contents are here and stored, so that its outcome can refer to them. None: it
+        was refused."""
+        try:
+            command = decode_command(await self._patiently(partial(self._world.contents.whole, record)))
+        except ObjectMissing as error:
+            await self._refuse(record, "object_missing", str(error))
+            return None
+        except Undecodable as error:
+            self._reject(record, "undecodable", str(error))
+            return None
+        await self.keep(command.workspace_id, command.body)
+        return command
+
+    async def _refuse(self, record: Incoming, code: str, message: str) -> None:
+        """Refuse a command of which only the headers can be read, by an outcome that who asked will hear."""
+        head = command_head(record)
+        state = self._states.get(head.stream) or await self._load(head.stream)
+        if state is not None and not self.closed:
+            _log.warning("parley.commands[%d]@%d refused: %s", self.partition, record.offset, message)
+            self._by_cause.setdefault(head.id, deque()).append(record.offset)
+            self._append_outcome(state, head, f.CommandRejected(command_type=head.type, code=code, message=message))
+
+    async def keep(self, workspace_id: str, body: Body) -> None:
+        """Store the large contents of what is about to be appended. While the store is away it is tried for a while;
+        then the record is written whole, if it fits."""
+        pause_s = 0.05
+        while not self.closed:
+            try:
+                await self._world.contents.keep(workspace_id, body)
+                return
+            except ObjectsUnavailable as error:
+                if pause_s > _KEEP_S:
+                    _log.warning("a large content stays in its record: %s", error)
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
 
     def _decide(self, offset: int, state: State, command: Command, version: int | None) -> None:
         if self.closed:
@@ -329,7 +388,7 @@ class Owner:
         if isinstance(state, ThreadState):
             self._wake(self, state)
 
-    def _append_outcome(self, state: State, command: Command, body: f.FactBody) -> None:
+    def _append_outcome(self, state: State, command: Command | CommandHead, body: f.FactBody) -> None:
         self.append(
             state,
             body,
@@ -392,11 +451,22 @@ class Owner:
             try:
                 for fact in stored.facts:
                     evolve(state, fact)
-                for record in self._window.since(stream, state.seq):
-                    evolve(state, decode_fact(record))
+                while beyond := self._window.since(stream, state.seq):
+                    # Contents are fetched first: meanwhile the window may grow, and be cut.
+                    whole = [
+                        await self._patiently(partial(self._world.contents.whole, record), missing=True)
+                        for record in beyond
+                    ]
+                    for record in whole:
+                        evolve(state, decode_fact(record))
             except ValueError as hole:
                 _log.info("loading again: %s", hole)
                 await asyncio.sleep(0.05)
+                continue
+            held = self._states.get(stream)
+            if held is not None:
+                return held
+            if stored.next_offset < self._window.start:
                 continue
             return self._hold(state)
         return None
@@ -444,8 +514,9 @@ class Owner:
             _log.error("partition %d: a task died", self.partition, exc_info=error)
             self.lose("one of its tasks died")
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Ask history until it answers; the thread waits, others go on."""
+    async def _patiently(self, ask: Callable[[], Awaitable[Answer]], *, missing: bool = False) -> Answer:
+        """Ask history or the object store until it answers; the thread waits, others go on. `missing`: an object that
+        is not there is waited for, too, because a fact refers to it."""
         pause_s = 0.05
         while True:
             if self.closed:
@@ -454,11 +525,18 @@ class Owner:
                 answer = await ask()
                 if not self.closed:
                     return answer
-            except HistoryUnavailable as error:
+            except (HistoryUnavailable, ObjectError) as error:
+                if isinstance(error, ObjectMissing) and not missing:
+                    raise
                 if pause_s > 1:
-                    _log.warning("waiting for history: %s", error)
+                    _log.warning("waiting: %s", error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
+
+
+def _is_large(record: Incoming) -> bool:
+    """Whether contents must be fetched or stored before the command can be decided."""
+    return len(record.value or b"") > LARGE_BYTES or record.header(OBJECTS_HEADER) is not None
 
 
 def command_version(command: Command) -> int | None:

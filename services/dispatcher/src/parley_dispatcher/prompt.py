@@ -14,6 +14,8 @@ from parley_dispatcher.state import Run, ThreadState, ToolUse, Turn
 from parley_events.body import AgentSpec, Attachment, Json
 
 UNKNOWN_OUTCOME = "The outcome of this call is unknown: it was started, and nothing came back. It was not repeated."
+MAX_SHOWN_CHARS = 200_000
+"""More of a tool's result the model is not shown; the record has all of it."""
 NOT_RUN = "This call was not made: the run was stopped before."
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _TEXTS = ("application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript")
@@ -142,7 +144,7 @@ def _result(use: ToolUse) -> Json:
     elif use.open:
         text = NOT_RUN if use.called is None else UNKNOWN_OUTCOME
     else:
-        text = use.result
+        text = _shown(use.result)
     result: Json = {"type": "tool_result", "tool_use_id": use.tool_call_id, "content": text}
     images = [_attached(file) for file in use.files if file.content_type in _IMAGES]
     if images:
@@ -150,6 +152,12 @@ def _result(use: ToolUse) -> Json:
     if use.status != "ok":
         result["is_error"] = True
     return result
+
+
+def _shown(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARS]}\n[the result goes on: these were {MAX_SHOWN_CHARS} of its {len(text)} characters]"
 
 
 def _add(messages: list[Json], role: str, content: list[Json]) -> None:

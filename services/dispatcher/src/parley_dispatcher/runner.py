@@ -36,15 +36,15 @@ from parley_events import ids
 from parley_events.body import AgentSpec, Block, Json
 from parley_events.clock import Clock
 from parley_events.codec import Fact
-from parley_events.errors import RecordTooLarge
+from parley_events.errors import ObjectsUnavailable, RecordTooLarge
 from parley_events.pieces import Piece
 from parley_events.positions import PartitionPosition
 from parley_events.reads import SkillView, WorkspaceView
 
 _log = logging.getLogger(__name__)
 
-MAX_RESULT_CHARS = 200_000
-"""A longer tool result is cut, and says so."""
+MAX_RESULT_CHARS = 8 * 1024 * 1024
+"""A longer tool result is cut, and says so. How much of one the model is shown is `prompt`'s."""
 CANCEL_GRACE_S = 5.0
 MAX_DEPTH = 3
 """How deep agents may ask agents."""
@@ -297,6 +297,16 @@ class Runner:
                         stopped = event
             if stopped is None:
                 raise ModelError("cut", "the stream ended without saying why", retry=True)
+            self._deltas.finish(partition, epoch, thread_id, call)
+            returned = f.ModelReturned(
+                run_id=run.run_id,
+                call=call,
+                turn=step.turn,
+                blocks=tuple(saying.block() for saying in blocks),
+                stop_reason=stopped.stop_reason,
+                usage=stopped.usage,
+            )
+            await owner.keep(state.workspace_id, returned)
         except ModelError as error:
             self._deltas.finish(partition, epoch, thread_id, call)
             self._failed(owner, state, run, step, call, error)
@@ -306,21 +316,7 @@ class Runner:
             if not owner.closed and not self.draining and run.status == "cancelling":
                 self._cancelled_call(owner, state, run, call, blocks)
             raise
-        self._deltas.finish(partition, epoch, thread_id, call)
-        self._append(
-            owner,
-            state,
-            run,
-            f.ModelReturned(
-                run_id=run.run_id,
-                call=call,
-                turn=step.turn,
-                blocks=tuple(saying.block() for saying in blocks),
-                stop_reason=stopped.stop_reason,
-                usage=stopped.usage,
-            ),
-            call=call,
-        )
+        self._append(owner, state, run, returned, call=call)
 
     def _failed(
         self, owner: Owner, state: ThreadState, run: Run, step: CallModel, call: int, error: ModelError
@@ -420,21 +416,18 @@ class Runner:
             return
         key = use.effect_key or ids.derived_uuid("effect", run.run_id, str(call), str(use.index))
         if use.called is None:
-            intent = self._append(
-                owner,
-                state,
-                run,
-                f.ToolCalled(
-                    run_id=run.run_id,
-                    call=call,
-                    index=use.index,
-                    tool_call_id=use.tool_call_id,
-                    name=use.name,
-                    arguments=use.arguments,
-                    effect=tool.effect if tool else "read_only",
-                    effect_key=key,
-                ),
+            called = f.ToolCalled(
+                run_id=run.run_id,
+                call=call,
+                index=use.index,
+                tool_call_id=use.tool_call_id,
+                name=use.name,
+                arguments=use.arguments,
+                effect=tool.effect if tool else "read_only",
+                effect_key=key,
             )
+            await owner.keep(state.workspace_id, called)
+            intent = self._append(owner, state, run, called)
             if tool is not None and tool.effect != "read_only":
                 await owner.read_back(intent)
                 if run.status == "cancelling":
@@ -442,7 +435,9 @@ class Runner:
                     return
         began = self._clock()
         status, result = await self._outcome(owner, state, run, use, tool, key, depth)
-        self._returned(owner, state, run, call, use, status, result, self._clock() - began)
+        returned = self._returned_body(run, call, use, status, result, self._clock() - began)
+        await owner.keep(state.workspace_id, returned)
+        self._append_result(owner, state, run, returned)
 
     async def _outcome(
         self, owner: Owner, state: ThreadState, run: Run, use: ToolUse, tool: Tool | None, key: str, depth: int
@@ -471,6 +466,8 @@ class Runner:
             objects=self._world.objects,
             effects=self._effects,
             ask=ask,
+            attachments=state.attachments,
+            artifacts=state.artifacts,
         )
         # An answer of another agent takes as long as that agent's own limits allow.
         limit_s = None if tool.name == "ask_agent" else tool.timeout_s or self._tool_timeout_s
@@ -485,9 +482,9 @@ class Runner:
             if tool.effect == "read_only":
                 return "error", Result(f"The tool did not answer within {limit_s:g} s.")
             return "unknown", Result(UNKNOWN_OUTCOME)
-        except (NotOwner, HistoryUnavailable) as error:
-            if isinstance(error, NotOwner):
-                raise
+        except NotOwner:
+            raise
+        except (HistoryUnavailable, ObjectsUnavailable):
             return "error", Result("The tool's store cannot be reached just now.")
         except Exception as error:
             _log.exception("the tool %s broke", tool.name)
@@ -497,10 +494,13 @@ class Runner:
     def _returned(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, status: str, result: Result, ms: int
     ) -> None:
+        self._append_result(owner, state, run, self._returned_body(run, call, use, status, result, ms))
+
+    def _returned_body(self, run: Run, call: int, use: ToolUse, status: str, result: Result, ms: int) -> f.ToolReturned:
         text = without_nul(result.text)
         if len(text) > MAX_RESULT_CHARS:
             text = text[:MAX_RESULT_CHARS] + f"\n[cut: the result had {len(result.text)} characters]"
-        body = f.ToolReturned.model_validate(
+        return f.ToolReturned.model_validate(
             {
                 "run_id": run.run_id,
                 "call": call,
@@ -514,6 +514,8 @@ class Runner:
                 "files": result.files,
             }
         )
+
+    def _append_result(self, owner: Owner, state: ThreadState, run: Run, body: f.ToolReturned) -> None:
         try:
             self._append(owner, state, run, body)
         except RecordTooLarge:
@@ -541,19 +543,16 @@ class Runner:
             version = await self._agents.resolve(state.workspace_id, agent_id, None)
             if version is None:
                 raise ToolError(f"There is no agent {agent_id!r}.")
-            self._append(
-                owner,
-                state,
-                run,
-                f.ChildStarted(
-                    run_id=child_id,
-                    parent_run_id=run.run_id,
-                    tool_call_id=use.tool_call_id,
-                    agent_id=agent_id,
-                    agent_version=version,
-                    text=message,
-                ),
+            started = f.ChildStarted(
+                run_id=child_id,
+                parent_run_id=run.run_id,
+                tool_call_id=use.tool_call_id,
+                agent_id=agent_id,
+                agent_version=version,
+                text=message,
             )
+            await owner.keep(state.workspace_id, started)
+            self._append(owner, state, run, started)
             child = state.runs[child_id]
         try:
             await self._drive(owner, state, child, depth + 1)

@@ -117,6 +117,7 @@ class Run:
 @dataclass(slots=True)
 class ThreadState:
     """A thread. `seq` 0: there is none yet. `open_runs` are those of `runs` that have not ended, oldest first.
+    `attachments` and `artifacts` are its shelf: what came with messages, and what tools made, the newest of a name.
     `size` is about what it holds in memory, in bytes."""
 
     stream: str
@@ -133,6 +134,8 @@ class ThreadState:
     context: Json | None = None
     runs: dict[str, Run] = field(default_factory=dict)
     open_runs: dict[str, Run] = field(default_factory=dict)
+    attachments: dict[str, Attachment] = field(default_factory=dict)
+    artifacts: dict[str, Attachment] = field(default_factory=dict)
     cleared_seq: int = 0
     outcomes: dict[str, Remembered] = field(default_factory=dict)
     last_ms: int = 0
@@ -242,6 +245,8 @@ def _deleted(state: ThreadState, fact: Fact, body: f.ThreadDeleted) -> None:
 
 def _cleared(state: ThreadState, fact: Fact, body: f.ThreadCleared) -> None:
     state.cleared_seq = state.seq
+    state.attachments.clear()
+    state.artifacts.clear()
     _stop_all(state, body.by, "thread cleared")
 
 
@@ -274,7 +279,16 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
         traceparent=fact.traceparent,
     )
     state.open_runs[body.run_id] = state.runs[body.run_id]
+    _shelve(state, state.attachments, body.attachments)
     state.size += 600 + 2 * len(body.text)
+
+
+def _shelve(state: ThreadState, shelf: dict[str, Attachment], files: tuple[Attachment, ...]) -> None:
+    """Put files on a shelf, each in the place of an older one of its name."""
+    for file in files:
+        shelf.pop(file.name, None)
+        shelf[file.name] = file
+        state.size += 400
 
 
 def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
@@ -329,6 +343,8 @@ def _tool_returned(state: ThreadState, fact: Fact, body: f.ToolReturned) -> None
     use = _use(state, body.run_id, body.call, body.index)
     use.status, use.result, use.files = body.status, body.result, body.files
     state.size += 2 * len(body.result)
+    if state.runs[body.run_id].posted_seq > state.cleared_seq:
+        _shelve(state, state.artifacts, body.files)
 
 
 def _use(state: ThreadState, run_id: str, call: int, index: int) -> ToolUse:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parley_events.clock import Clock, system_clock
+from parley_events.contents import Contents
 from parley_events.ids import NewUuid, random_uuid
 from parley_events.log import Log
 from parley_events.log.open import open_log
@@ -64,8 +65,10 @@ def build(
 
     asked = history or History.over(settings.history_url, settings.internal_token)
     limits = HubLimits(settings.queue_items, settings.queue_mb * MEGABYTE, settings.kept_mb * MEGABYTE)
-    hub = Hub(the_log, asked.positions, clock, limits)
-    sender = Sender(hub, clock, new_uuid, settings.outcome_s)
+    the_objects = objects or open_objects(settings.objects_address)
+    contents = Contents(the_objects)
+    hub = Hub(the_log, asked.positions, clock, limits, contents)
+    sender = Sender(hub, clock, new_uuid, settings.outcome_s, contents)
     core = Core(
         settings=settings,
         hub=hub,
@@ -73,7 +76,7 @@ def build(
         auth=Auth(hub, asked, settings.anonymous_key, lambda: clock() / 1000),
         workspaces=Workspaces(hub, asked),
         sender=sender,
-        objects=objects or open_objects(settings.objects_address),
+        objects=the_objects,
         reads=Reads(asked, hub, sender),
         clock=clock,
         new_uuid=new_uuid,

@@ -97,6 +97,7 @@ REFUSALS: dict[str, int] = {
     "unsupported": 400,
     "poison": 500,
     "too_large": 413,
+    "object_missing": 400,
 }
 """The status of each code with which a dispatcher refuses a command (`parley_events.facts.REJECTION_CODES`)."""
 

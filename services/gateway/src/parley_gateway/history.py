@@ -129,6 +129,17 @@ class History:
         path = f"/workspaces/{workspace_id}/threads/{thread_id}/messages"
         return await self._get(path, reads.MessagePage, params, min_position, wait_ms)
 
+    async def files(
+        self,
+        workspace_id: str,
+        thread_id: str,
+        params: Params,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+    ) -> reads.FilePage:
+        path = f"/workspaces/{workspace_id}/threads/{thread_id}/files"
+        return await self._get(path, reads.FilePage, params, min_position, wait_ms)
+
     async def run(
         self, workspace_id: str, run_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
     ) -> reads.RunView:

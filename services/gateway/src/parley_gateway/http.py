@@ -85,13 +85,25 @@ def answer(status: int, value: Any, headers: Mapping[str, str] | None = None) ->
     return Response(orjson.dumps(value), status, dict(headers or {}), "application/json")
 
 
-async def body_of(request: Request, model: type[Model], limit_mb: int) -> Model:
-    """The request's body as the model; a Problem 400, 413 or 415."""
-    data = parse_body(request.headers.get("content-type"), await _read(request, limit_mb * 1024 * 1024))
+async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb: int = 0) -> Model:
+    """The request's body as the model; a Problem 400, 413 or 415. `files_mb`: how much more it may have in the contents
+    of its attachments."""
+    limit = limit_mb * 1024 * 1024
+    raw = await _read(request, limit + files_mb * 1024 * 1024)
+    data = parse_body(request.headers.get("content-type"), raw)
+    if len(raw) > limit and len(raw) - _files_size(data) > limit:
+        raise _too_large(limit)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise invalid("the request is not what it should be", fields=_places(error)) from None
+
+
+def _files_size(data: Mapping[str, Any]) -> int:
+    """The characters of the contents that a body brings along."""
+    files = data.get("attachments")
+    texts = [file.get("content_base64") for file in files if type(file) is dict] if type(files) is list else []
+    return sum(len(text) for text in texts if type(text) is str)
 
 
 def _places(error: ValidationError) -> list[dict[str, str]]:
@@ -160,9 +172,9 @@ def _check(value: Any, depth: int) -> None:
             _check(inner, depth + 1)
 
 
-def check_text(text: str, name: str) -> str:
+def check_text(text: str, name: str, *, may_be_empty: bool = False) -> str:
     """A message's text: not empty, at most 1 MiB."""
-    if not text.strip():
+    if not may_be_empty and not text.strip():
         raise invalid(f"{name} is empty", "invalid_message")
     if len(text) > MAX_TEXT_BYTES or (len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES):
         raise Problem("too_large", f"{name} may have at most 1 MiB", 413, {"limit": MAX_TEXT_BYTES})

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from parley_events.errors import LogError, Undecodable
 from parley_events.ids import is_uuid, thread_of
 from parley_events.positions import parse_position
-from parley_events.reads import MessagePage, NoteList, RunView, ThreadPage, ThreadView
+from parley_events.reads import FilePage, FileView, MessagePage, NoteList, RunView, ThreadPage, ThreadView
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_found
 from parley_gateway.feed.hub import Hub
@@ -73,6 +73,29 @@ class Reads:
             min_position,
             lambda position: self._history.messages(principal.workspace_id, thread_id, params, position),
         )
+
+    async def files(
+        self, principal: Principal, thread_id: str, params: dict[str, Any], min_position: str | None
+    ) -> FilePage:
+        """Files of a thread that the key is known to see: the newest of each name."""
+        return await self._many(
+            principal,
+            min_position,
+            lambda position: self._history.files(principal.workspace_id, thread_id, params, position),
+        )
+
+    async def file(
+        self, principal: Principal, thread_id: str, params: dict[str, Any], min_position: str | None
+    ) -> FileView:
+        """One file of a thread that the key is known to see, artifacts before attachments; Problem 404."""
+
+        async def read(position: Sequence[str]) -> FileView:
+            page = await self._history.files(principal.workspace_id, thread_id, params, position)
+            if not page.items:
+                raise Missing(thread_id)
+            return min(page.items, key=lambda file: file.kind != "artifact")
+
+        return await self._one(principal, thread_id, min_position, read, "file")
 
     async def notes(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> NoteList:
         return await self._many(

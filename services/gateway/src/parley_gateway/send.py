@@ -20,7 +20,8 @@ from parley_events.body import Json
 from parley_events.clock import Clock
 from parley_events.codec import Command, Fact, encode_command
 from parley_events.commands import CommandBody
-from parley_events.errors import EventsError, LogUnavailable, ProducerBroken, RecordTooLarge
+from parley_events.contents import Contents
+from parley_events.errors import EventsError, LogUnavailable, ObjectsUnavailable, ProducerBroken, RecordTooLarge
 from parley_events.facts import CommandRejected, CommandRepeated
 from parley_events.ids import NewUuid, derived_uuid
 from parley_events.log import Outgoing, Producer
@@ -55,8 +56,9 @@ class Outcome:
 class Sender:
     """Puts commands on the log and brings their outcomes."""
 
-    def __init__(self, hub: Hub, clock: Clock, new_uuid: NewUuid, outcome_s: float) -> None:
+    def __init__(self, hub: Hub, clock: Clock, new_uuid: NewUuid, outcome_s: float, contents: Contents) -> None:
         self._hub, self._clock, self._new_uuid, self._outcome_s = hub, clock, new_uuid, outcome_s
+        self._contents = contents
         self._producer: Producer | None = None
         self._making: asyncio.Task[Producer] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -106,7 +108,11 @@ class Sender:
         if ready is None:
             raise Unavailable("the log cannot be reached right now")
         try:
-            record = encode_command(command, ready.partitions)
+            await self._contents.keep(command.workspace_id, command.body)
+            record = encode_command(command, ready.partitions, self._contents.stored)
+        except ObjectsUnavailable as error:
+            log.warning("a large request cannot be taken: %s", error)
+            raise Unavailable("the object store cannot be reached right now") from None
         except RecordTooLarge:
             raise Problem("too_large", "the request does not fit a record of 8 MiB", 413) from None
         outcome = self._hub.expect(command.id, command.correlation_id)

@@ -17,9 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from parley_events.contents import Contents
 from parley_events.errors import LogError
 from parley_events.log import Log
 from parley_events.log.open import open_log
+from parley_events.objects import Objects, open_objects
 from parley_history.db import Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.http import Reader, answer, routes
@@ -37,11 +39,11 @@ _REOPEN_S = 2.0
 class History:
     """What the lifespan holds: pools, the watch, and the projector once the log is open."""
 
-    def __init__(self, settings: Settings, log: Log | None) -> None:
+    def __init__(self, settings: Settings, log: Log | None, objects: Objects) -> None:
         def pool(dsn: str, size: int) -> Pool:
             return Pool(dsn, schema=settings.schema, size=size, timeout_s=settings.query_timeout_s)
 
-        self.settings, self._log = settings, log
+        self.settings, self._log, self._contents = settings, log, Contents(objects)
         self.writer = pool(settings.postgres_projector, 4)
         self.internal = pool(settings.postgres_projector, 8)
         self.scoped = pool(settings.postgres_reader, 8)
@@ -66,7 +68,9 @@ class History:
                     await asyncio.sleep(_REOPEN_S)
             self.reader.partitions = log.partitions
             dsn, settings = self.settings.postgres_projector, self.settings
-            self.projector = Projector(self.writer, dsn, log, self.watch, schema=settings.schema, batch=settings.batch)
+            self.projector = Projector(
+                self.writer, dsn, log, self.watch, self._contents, schema=settings.schema, batch=settings.batch
+            )
             await self.projector.run()
 
     async def _open_log(self) -> Log:
@@ -88,11 +92,12 @@ def build(
     settings: Settings,
     *,
     log: Log | None = None,
+    objects: Objects | None = None,
     on_failure: Callable[[str], None] | None = None,
 ) -> Starlette:
-    """History. Without a log, the one that the settings name is opened. `on_failure` is called when the projector
-    dies, which it never should: the process should end then."""
-    history = History(settings, log)
+    """History. Without a log or an object store, the one that the settings name is opened. `on_failure` is called when
+    the projector dies, which it never should: the process should end then."""
+    history = History(settings, log, objects or open_objects(settings.objects_address))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -130,8 +135,8 @@ def build(
         except (Unavailable, BadData, TimeoutError):
             return answer(503, {"status": "unavailable", "reason": "PostgreSQL does not answer"})
         found = {"status": "ready", "folded": health.folded, "fenced": health.fenced}
-        if health.reason:
-            found |= {"waiting": health.reason}
+        if health.reason or health.waiting:
+            found |= {"waiting": "; ".join(filter(None, (health.reason, *health.waiting.values())))}
         if health.stopped:
             named = [{"partition": p, "reason": reason} for p, reason in sorted(health.stopped.items())]
             found |= {"status": "degraded", "stopped": named}

@@ -16,6 +16,7 @@ from parley_events.errors import Undecodable
 from parley_events.facts import Numbered
 from parley_events.fence import FactFence
 from parley_events.ids import is_uuid
+from parley_events.large import references_of
 from parley_events.log.port import Incoming
 from parley_history.errors import Poison
 from parley_history.projections.rows import FactRow
@@ -105,12 +106,20 @@ def chunks(records: Sequence[Incoming], count: int, size: int) -> Iterable[list[
     weight = 0
     for record in records:
         chunk.append(record)
-        weight += len(record.value or b"")
+        weight += whole_size(record)
         if len(chunk) >= count or weight >= size:
             yield chunk
             chunk, weight = [], 0
     if chunk:
         yield chunk
+
+
+def whole_size(record: Incoming) -> int:
+    """How large the record's body is with its contents."""
+    try:
+        return len(record.value or b"") + sum(reference.size for reference in references_of(record))
+    except Undecodable:
+        return len(record.value or b"")
 
 
 def _row(fact: Fact, record: Incoming, partition: int) -> FactRow:

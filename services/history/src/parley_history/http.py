@@ -207,6 +207,20 @@ async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     )
 
 
+async def _files(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.files(
+        con,
+        workspace,
+        request.path_params["id"],
+        kind=query.get("kind"),
+        name=query.get("name"),
+        sha256=query.get("sha256"),
+        limit=_limit(request),
+        cursor=query.get("cursor"),
+    )
+
+
 async def _run(con: Connection, workspace: str, request: Request) -> Any:
     return await reads.run(con, workspace, request.path_params["run_id"])
 
@@ -238,6 +252,7 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/threads": _scoped(_threads),
     "/workspaces/{w}/threads/{id}": _scoped(_thread),
     "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
+    "/workspaces/{w}/threads/{id}/files": _scoped(_files),
     "/workspaces/{w}/runs/{run_id}": _scoped(_run),
     "/workspaces/{w}/notes": _scoped(_notes),
     "/workspaces/{w}/skills": _scoped(_skills),

@@ -3,7 +3,8 @@
 Every replica runs one. Partitions are spread by session advisory locks: who holds a partition's lock tails it, the
 others try again each second, so when a replica dies its connection's locks are free and another goes on within about a
 second. The locks only save work: what makes two projectors on one partition harmless is the compare-and-set of the
-position within the transaction. So a replica may also take over without the lock, when the holder has not moved for
+position within the transaction. Large contents are fetched first; a partition whose objects cannot be had stands still
+and is tried again, the others go on. A replica may also take over without the lock, when the holder has not moved for
 `STALLED_S` though there is more to read (a stopped process keeps its connection).
 """
 
@@ -16,10 +17,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from parley_events.codec import EVENTS_TOPIC
-from parley_events.errors import LogError, LogUnavailable, RetentionGap
+from parley_events.codec import EVENTS_TOPIC, head_of
+from parley_events.contents import Contents
+from parley_events.errors import LogError, LogUnavailable, ObjectError, RetentionGap, Undecodable
+from parley_events.fence import FactFence
+from parley_events.large import OBJECTS_HEADER
 from parley_events.log.port import Incoming, Log, Tail
-from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read
+from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool, connect
 from parley_history.errors import BadData, HistoryError, Moved, Poison, Unavailable
 from parley_history.migrate import check_schema
@@ -36,6 +40,9 @@ TICK_S = 1.0
 STALLED_S = 5.0
 GATHER_S = 0.05
 """The pause after a batch in which the next one gathers, unless a reader waits for the view."""
+_OBJECTS_S = 3.0
+"""How long the objects of a chunk may take at first; twice as long with each try, up to `_MOST_OBJECTS_S`."""
+_MOST_OBJECTS_S = 30.0
 _SLICE = 64
 """Records decoded before other tasks get a turn."""
 _STEADY_S = 10.0
@@ -44,11 +51,13 @@ _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 @dataclass(slots=True)
 class Health:
-    """What readiness says of the projector. `stopped`: partitions that need a person, and why."""
+    """What readiness says of the projector. `stopped`: partitions that need a person, and why; `waiting`: those whose
+    objects cannot be had for now."""
 
     started: bool = False
     reason: str = "starting"
     stopped: dict[int, str] = field(default_factory=dict)
+    waiting: dict[int, str] = field(default_factory=dict)
     folded: int = 0
     fenced: int = 0
 
@@ -58,11 +67,31 @@ def lock_class(schema: str) -> int:
     return zlib.crc32(f"parley.history/{schema}".encode()) - 2**31
 
 
+@dataclass(slots=True)
+class _Wait:
+    """A partition whose objects cannot be had: how often it was tried, and when it is tried again."""
+
+    tries: int
+    until: float
+
+
 class Projector:
     """Folds the partitions that it holds. `dsn` is the projector role's, for the connection that holds locks."""
 
-    def __init__(self, pool: Pool, dsn: str, log: Log, watch: Watch, *, schema: str, batch: int = 1000) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        dsn: str,
+        log: Log,
+        watch: Watch,
+        contents: Contents,
+        *,
+        schema: str,
+        batch: int = 1000,
+    ) -> None:
         self._pool, self._dsn, self._log, self._watch, self._schema = pool, dsn, log, watch, schema
+        self._contents = contents
+        self._waits: dict[int, _Wait] = {}
         self._limit = batch
         self._lock_class = lock_class(schema)
         self._positions: dict[int, Position] = {}
@@ -98,6 +127,8 @@ class Projector:
                 self._positions.clear()
                 self._held.clear()
                 self._stalled.clear()
+                self._waits.clear()
+                self.health.waiting.clear()
                 self.health.started, self.health.reason = True, ""
                 await self._fold_on(locks, tail, partitions)
             finally:
@@ -139,7 +170,15 @@ class Projector:
         rows = await locks.fetch(SQL["lock_partitions"], self._lock_class, missing)
         taken = {row["partition"] for row in rows}
         self._held |= taken
-        idle = [p for p in missing if p not in self._positions and p not in self.health.stopped]
+        now = asyncio.get_running_loop().time()
+        again = [p for p, wait in self._waits.items() if p not in self._positions and wait.until <= now]
+        idle = [
+            p for p in missing if p not in self._positions and p not in self.health.stopped and p not in self._waits
+        ]
+        if again:
+            stands = await self._stands()
+            for p in again:
+                self._take(tail, p, stands[p])
         if not idle:
             return
         stands = await self._stands()
@@ -198,7 +237,7 @@ class Projector:
         False: nothing was folded, because it is too much for one, or something is wrong with a part of it: each
         partition by itself then finds out what, and the others go on.
         """
-        if sum(len(record.value or b"") for records in by_partition.values() for record in records) > BATCH_BYTES:
+        if sum(whole_size(record) for records in by_partition.values() for record in records) > BATCH_BYTES:
             return False
         batches: dict[int, Batch] = {}
         try:
@@ -206,6 +245,8 @@ class Projector:
                 position = self._positions.get(partition)
                 if position is None:
                     continue
+                if any(record.header(OBJECTS_HEADER) is not None for record in records):
+                    return False
                 batch = batches[partition] = await _read(partition, position, records)
                 if batch.poison is not None:
                     return False
@@ -227,7 +268,7 @@ class Projector:
                 if position is None:
                     return
                 try:
-                    poison = await self._fold(partition, position, chunk)
+                    poison = await self._fold(partition, position, await self._whole(partition, position, chunk))
                     if poison is not None:
                         self._stop(tail, partition, f"a record cannot be folded: {poison}")
                         return
@@ -255,6 +296,9 @@ class Projector:
                         tail, partition, f"PostgreSQL refuses a row of offsets from {position.next_offset}: {error}"
                     )
                     return
+                except (ObjectError, TimeoutError) as error:
+                    self._wait(tail, partition, position, error)
+                    return
                 except Unavailable as error:
                     self.health.reason = str(error)
                     if failures % 20 == 0:
@@ -266,6 +310,44 @@ class Projector:
                     logger.exception("folding partition %d from %d failed", partition, position.next_offset)
                     self._stop(tail, partition, f"a fact from offset {position.next_offset} on: {type(error).__name__}")
                     return
+
+    async def _whole(self, partition: int, position: Position, records: Sequence[Incoming]) -> Sequence[Incoming]:
+        """The records with their large contents, as far as they will be believed."""
+        if not any(record.header(OBJECTS_HEADER) is not None for record in records):
+            self._go_on(partition)
+            return records
+        wait = self._waits.get(partition)
+        fence = FactFence(position.epoch)
+        whole: list[Incoming] = []
+        async with asyncio.timeout(min(_OBJECTS_S * 2 ** (wait.tries if wait else 0), _MOST_OBJECTS_S)):
+            for record in records:
+                if record.offset < position.next_offset:
+                    continue
+                try:
+                    head = head_of(record)
+                    if fence.accepts(record.offset, head.type, head.epoch):
+                        record = await self._contents.whole(record)
+                except Undecodable:
+                    pass  # it is the reader of the batch that says where it stops
+                whole.append(record)
+        self._go_on(partition)
+        return whole
+
+    def _go_on(self, partition: int) -> None:
+        """The partition does not wait for objects any more."""
+        if self._waits.pop(partition, None) is not None:
+            self.health.waiting.pop(partition, None)
+
+    def _wait(self, tail: Tail, partition: int, position: Position, error: Exception) -> None:
+        """Let a partition stand still for a while: its objects cannot be had. The others go on."""
+        tries = self._waits[partition].tries + 1 if partition in self._waits else 1
+        pause_s = min(TICK_S * 2 ** (tries - 1), _MOST_OBJECTS_S)
+        self._waits[partition] = _Wait(tries, asyncio.get_running_loop().time() + pause_s)
+        tail.remove(partition)
+        self._positions.pop(partition, None)
+        reason = str(error) or "the object store does not answer in time"
+        self.health.waiting[partition] = f"partition {partition} stands still at {position.next_offset}: {reason}"
+        logger.warning("%s; trying again in %g s", self.health.waiting[partition], pause_s)
 
     async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
         """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""

@@ -183,6 +183,30 @@ async def messages(
     }
 
 
+async def files(
+    con: Connection,
+    workspace_id: str,
+    thread_id: str,
+    *,
+    kind: str | None,
+    name: str | None,
+    sha256: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Answer | None:
+    """None when there is no such thread. Raises BadCursor."""
+    seq, after = _open_cursor(cursor, str)
+    if await con.row(SQL["thread"], workspace_id, thread_id) is None:
+        return None
+    wanted = (workspace_id, thread_id, kind, name, sha256)
+    rows = await con.fetch(SQL["files"], *wanted, seq, after, limit + 1)
+    return {
+        "items": [_stamped(dict(row)) for row in rows[:limit]],
+        "next_cursor": _cursor(rows[limit - 1]["seq"], rows[limit - 1]["name"]) if len(rows) > limit else None,
+        "total": await con.value(SQL["files_total"], *wanted),
+    }
+
+
 async def run(con: Connection, workspace_id: str, run_id: str) -> Answer | None:
     row = await con.row(SQL["run"], workspace_id, run_id)
     return None if row is None else _run(row)

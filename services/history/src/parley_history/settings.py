@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 PROJECTOR_ROLE = "parley_projector"
 READER_ROLE = "parley_reader"
@@ -29,6 +29,7 @@ class Settings:
     log: Literal["kafka", "embedded"] = "kafka"
     kafka: str = field(default="127.0.0.1:9092", repr=False)
     data: Path = Path(".parley")
+    objects: str = ""
     partitions: int = 8
     schema: str = "parley"
     host: str = "127.0.0.1"
@@ -51,6 +52,11 @@ class Settings:
         if not self.schema.isidentifier() or not self.schema.islower():
             raise SettingsError("the schema's name must be a plain lower-case identifier")
 
+    @property
+    def objects_address(self) -> str:
+        """Where the object store is: `objects`, or a folder below `data`."""
+        return self.objects or f"file:{quote(str(self.data.absolute() / 'objects'))}"
+
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings in the environment. Raises SettingsError with one line that says what to set."""
@@ -66,6 +72,7 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
         log="kafka" if kind == "kafka" else "embedded",
         kafka=environ.get("PARLEY_KAFKA", "127.0.0.1:9092"),
         data=Path(environ.get("PARLEY_DATA", ".parley")),
+        objects=environ.get("PARLEY_OBJECTS", ""),
         partitions=_number(environ, "PARLEY_PARTITIONS", 8, 1, 256),
         schema=environ.get("PARLEY_SCHEMA", "parley"),
         host=environ.get("PARLEY_HOST", "127.0.0.1"),

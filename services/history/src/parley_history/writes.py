@@ -52,6 +52,8 @@ async def store(connection: Connection, view: View, streams: Mapping[str, tuple[
     await columns("put_streams", ((key, *head) for key, head in streams.items()))
     await put("put_threads", view.threads.changed.values())
     await columns("clear_messages", view.cleared.items())
+    await columns("clear_files", view.cleared.items())
+    await put("put_files", view.files.values())
     await put("put_messages", view.messages.values())
     await columns("put_call_statuses", ((*key, status) for key, status in view.call_statuses.items()))
     await columns("put_runs", (_run_columns(run) for run in view.runs.changed.values()))

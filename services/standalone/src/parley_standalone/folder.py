@@ -5,6 +5,7 @@ version       the layout's version: newer code migrates, older code refuses
 secrets.json  passwords, the internal token, the ready-made keys (mode 600)
 log/ postgres/             what `make up` keeps
 kafka/ cluster-postgres/   what `make cluster` keeps: another log, so another database; the keys are the same
+objects/                   files and large contents, of both (modes 700 and 600)
 effects/ logs/             what tools write, what processes log
 ready.json    while it runs: where it is and how to get in (mode 600)
 """
@@ -32,7 +33,7 @@ MIGRATIONS: dict[int, Callable[[Path], None]] = {}
 """Version → the step that makes a folder of that version into one of the next."""
 _STATE = (
     *("log", "postgres", "postgres.json", "kafka", "cluster-postgres", "cluster-postgres.json"),
-    *("effects", "pids", "secrets.json"),
+    *("objects", "effects", "pids", "secrets.json"),
 )
 _OURS = (*_STATE, "ready.json", "version", "lock")
 _LOG_NAME = re.compile(r"(parley|postgres|cluster|kafka|cluster-postgres|(gateway|dispatcher|history)-\d+)\.(log|out)")

@@ -90,7 +90,7 @@ async def test_decisions_and_milestones_are_in_the_log(here: World) -> None:
     made.compare(PAGES / "log.txt")
 
 
-async def test_what_is_not_there_or_comes_later_is_said_to(here: World) -> None:
+async def test_what_is_not_there_is_said_to(here: World) -> None:
     made = Transcript(here)
     message = {**NODE, "message": "Go."}
     made.note("no UUID; nobody's structure; nobody's role; no role; no message")
@@ -105,8 +105,8 @@ async def test_what_is_not_there_or_comes_later_is_said_to(here: World) -> None:
     await made.ask("GET", f"{BASE}/history?structure_id={WORKSPACE}")
     await made.ask("GET", f"{BASE}/history")
     await made.ask("GET", "/api/org/log")
-    made.note("files come later")
-    files = [{"name": "plan.txt", "content_base64": "aGk=", "content_type": "text/plain"}]
+    made.note("an attachment with a path in its name; a file that is not there")
+    files = [{"name": "../plan.txt", "content_base64": "aGk=", "content_type": "text/plain"}]
     await made.ask("POST", f"{BASE}/message", body={**message, "attachments": files})
     await made.ask("GET", f"{BASE}/artifacts/plan.txt?{QUERY}")
     made.compare(PAGES / "refused.txt")

@@ -127,7 +127,6 @@ async def test_what_comes_later_is_said_to(here: World) -> None:
     messages = f"{BASE}/threads/{thread}/messages"
     await made.ask("POST", f"{BASE}/threads/{thread}/fork", body={"at": 1})
     await made.ask("POST", f"{BASE}/approvals/{thread}.p1", body={"decision": "approve"})
-    await made.ask("POST", messages, body={"content": "hi", "attachments": [{"name": "a"}]})
     await made.ask("POST", messages, body={"content": "hi", "knowledge_ids": ["k"]})
     await made.ask("POST", messages, body={"content": "hi", "on_busy": "merge"})
     await made.ask("POST", "/api/v1/knowledge", body={"title": "t", "content": "c"})

@@ -13,8 +13,12 @@ from parley_events import ids
 from parley_events.body import Block, ThreadSeed, Usage
 from parley_events.clock import system_clock
 from parley_events.codec import EVENTS_TOPIC, Fact, encode_fact
+from parley_events.contents import Contents
+from parley_events.errors import ObjectsUnavailable
+from parley_events.large import LARGE_BYTES
 from parley_events.log import Outgoing
 from parley_events.log.embedded import EmbeddedLog
+from parley_events.objects import Objects, open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from parley_events.reads import PartitionPositionView, Positions
@@ -26,6 +30,12 @@ OTHER = "0f0f0f0f-1111-4222-8333-444444444445"
 RUN = ids.run_id(THREAD, "c")
 PARTITIONS = 2
 HERE = partition_of(THREAD.encode(), PARTITIONS)
+NEIGHBOUR = next(
+    thread
+    for thread in (f"0f0f0f0f-1111-4222-8333-{number:012d}" for number in range(99))
+    if partition_of(thread.encode(), PARTITIONS) == HERE
+)
+"""Another thread of the same partition."""
 
 
 class Bench:
@@ -36,6 +46,7 @@ class Bench:
         self.rows: list[PartitionPositionView] = []
         self.hubs: list[tuple[Hub, asyncio.Task[None]]] = []
         self.answers = True
+        self.objects: Objects = open_objects("memory:")
 
     async def start(self, **limits: int) -> Hub:
         async def opened() -> EmbeddedLog:
@@ -46,7 +57,7 @@ class Bench:
                 raise Unavailable("away")
             return Positions(partitions=tuple(self.rows))
 
-        hub = Hub(opened, positions, system_clock, HubLimits(**limits))
+        hub = Hub(opened, positions, system_clock, HubLimits(**limits), Contents(self.objects))
         self.hubs.append((hub, asyncio.create_task(hub.run())))
         if self.answers:
             await until(lambda: hub.ready)
@@ -279,3 +290,96 @@ async def test_draining_ends_every_feed_now_and_later(bench: Bench) -> None:
     async with asyncio.timeout(1):
         assert await waiting == []
     assert before.closed and hub.listen(THREAD).closed
+
+
+# ---- facts whose contents lie in the object store
+
+
+class Store:
+    """The bench's objects; `away` is raised instead of an answer."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects, self.away = objects, False
+        self.asked = 0
+
+    async def put(self, workspace_id: str, data: bytes) -> str:
+        return await self._objects.put(workspace_id, data)
+
+    async def get(self, workspace_id: str, sha256: str) -> bytes:
+        self.asked += 1
+        if self.away:
+            raise ObjectsUnavailable("away")
+        return await self._objects.get(workspace_id, sha256)
+
+
+LARGE = "x" * (LARGE_BYTES + 1)
+WORKSPACE = "11111111-2222-4333-8444-555555555555"
+
+
+async def large(bench: Bench, seq: int, epoch: int, stream: str = THREAD, **more: Any) -> None:
+    """A fact that refers to its text."""
+    contents, body = Contents(bench.objects), returned(2, LARGE)
+    await contents.keep(WORKSPACE, body)
+    fact = Fact(body.type, stream, seq, epoch, WORKSPACE, 0, body, run_id=RUN, call=2, **more)
+    await bench.write(encode_fact(fact, partition_of(stream.encode(), PARTITIONS), contents.stored))
+
+
+async def test_a_fact_that_waits_for_its_contents_holds_up_its_own_stream_alone(bench: Bench) -> None:
+    store = bench.objects = Store(bench.objects)
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener, other = hub.listen(THREAD), hub.listen(NEIGHBOUR)
+    outcome = hub.expect("cmd", None)
+    store.away = True
+    await bench.fact(1, called(), epoch)
+    await large(bench, 2, epoch, causation_id="cmd")
+    await bench.fact(3, called(2), epoch)
+    await bench.fact(1, created(), epoch, NEIGHBOUR)
+    assert [fact.seq for fact in await heard(other, 1)] == [1]
+    assert [fact.seq for fact in await heard(listener, 1)] == [1]
+    assert await listener.take(0.02) == [] and not outcome.done()
+    store.away = False
+    facts = await heard(listener, 2)
+    assert [fact.seq for fact in facts] == [2, 3], "in order"
+    assert facts[0].body.blocks[0].text == LARGE
+    async with asyncio.timeout(5):
+        assert (await outcome).body == facts[0].body
+    await until(lambda: not hub._held)
+
+
+async def test_what_nobody_wants_is_not_fetched(bench: Bench) -> None:
+    store = bench.objects = Store(bench.objects)
+    epoch = await bench.claim()
+    hub = await bench.start()
+    await large(bench, 1, epoch)
+    await bench.fact(2, created(), epoch)
+    await until(lambda: hub.end_of(THREAD) == f"{HERE}.3")
+    assert store.asked == 0 and not hub._held
+
+
+async def test_who_waits_too_long_for_contents_is_closed_and_resumes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_gateway.feed.hub.CONTENTS_S", 0.05)
+    store = bench.objects = Store(bench.objects)
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(THREAD)
+    store.away = True
+    await large(bench, 1, epoch)
+    await until(lambda: listener.closed)
+    assert await listener.take(0) == [], "never the next fact without this one"
+    store.away = False
+    again = hub.listen(THREAD)
+    await until(lambda: not hub._held)
+    await bench.fact(2, created(), epoch)
+    assert [fact.seq for fact in await heard(again, 1)] == [2]
+
+
+async def test_one_fact_is_taken_however_large_it_is(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start(queue_bytes=1000)
+    listener = hub.listen(THREAD)
+    await large(bench, 1, epoch)
+    assert [fact.seq for fact in await heard(listener, 1)] == [1]
+    assert not listener.closed

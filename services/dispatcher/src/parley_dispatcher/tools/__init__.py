@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 from parley_dispatcher.tools.ask import ASK_AGENT
 from parley_dispatcher.tools.base import Tool
 from parley_dispatcher.tools.everyday import CALCULATOR, CLOCK
+from parley_dispatcher.tools.files import LIST_ATTACHMENTS, READ_ARTIFACT, READ_ATTACHMENT, SAVE_ARTIFACT
 from parley_dispatcher.tools.records import FLAG_MILESTONE, LEARN_SKILL, LIST_SKILLS, READ_SKILL, RECORD_DECISION
-from parley_dispatcher.tools.trial import APPEND_LINE, ECHO, FAIL, SLEEP
+from parley_dispatcher.tools.trial import APPEND_LINE, ECHO, FAIL, REPEAT, SLEEP
 from parley_events.body import AgentSpec
 
 TOOLS: dict[str, Tool] = {
@@ -21,8 +22,13 @@ TOOLS: dict[str, Tool] = {
         LEARN_SKILL,
         LIST_SKILLS,
         READ_SKILL,
+        LIST_ATTACHMENTS,
+        READ_ATTACHMENT,
+        SAVE_ARTIFACT,
+        READ_ARTIFACT,
         ASK_AGENT,
         ECHO,
+        REPEAT,
         SLEEP,
         FAIL,
         APPEND_LINE,

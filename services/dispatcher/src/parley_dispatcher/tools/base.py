@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,8 @@ class Skills(Protocol):
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a tool. `effect_key` is the same however often the call is tried. `ask` runs another agent inside
-    this thread and gives its answer. `effects` is the folder that `append_line` may write to."""
+    this thread and gives its answer. `attachments` and `artifacts` are the thread's shelf, by name, oldest first.
+    `effects` is the folder that `append_line` may write to."""
 
     workspace_id: str
     thread_id: str
@@ -50,6 +51,8 @@ class Call:
     objects: Objects
     effects: Path
     ask: Callable[[str, str], Awaitable[str]]
+    attachments: Mapping[str, Attachment] = field(default_factory=dict)
+    artifacts: Mapping[str, Attachment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

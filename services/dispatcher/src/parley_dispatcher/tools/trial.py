@@ -1,4 +1,4 @@
-"""Tools for tests, given only to the agent `scripted`: `echo`, `sleep`, `fail`, `append_line`."""
+"""Tools for tests, given only to the agent `scripted`: `echo`, `repeat`, `sleep`, `fail`, `append_line`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from parley_dispatcher.errors import ToolError
 from parley_dispatcher.tools.base import Arguments, Call, Result, Tool
 
+_MOST_REPEATED = 20_000_000
+
 
 class Anything(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -19,6 +21,11 @@ class Anything(BaseModel):
 
 class Pause(Arguments):
     ms: int = Field(ge=0, le=600_000)
+
+
+class Times(Arguments):
+    text: str = Field(min_length=1, max_length=10_000)
+    times: int = Field(ge=1, le=10_000_000)
 
 
 class Failure(Arguments):
@@ -32,6 +39,12 @@ class Line(Arguments):
 
 async def _echo(call: Call, arguments: Anything) -> Result:
     return Result(json.dumps(arguments.model_extra or {}, ensure_ascii=False))
+
+
+async def _repeat(call: Call, arguments: Times) -> Result:
+    if len(arguments.text) * arguments.times > _MOST_REPEATED:
+        raise ToolError(f"at most {_MOST_REPEATED} characters in all")
+    return Result(arguments.text * arguments.times)
 
 
 async def _sleep(call: Call, arguments: Pause) -> Result:
@@ -58,6 +71,7 @@ async def _append_line(call: Call, arguments: Line) -> Result:
 
 
 ECHO = Tool("echo", "Returns its arguments.", Anything, _echo, "read_only")
+REPEAT = Tool("repeat", "Returns a text that many times.", Times, _repeat, "read_only")
 SLEEP = Tool("sleep", "Waits.", Pause, _sleep, "read_only")
 FAIL = Tool("fail", "Fails with the message.", Failure, _fail, "read_only")
 APPEND_LINE = Tool("append_line", "Appends a line to a file, with the call's effect key before it.", Line, _append_line)

@@ -3,7 +3,8 @@
 Above it: `join` (a client's feed), `send` (who waits for a command's outcome), `auth` and `workspaces` (who keep their
 caches current). Below it: the log port. Events start where history stands, with the epoch in force there; deltas two
 minutes back. Records are told apart by their headers; a body is decoded once, and only if someone wants it. The raw
-pieces of unfinished calls are kept, so that whoever joins in the middle of a call gets its beginning.
+pieces of unfinished calls are kept, so that whoever joins in the middle of a call gets its beginning. A fact whose
+large contents must be fetched holds up the later facts of its stream, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass, field
 
 from parley_events.clock import Clock
 from parley_events.codec import EVENTS_TOPIC, Fact, FactHead, decode_fact, head_of
-from parley_events.errors import EventsError, LogUnavailable, Undecodable
+from parley_events.contents import Contents
+from parley_events.errors import EventsError, LogUnavailable, ObjectError, Undecodable
 from parley_events.facts import RUN_ENDS, ModelCalled, ModelReturned, PartitionClaimed
 from parley_events.fence import FactFence, PieceFence
 from parley_events.log import Incoming, Log, Tail
@@ -32,6 +34,9 @@ _PIECE_COST = 200
 _FACT_COST = 1000
 _CLOSED_LIMIT = 50_000
 _CALL_LIMIT = 4 * 1024 * 1024
+CONTENTS_S = 30.0
+"""How long the listeners of a stream wait for a fact's contents; then they are closed, and resume by their cursors."""
+_CONTENTS_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 Item = Fact | Piece
 
@@ -70,7 +75,9 @@ class Listener:
                 return
             self._items = [waiting for waiting in self._items if not isinstance(waiting, Piece)]
             self._bytes = len(self._items) * _FACT_COST * 4
-            if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
+            # A fact with nothing before it is always taken: however large it is, whoever resumes would meet it again.
+            full = len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes
+            if self._items and full:
                 self.close()
                 return
         self._items.append(item)
@@ -117,10 +124,11 @@ class Hub:
         open_log: Callable[[], Awaitable[Log]],
         positions: Callable[[], Awaitable[Positions]],
         clock: Clock,
-        limits: HubLimits | None = None,
+        limits: HubLimits,
+        contents: Contents,
     ) -> None:
         self._open_log, self._positions, self._clock = open_log, positions, clock
-        self._limits = limits or HubLimits()
+        self._limits, self._contents = limits, contents
         self._log: Log | None = None
         self._next: dict[int, int] = {}
         self._goal: dict[int, int] = {}
@@ -132,6 +140,8 @@ class Hub:
         self._watchers: dict[str, list[Callable[[Fact], None]]] = {}
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
         self._kept_bytes = 0
+        self._held: dict[str, deque[tuple[FactHead, Incoming]]] = {}
+        self._fetching: set[asyncio.Task[None]] = set()
         self._calls: dict[str, list[int]] = {}
         self._run_calls: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         self._closed: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -244,9 +254,13 @@ class Hub:
             except (EventsError, GatewayError, OSError) as error:
                 log.warning("cannot start reading the log yet: %s: %s", type(error).__name__, error)
                 await asyncio.sleep(0.5)
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._read(EVENTS_TOPIC, self._next, self._events))
-            both.create_task(self._read(DELTAS_TOPIC, self._next_piece, self._deltas))
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._read(EVENTS_TOPIC, self._next, self._events))
+                both.create_task(self._read(DELTAS_TOPIC, self._next_piece, self._deltas))
+        finally:
+            for task in self._fetching:
+                task.cancel()
 
     async def _start(self) -> None:
         if self._log is None:
@@ -300,6 +314,26 @@ class Hub:
         if head.type == PartitionClaimed.type:
             self._piece_fences[record.partition].claimed(record.offset)
             return
+        if self._held and head.stream in self._held:
+            self._held[head.stream].append((head, record))
+        elif head.objects and self._wanted(head):
+            self._held[head.stream] = deque([(head, record)])
+            task = asyncio.get_running_loop().create_task(self._fetch(head.stream))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+        else:
+            self._pass_on(head, record)
+
+    def _wanted(self, head: FactHead) -> bool:
+        """Whether anyone wants to know more of a fact than its headers."""
+        return (
+            head.causation_id in self._waiting
+            or (head.seq is not None and head.type in self._watchers)
+            or (head.seq is not None and head.stream in self._listeners)
+        )
+
+    def _pass_on(self, head: FactHead, record: Incoming) -> None:
+        """Give a fact to those who want it. Its body is whole, or nobody does."""
         fact: Fact | None = None
         if head.causation_id is not None and head.causation_id in self._waiting:
             fact = decode_fact(record)
@@ -319,6 +353,52 @@ class Hub:
                 listener.put(fact, cost)
         if head.run_id is not None:
             self._note_call(head, head.run_id)
+
+    # ---- facts whose contents lie in the object store
+
+    async def _fetch(self, stream: str) -> None:
+        """Pass on what is held of a stream, in order, each fact once its contents are here."""
+        held = self._held[stream]
+        try:
+            while held:
+                head, record = held[0]
+                whole: Incoming | None = record
+                if head.objects and self._wanted(head):
+                    whole = await self._whole(head, record)
+                held.popleft()
+                try:
+                    if whole is not None:
+                        self._pass_on(head, whole)
+                    elif head.run_id is not None:
+                        self._note_call(head, head.run_id)
+                except Undecodable as error:
+                    log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+                except Exception:
+                    log.exception("%s[%d]@%d could not be passed on", EVENTS_TOPIC, record.partition, record.offset)
+        finally:
+            del self._held[stream]
+
+    async def _whole(self, head: FactHead, record: Incoming) -> Incoming | None:
+        """The record with its contents. Who listens to the stream waits for `CONTENTS_S` and is closed then; a fact
+        that keeps a cache current is waited for however long it takes. None: nobody waits for it any more."""
+        until = asyncio.get_running_loop().time() + CONTENTS_S
+        tries = 0
+        while True:
+            try:
+                return await self._contents.whole(record)
+            except Undecodable as error:
+                log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+                return None
+            except ObjectError as error:
+                if tries % 10 == 0:
+                    log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+            if asyncio.get_running_loop().time() > until or len(self._held[head.stream]) > self._limits.queue_items:
+                for listener in self._listeners.get(head.stream, ()):
+                    listener.close()
+                if head.type not in self._watchers:
+                    return None
+            await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
+            tries += 1
 
     def _resolve(self, command_id: str, fact: Fact) -> None:
         for correlation_id, future in self._waiting[command_id]:

@@ -80,6 +80,22 @@ class MessageRow:
 
 
 @dataclass(slots=True)
+class FileRow:
+    """`kind`: attachment or artifact."""
+
+    thread_id: str
+    seq: int
+    name: str
+    workspace_id: str
+    kind: str
+    content_type: str
+    size: int
+    sha256: str
+    run_id: str
+    created_ms: int
+
+
+@dataclass(slots=True)
 class Call:
     """A tool call whose status may still change: `seq` is that of its message."""
 
@@ -264,8 +280,9 @@ class View:
         self.keys: Table[tuple[str, str], KeyRow] = Table(_key_of_key, keys)
         self.workspaces: Table[str, WorkspaceRow] = Table(_key_of_workspace, workspaces)
         self.messages: dict[tuple[str, int, int], MessageRow] = {}
+        self.files: dict[tuple[str, int, str], FileRow] = {}
         self.cleared: dict[str, int] = {}
-        """Thread → its messages with a smaller seq are taken away."""
+        """Thread → its messages and files with a smaller seq are taken away."""
         self.call_statuses: dict[tuple[str, int], str] = {}
         """(thread, seq) of a call's message made earlier → its status now."""
         self.dues: dict[tuple[str, str], DueRow | None] = {}

@@ -14,6 +14,7 @@ from parley_events.facts import (
     ThreadForked,
     ThreadUpdated,
 )
+from parley_history.projections.files import add_files
 from parley_history.projections.rows import MAIN_PART, SYSTEM_PART, MessageRow, RunRow, ThreadRow, View
 from parley_history.projections.text import as_text
 
@@ -122,6 +123,7 @@ def message_posted(view: View, fact: Fact, body: MessagePosted) -> None:
         ),
         run,
     )
+    add_files(view, fact, run, "attachment", body.attachments)
 
 
 def add_message(view: View, message: MessageRow, run: RunRow | None) -> bool:
@@ -178,4 +180,6 @@ def _hide_messages(view: View, fact: Fact) -> ThreadRow | None:
     row.active_ms = max(row.active_ms, fact.time_ms)
     for key in [key for key in view.messages if key[0] == row.id]:
         del view.messages[key]
+    for place in [place for place in view.files if place[0] == row.id]:
+        del view.files[place]
     return row

@@ -7,6 +7,7 @@ from parley_events import ids
 from parley_events.body import Note
 from parley_events.codec import Fact
 from parley_events.facts import ToolAnswered, ToolCalled, ToolReturned, ToolSettled
+from parley_history.projections.files import add_files
 from parley_history.projections.rows import MAIN_PART, Call, MessageRow, NoteRow, RunRow, SkillRow, View
 from parley_history.projections.skills import keep_newest
 from parley_history.projections.threads import add_message
@@ -50,7 +51,9 @@ def tool_returned(view: View, fact: Fact, body: ToolReturned) -> None:
         if (call.call, call.index) == (body.call, body.index):
             call_status(view, run, call, body.status)
             break
-    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
+    message = _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
+    message.attachments = [file.model_dump(mode="json") for file in body.files]
+    add_files(view, fact, run, "artifact", body.files)
     if body.note is not None:
         _note(view, fact, run, body.note)
 
@@ -104,25 +107,23 @@ def _set_latest(view: View, run: RunRow, tool_call_id: str, status: str) -> None
 
 def _result(
     view: View, fact: Fact, run: RunRow, tool_call_id: str, result: str, numbers: tuple[int, ...], message_id: str
-) -> None:
+) -> MessageRow:
     seq = fact.seq or 0
-    add_message(
-        view,
-        MessageRow(
-            thread_id=fact.stream,
-            seq=seq,
-            part=MAIN_PART,
-            id=message_id or ids.fact_message_id(fact.stream, seq),
-            workspace_id=fact.workspace_id,
-            number=numbers[0] if numbers else 0,
-            run_id=run.id,
-            role="tool",
-            content=result,
-            created_ms=fact.time_ms,
-            tool_call_id=tool_call_id,
-        ),
-        run,
+    message = MessageRow(
+        thread_id=fact.stream,
+        seq=seq,
+        part=MAIN_PART,
+        id=message_id or ids.fact_message_id(fact.stream, seq),
+        workspace_id=fact.workspace_id,
+        number=numbers[0] if numbers else 0,
+        run_id=run.id,
+        role="tool",
+        content=result,
+        created_ms=fact.time_ms,
+        tool_call_id=tool_call_id,
     )
+    add_message(view, message, run)
+    return message
 
 
 def _note(view: View, fact: Fact, run: RunRow, note: Note) -> None:

@@ -102,6 +102,21 @@ ORDER BY seq DESC, part DESC LIMIT $6
 SELECT count(*) FROM messages
 WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
 
+-- name: files
+SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (
+    SELECT DISTINCT ON (kind, name) kind, name, content_type, size, sha256, seq, run_id, created_ms FROM files
+    WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR name = $4)
+      AND ($5::text IS NULL OR sha256 = $5)
+    ORDER BY kind, name, seq DESC
+) AS newest
+WHERE $6::bigint IS NULL OR (seq, name) < ($6, $7::text)
+ORDER BY seq DESC, name DESC LIMIT $8
+
+-- name: files_total
+SELECT count(DISTINCT (kind, name)) FROM files
+WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR kind = $3) AND ($4::text IS NULL OR name = $4)
+  AND ($5::text IS NULL OR sha256 = $5)
+
 -- name: run
 SELECT * FROM runs WHERE workspace_id = $1 AND id = $2
 

@@ -75,6 +75,15 @@ ON CONFLICT (id) DO UPDATE SET
 DELETE FROM messages m USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)
 WHERE m.thread_id = c.thread_id AND m.seq < c.seq
 
+-- name: clear_files
+DELETE FROM files f USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)
+WHERE f.thread_id = c.thread_id AND f.seq < c.seq
+
+-- name: put_files
+INSERT INTO files (thread_id, seq, name, workspace_id, kind, content_type, size, sha256, run_id, created_ms)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::bigint[],
+                     $8::text[], $9::text[], $10::bigint[])
+
 -- name: put_messages
 INSERT INTO messages (thread_id, seq, part, id, workspace_id, number, run_id, role, content, created_ms, tool_call_id,
                       tool_name, tool_arguments, tool_status, author, attachments, metadata)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-from parley_events.body import ThreadSeed
+from parley_events.body import Attachment, ThreadSeed
 from parley_events.commands import PostMessage
 from parley_events.ids import derived_uuid
 from parley_events.reads import AgentView
 from parley_gateway.auth import Principal
 from parley_gateway.dialects.org_chat.wire import NewMessage
-from parley_gateway.errors import invalid, not_found, unsupported
+from parley_gateway.errors import invalid, not_found
 from parley_gateway.http import check_text
 from parley_gateway.workspaces import Workspace
 
@@ -43,12 +43,13 @@ def default_thread(workspace_id: str, structure_id: str, agent_id: str) -> str:
     return derived_uuid(CHANNEL, workspace_id, structure_id, agent_id)
 
 
-def post_message(principal: Principal, asked: NewMessage, agent: AgentView) -> PostMessage:
-    if asked.attachments:
-        raise unsupported("attachments are not served by this version")
+def post_message(
+    principal: Principal, asked: NewMessage, agent: AgentView, attachments: tuple[Attachment, ...] = ()
+) -> PostMessage:
     return PostMessage(
         principal=principal.asker,
-        text=check_text(asked.message, "message"),
+        text=check_text(asked.message, "message", may_be_empty=bool(attachments)),
+        attachments=attachments,
         agent_id=agent.id,
         agent_version=agent.version,
         open=ThreadSeed(user_id=None, agent_id=agent.id, channel=CHANNEL),

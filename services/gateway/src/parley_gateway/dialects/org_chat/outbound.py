@@ -1,4 +1,5 @@
-"""From facts, pieces and views to the frames and answers of `org_chat`. Pure; `Events` remembers the last turn's text.
+"""From facts, pieces and views to the frames and answers of `org_chat`. Pure; `Events` remembers the last turn's text
+and the artifacts.
 
 A frame is `{type, content, timestamp}`; exactly one `complete` or `error` comes, last.
 """
@@ -14,7 +15,7 @@ from parley_events import facts as f
 from parley_events.body import Json, Note
 from parley_events.clock import Clock, rfc3339
 from parley_events.codec import Fact
-from parley_events.reads import MessageView, NoteView
+from parley_events.reads import FileView, MessageView, NoteView
 from parley_gateway.feed.follow import Shown, ShownFact
 from parley_gateway.feed.sse import Frame
 from parley_gateway.runs import text_of
@@ -27,8 +28,14 @@ class Events:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._artifacts: dict[str, None] = {}
         self.summary: str | None = None
         """The text of the last turn so far; None once the run is known to have come to nothing."""
+
+    @property
+    def artifacts(self) -> list[str]:
+        """The names that were saved in this run so far."""
+        return list(self._artifacts)
 
     def __call__(self, shown: Shown) -> list[Frame]:
         """All frames of one thing shown."""
@@ -44,6 +51,7 @@ class Events:
         elif isinstance(body, f.ToolCalled):
             yield "tool_call", {"tool": body.name, "args": body.arguments, "tool_call_id": body.tool_call_id}
         elif isinstance(body, f.ToolReturned):
+            self._artifacts.update(dict.fromkeys(file.name for file in body.files))
             yield (
                 "tool_result",
                 {"tool": body.name, "result": _parsed(body.result), "tool_call_id": body.tool_call_id},
@@ -52,7 +60,7 @@ class Events:
                 yield _NOTES[body.note.kind], {**_note(body.note), "tool_call_id": body.tool_call_id}
         elif isinstance(body, f.RunCompleted):
             self.summary = self.summary or ""
-            yield "complete", {"summary": self.summary, "artifacts": []}
+            yield "complete", {"summary": self.summary, "artifacts": self.artifacts}
         elif isinstance(body, f.RunFailed):
             self.summary = None
             yield "error", {"message": body.message, "code": body.code}
@@ -75,7 +83,7 @@ def whole(shown: Iterable[Shown], clock: Clock) -> Json:
             undated = []
         else:
             undated += made
-    return {"events": events, "summary": show.summary, "artifacts": []}
+    return {"events": events, "summary": show.summary, "artifacts": show.artifacts}
 
 
 def _event(kind: str, content: Any, time: str) -> Json:
@@ -113,12 +121,26 @@ def message(view: MessageView, names: dict[str, str]) -> Json:
         "run_id": view.run_id,
         "timestamp": view.created_at,
     }
+    if view.role == "user" and view.attachments:
+        found["attachments"] = [file.model_dump() for file in view.attachments]
     if view.tool_call_id is not None:
         found["tool_call_id"] = view.tool_call_id
     if view.tool_calls:
         call = view.tool_calls[0]
         found["tool_call"] = {"tool": call.name, "args": call.arguments, "status": call.status}
     return found
+
+
+def artifact(file: FileView) -> Json:
+    """An artifact in the list of a node's."""
+    return {
+        "name": file.name,
+        "content_type": file.content_type,
+        "size": file.size,
+        "sha256": file.sha256,
+        "run_id": file.run_id,
+        "timestamp": file.created_at,
+    }
 
 
 def entry(view: NoteView) -> Json:

@@ -10,10 +10,11 @@ from starlette.routing import Route
 
 from parley_events.reads import AgentView
 from parley_gateway import core as core_
+from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
 from parley_gateway.dialects.org_chat import inbound, outbound, wire
-from parley_gateway.errors import Missing, unsupported
+from parley_gateway.errors import Missing
 from parley_gateway.http import (
     REPLAYED,
     Handler,
@@ -59,19 +60,21 @@ async def _sync(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _said(core: Core, request: Request, who: Principal, *, pieces: bool) -> Said:
-    asked = await body_of(request, wire.NewMessage, core.settings.body_mb)
+    asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     query_wait(request, WAIT_S)
     workspace, structure_id, agent = await _node(core, who, asked.structure_id, asked.role_id)
     who.to_chat(agent.id)
     thread_id = inbound.default_thread(workspace.id, structure_id, agent.id)
+    given = await files.uploads(asked.attachments)
     command = core.sender.command(
         who,
         core.sender.command_id(who, "message.post", thread_id, idempotency_key(request)),
         thread_id,
-        inbound.post_message(who, asked, agent),
-        asked.model_dump(),
+        inbound.post_message(who, asked, agent, tuple(file.attachment for file in given)),
+        files.meaning(asked, given),
         traceparent=traceparent(request),
     )
+    await files.store(core.objects, who.workspace_id, given)
     return await core_.say(core, who, command, follow=True, pieces=pieces)
 
 
@@ -136,8 +139,33 @@ async def _log(core: Core, request: Request, who: Principal) -> Response:
     return answer(200, [outbound.entry(view) for view in notes.items])
 
 
-async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
-    raise unsupported("this version does not serve files yet")
+async def _artifacts(core: Core, request: Request, who: Principal) -> Response:
+    thread_id = await _own_thread(core, request, who)
+    params = {"kind": "artifact", "limit": query_limit(request), "cursor": query(request, "cursor")}
+    try:
+        page = await core.reads.files(who, thread_id, params, min_position(request))
+    except Missing:
+        return answer(200, [])
+    headers = {}
+    if page.next_cursor is not None:
+        again = {name: query(request, name) for name in ("structure_id", "role_id")}
+        again |= {"limit": str(params["limit"]), "cursor": page.next_cursor}
+        headers["Link"] = f'<{BASE}/artifacts?{urlencode(again)}>; rel="next"'
+    return answer(200, [outbound.artifact(file) for file in page.items], headers)
+
+
+async def _artifact(core: Core, request: Request, who: Principal) -> Response:
+    thread_id = await _own_thread(core, request, who)
+    params = {"name": request.path_params["name"], "sha256": query(request, "sha256")}
+    file = await core.reads.file(who, thread_id, params, min_position(request))
+    return await files.download(core.objects, who.workspace_id, file)
+
+
+async def _own_thread(core: Core, request: Request, who: Principal) -> str:
+    """The thread of the node that the query names, for a key that may read it."""
+    workspace, structure_id, agent = await _node(core, who, query(request, "structure_id"), query(request, "role_id"))
+    who.to_read(agent.id)
+    return inbound.default_thread(workspace.id, structure_id, agent.id)
 
 
 async def _node(
@@ -153,7 +181,8 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/chat/history": {"GET": _history},
     "/chat/runs/{run_id}": {"GET": _poll},
     "/chat/runs/{run_id}/events": {"GET": _run_events},
-    "/chat/artifacts/{name}": {"GET": _not_yet},
+    "/chat/artifacts": {"GET": _artifacts},
+    "/chat/artifacts/{name}": {"GET": _artifact},
     "/log": {"GET": _log},
 }
 """Every path below `/api/org`, with its methods."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
+from parley_gateway.files import NewFile
 from parley_gateway.http import Wire
 
 
@@ -13,4 +12,4 @@ class NewMessage(Wire):
     structure_id: str = Field(max_length=100)
     role_id: str = Field(min_length=1, max_length=200)
     message: str
-    attachments: list[Any] | None = None
+    attachments: list[NewFile] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parley_events.body import ThreadSeed
+from parley_events.body import Attachment, ThreadSeed
 from parley_events.commands import CreateThread, PostMessage, UpdateThread
 from parley_events.reads import AgentView
 from parley_gateway.auth import Principal
@@ -48,15 +48,16 @@ def update_thread(principal: Principal, asked: ThreadChanges) -> UpdateThread | 
     )
 
 
-def post_message(principal: Principal, asked: NewMessage, agent: AgentView | None) -> PostMessage:
+def post_message(
+    principal: Principal, asked: NewMessage, agent: AgentView | None, attachments: tuple[Attachment, ...] = ()
+) -> PostMessage:
     """`agent` is who is known to answer, with its newest version; None: the dispatcher finds out."""
-    if asked.attachments:
-        raise unsupported("attachments are not served by this version")
     if asked.knowledge_ids:
         raise unsupported("knowledge documents are not served by this version")
     return PostMessage(
         principal=principal.asker,
-        text=check_text(asked.content, "content"),
+        text=check_text(asked.content, "content", may_be_empty=bool(attachments)),
+        attachments=attachments,
         agent_id=agent.id if agent else None,
         agent_version=agent.version if agent else None,
         lead_context=asked.lead_context,

@@ -138,8 +138,12 @@ def _tool_returned(body: f.ToolReturned, arguments: Json | None) -> Json:
     if arguments is not None:
         call["arguments"] = arguments
     call |= {"result": body.result, "is_error": body.is_error, "status": body.status}
-    note = None if body.note is None else body.note.model_dump(exclude_none=True)
-    return {"call": body.call, "tool_call": call, "duration_ms": body.duration_ms, **({"note": note} if note else {})}
+    more: Json = {}
+    if body.note is not None:
+        more["note"] = body.note.model_dump(exclude_none=True)
+    if body.files:
+        more["files"] = [file.model_dump() for file in body.files]
+    return {"call": body.call, "tool_call": call, "duration_ms": body.duration_ms, **more}
 
 
 def _tool_answered(body: f.ToolAnswered) -> Json:

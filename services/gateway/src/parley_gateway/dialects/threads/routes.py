@@ -11,6 +11,7 @@ from parley_events.errors import LogError
 from parley_events.ids import is_uuid
 from parley_events.reads import AgentView
 from parley_gateway import core as core_
+from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
 from parley_gateway.dialects.threads import inbound, outbound, wire
@@ -136,19 +137,21 @@ async def _delete(core: Core, request: Request, who: Principal) -> Response:
 
 async def _post(core: Core, request: Request, who: Principal) -> Response:
     thread_id = _thread_id(request)
-    asked = await body_of(request, wire.NewMessage, core.settings.body_mb)
+    asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     wait_s = query_wait(request, WAIT_S)
     streaming = wants(request, MEDIA_TYPE)
     agent = await _answering(core, who, thread_id, asked.agent_id)
     key = idempotency_key(request)
+    given = await files.uploads(asked.attachments)
     command = core.sender.command(
         who,
         core.sender.command_id(who, "message.post", thread_id, key),
         thread_id,
-        inbound.post_message(who, asked, agent),
-        asked.model_dump(),
+        inbound.post_message(who, asked, agent, tuple(file.attachment for file in given)),
+        files.meaning(asked, given),
         traceparent=traceparent(request),
     )
+    await files.store(core.objects, who.workspace_id, given)
     follow = streaming or bool(wait_s)
     said = await core_.say(core, who, command, follow=follow, pieces=streaming)
     headers = {"Parley-Run-Id": said.run_id, **(REPLAYED if said.outcome.repeated else {})}
@@ -195,6 +198,30 @@ async def _messages(core: Core, request: Request, who: Principal) -> Response:
     page = await core.reads.messages(who, view.id, params, position)
     items = [outbound.message(message) for message in page.items]
     return answer(200, {"items": items, "next_cursor": page.next_cursor, "total": page.total})
+
+
+# ---- files
+
+
+async def _files(core: Core, request: Request, who: Principal) -> Response:
+    position = min_position(request)
+    params = {"kind": files.asked_kind(request), "limit": query_limit(request), "cursor": query(request, "cursor")}
+    view = await core.reads.thread(who, request.path_params["thread_id"], position)
+    page = await core.reads.files(who, view.id, params, position)
+    items = [files.entry(file) for file in page.items]
+    return answer(200, {"items": items, "next_cursor": page.next_cursor, "total": page.total})
+
+
+async def _file(core: Core, request: Request, who: Principal) -> Response:
+    position = min_position(request)
+    params = {
+        "kind": files.asked_kind(request),
+        "name": request.path_params["name"],
+        "sha256": query(request, "sha256"),
+    }
+    view = await core.reads.thread(who, request.path_params["thread_id"], position)
+    file = await core.reads.file(who, view.id, params, position)
+    return await files.download(core.objects, who.workspace_id, file)
 
 
 # ---- events
@@ -344,6 +371,8 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/threads": {"POST": _create, "GET": _list},
     "/threads/{thread_id}": {"GET": _get, "PATCH": _patch, "DELETE": _delete},
     "/threads/{thread_id}/messages": {"POST": _post, "GET": _messages},
+    "/threads/{thread_id}/files": {"GET": _files},
+    "/threads/{thread_id}/files/{name}": {"GET": _file},
     "/threads/{thread_id}/events": {"GET": _thread_events},
     "/threads/{thread_id}/fork": {"POST": _not_yet},
     "/runs/{run_id}": {"GET": _run},

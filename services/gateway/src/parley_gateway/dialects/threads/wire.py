@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from parley_events.body import Json
+from parley_gateway.files import NewFile
 from parley_gateway.http import Wire
 
 
@@ -30,7 +31,7 @@ class ThreadChanges(Wire):
 class NewMessage(Wire):
     content: str
     agent_id: str | None = Field(default=None, min_length=1, max_length=200)
-    attachments: list[Any] | None = None
+    attachments: list[NewFile] | None = None
     knowledge_ids: list[str] | None = None
     lead_context: Json | None = None
     metadata: Json | None = None
