@@ -25,11 +25,13 @@ from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.runner import Attempts, Runner
 from parley_dispatcher.sender import Sender
 from parley_dispatcher.settings import Settings
+from parley_dispatcher.telemetry import Instruments
 from parley_dispatcher.worker import Worker
 from parley_events.clock import Clock, system_clock
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
+from parley_events.telemetry import OFF, Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ def build(
     objects: Objects | None = None,
     providers: Mapping[str, Provider] | None = None,
     clock: Clock = system_clock,
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
     """The dispatcher. A missing port is made for real from the settings. `on_failure` is called when a loop dies:
@@ -93,6 +96,7 @@ def build(
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,
                 window_bytes=settings.window_mb * 1024 * 1024,
+                instruments=Instruments(telemetry, settings.log, settings.group),
             )
             runner = Runner(
                 world,
@@ -107,6 +111,7 @@ def build(
             await worker.start()
             stack.push_async_callback(worker.stop)
             running.worker = worker
+            world.instruments.watch(world, worker, deltas)
             assert worker.failed is not None
 
             def failed(result: asyncio.Future[str]) -> None:

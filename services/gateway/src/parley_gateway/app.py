@@ -22,6 +22,7 @@ from parley_events.ids import NewUuid, random_uuid
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
+from parley_events.telemetry import OFF, Telemetry
 from parley_gateway import administration, health
 from parley_gateway.auth import Auth
 from parley_gateway.core import Core, forget_deleted
@@ -33,6 +34,7 @@ from parley_gateway.http import failure
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
+from parley_gateway.telemetry import Instruments
 from parley_gateway.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ def build(
     clock: Clock = system_clock,
     new_uuid: NewUuid = random_uuid,
     new_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application; `app.state.core` holds its parts. A log or history that is given in is not
@@ -65,7 +68,8 @@ def build(
     asked = history or History.over(settings.history_url, settings.internal_token)
     limits = HubLimits(settings.queue_items, settings.queue_mb * MEGABYTE, settings.kept_mb * MEGABYTE)
     hub = Hub(the_log, asked.positions, clock, limits)
-    sender = Sender(hub, clock, new_uuid, settings.outcome_s)
+    instruments = Instruments(telemetry, settings.log)
+    sender = Sender(hub, clock, new_uuid, settings.outcome_s, instruments)
     core = Core(
         settings=settings,
         hub=hub,
@@ -78,6 +82,7 @@ def build(
         clock=clock,
         new_uuid=new_uuid,
         new_secret=new_secret,
+        instruments=instruments,
     )
     forget_deleted(core)
 
@@ -91,6 +96,7 @@ def build(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reading = asyncio.create_task(hub.run())
         reading.add_done_callback(died)
+        instruments.watch(hub)
         try:
             yield
         finally:

@@ -47,6 +47,10 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
     """One path with all its methods. `flat`: the error shape (see `Problem.body`)."""
 
     async def serve(request: Request) -> Response:
+        with core.instruments.request(request, path) as answered:
+            return answered(await respond(request))
+
+    async def respond(request: Request) -> Response:
         try:
             handler = methods.get(request.method)
             if handler is None:

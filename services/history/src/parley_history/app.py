@@ -20,6 +20,7 @@ from starlette.routing import Route
 from parley_events.errors import LogError
 from parley_events.log import Log
 from parley_events.log.open import open_log
+from parley_events.telemetry import OFF, Telemetry
 from parley_history.db import Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.http import Reader, answer, routes
@@ -27,6 +28,7 @@ from parley_history.positions import Reached, Watch
 from parley_history.projector import Health, Projector, stopped
 from parley_history.reads import PROJECTION, SQL, reached
 from parley_history.settings import Settings
+from parley_history.telemetry import Instruments
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _REOPEN_S = 2.0
 class History:
     """What the lifespan holds: pools, the watch, and the projector once the log is open."""
 
-    def __init__(self, settings: Settings, log: Log | None) -> None:
+    def __init__(self, settings: Settings, log: Log | None, telemetry: Telemetry) -> None:
         def pool(dsn: str, size: int) -> Pool:
             return Pool(dsn, schema=settings.schema, size=size, timeout_s=settings.query_timeout_s)
 
@@ -48,6 +50,7 @@ class History:
         self.watch = Watch(self._ask)
         self.reader = Reader(self.internal, self.scoped, self.watch, settings.internal_token)
         self.projector: Projector | None = None
+        self._instruments = Instruments(telemetry, settings.log)
 
     @property
     def health(self) -> Health:
@@ -66,7 +69,16 @@ class History:
                     await asyncio.sleep(_REOPEN_S)
             self.reader.partitions = log.partitions
             dsn, settings = self.settings.postgres_projector, self.settings
-            self.projector = Projector(self.writer, dsn, log, self.watch, schema=settings.schema, batch=settings.batch)
+            self.projector = Projector(
+                self.writer,
+                dsn,
+                log,
+                self.watch,
+                schema=settings.schema,
+                batch=settings.batch,
+                instruments=self._instruments,
+            )
+            self._instruments.watch(self.projector, log)
             await self.projector.run()
 
     async def _open_log(self) -> Log:
@@ -88,11 +100,12 @@ def build(
     settings: Settings,
     *,
     log: Log | None = None,
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> Starlette:
     """History. Without a log, the one that the settings name is opened. `on_failure` is called when the projector
     dies, which it never should: the process should end then."""
-    history = History(settings, log)
+    history = History(settings, log, telemetry)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
