@@ -69,8 +69,8 @@ DECIDE = SpanName(
 RUN = SpanName(
     "invoke_agent {gen_ai.agent.name}",
     "internal",
-    "a run, from its first model call (or its message, if it came to none) to its end; joins the trace of its "
-    "decision, or is part of the run that asked for it",
+    "a run, from its message to its end, with what it waited for; joins the trace of its decision, or is part of the "
+    "run that asked for it",
     (
         *_RUN,
         "gen_ai.agent.name",
@@ -136,7 +136,7 @@ LAG = Metric(
     "parley.consumer.lag",
     "gauge",
     "{record}",
-    "commands of a partition that lie on the log and are not finished yet",
+    "commands of a partition that lie on the log and are not finished yet; known once one was read",
     ("messaging.destination.name", "messaging.destination.partition.id", "messaging.consumer.group.name"),
 )
 WAITING = Metric("parley.dispatcher.commands.waiting", "gauge", "{command}", "commands read and not decided yet")
@@ -147,7 +147,7 @@ RUN_DURATION = Metric(
     "gen_ai.invoke_agent.duration",
     "histogram",
     "s",
-    "how long a run took that ended here; its count is the rate",
+    "how long a run took that ended here, from its message on; its count is the rate",
     ("gen_ai.operation.name", "parley.run.end", "error.type"),
 )
 MODEL_DURATION = Metric(
@@ -319,11 +319,10 @@ class Instruments:
         """A run has come to its end, here; it may have begun elsewhere."""
         if not self._telemetry.on:
             return
-        began_ms = run.posted_ms if run.started_ms is None else run.started_ms
         error = end.code if isinstance(end, f.RunFailed) else None
         kind: Said = {"gen_ai.operation.name": "invoke_agent", "parley.run.end": end.type}
         failed: Said = {} if error is None else {"error.type": error}
-        self._telemetry.record(RUN_DURATION, max(now_ms - began_ms, 0) / 1000, kind | failed)
+        self._telemetry.record(RUN_DURATION, max(now_ms - run.posted_ms, 0) / 1000, kind | failed)
         if run.traceparent is None:
             return
         about_run: Said = {
@@ -345,11 +344,11 @@ class Instruments:
             parent=_part_of(run.traceparent, parent) if parent is not None else None,
             joins=[run.traceparent] if parent is None else None,
             span_id=_span_id(run.run_id),
-            start_ms=began_ms,
+            start_ms=run.posted_ms,
         )
         if error is not None:
             span.fail(error)
-        span.end(max(now_ms, began_ms))
+        span.end(max(now_ms, run.posted_ms))
 
     def watch(self, world: World, worker: Worker, deltas: Deltas) -> None:
         """Look at what has a value now, whenever metrics are exported."""
