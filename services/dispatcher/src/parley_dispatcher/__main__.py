@@ -11,7 +11,12 @@ from parley_events.telemetry import TelemetrySettings, open_telemetry
 
 
 def main() -> int:
-    settings, shown = Settings.from_env(), TelemetrySettings.from_env()
+    """Serve until a signal; the exit status."""
+    try:
+        settings, shown = Settings.from_env(), TelemetrySettings.from_env()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     set_up_logs(settings.log_level, settings.log_file)
     with open_telemetry("parley-dispatcher", shown) as telemetry:
         app = build(settings, telemetry=telemetry, on_failure=end_process)
