@@ -39,7 +39,9 @@ def got() -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def traced(got: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A cluster that exports to the receiver."""
-    system = start("cluster", tmp_path_factory.mktemp("traced"), **got.environment, **MODEL)
+    # FastAPI would export by itself, too, if it were let.
+    env = {**got.environment, "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
+    system = start("cluster", tmp_path_factory.mktemp("traced"), **env, **MODEL)
     yield system
     assert stop(system) == 0
 
@@ -165,6 +167,7 @@ async def test_every_span_and_metric_is_one_of_the_list_and_says_only_what_stand
     }
     folded = got.values("parley.history", "parley.history.facts.folded")
     assert folded[0][0] > 10
+    assert set(got.paths) == {"/v1/traces", "/v1/metrics"}
     instances = {one["service.instance.id"] for one in got.resources}
     assert len(instances) == 3, "each process is told apart"
 

@@ -43,6 +43,7 @@ class Receiver:
     points: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     raw: list[bytes] = field(default_factory=list)
     requests: int = 0
+    paths: list[str] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -88,6 +89,7 @@ def receiver(answers: Literal["ok", "refuse", "never"] = "ok") -> Iterator[Recei
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             got.requests += 1
+            got.paths.append(self.path)
             if got.answers == "never":
                 got.released.wait(60)
             elif got.answers == "ok":

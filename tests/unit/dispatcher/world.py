@@ -32,6 +32,7 @@ from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.port import OnAssigned, OnRevoked
 from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces
+from parley_events.telemetry import OFF, Telemetry
 
 PARTITIONS = 2
 LIMIT_S = 4.0
@@ -423,6 +424,7 @@ class World:
         providers: Mapping[str, Provider] | None = None,
         wait: bool = True,
         log: GatedLog | None = None,
+        telemetry: Telemetry = OFF,
         **settings: Any,
     ) -> AsyncIterator[Dispatcher]:
         """A dispatcher as `app.build` makes it, of this world's log and history. It leaves without a grace period."""
@@ -432,7 +434,14 @@ class World:
         )
         gated = log or GatedLog(self.log)
         failures: list[str] = []
-        app = build(chosen, log=gated, history=self.history.client, providers=providers, on_failure=failures.append)
+        app = build(
+            chosen,
+            log=gated,
+            history=self.history.client,
+            providers=providers,
+            telemetry=telemetry,
+            on_failure=failures.append,
+        )
         async with app.router.lifespan_context(app):
             worker = app.state.running.worker
             if wait:

@@ -41,6 +41,7 @@ from parley_events.log.embedded import EmbeddedLog
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
+from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
 from parley_gateway.core import Core
 from parley_gateway.history import History
@@ -566,6 +567,7 @@ class World:
         self.admin_key = make_key(WORKSPACE, b"a" * 32)
         self._stack = contextlib.AsyncExitStack()
         self.gateways: list[tuple[FastAPI, str]] = []
+        self.telemetry: Telemetry = OFF
 
     @property
     def core(self) -> Core:
@@ -617,7 +619,12 @@ class World:
     def _build(self, **changes: Any) -> tuple[FastAPI, History]:
         history = History.in_process(self.past.app, TOKEN)
         app = build(
-            replace(self.settings, **changes), log=self.log, history=history, clock=self.clock, new_uuid=self.new_uuid
+            replace(self.settings, **changes),
+            log=self.log,
+            history=history,
+            clock=self.clock,
+            new_uuid=self.new_uuid,
+            telemetry=self.telemetry,
         )
         return app, history
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Response
+from fastapi.telemetry import TelemetryConfig
 
 from parley_dispatcher import providers as models
 from parley_dispatcher.agents import Agents
@@ -123,7 +124,9 @@ def build(
             worker.failed.add_done_callback(failed)
             yield
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    # FastAPI's own telemetry would show every request a second time, and messages of exceptions.
+    own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None)
     app.state.running = running
 
     @app.get("/livez")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -109,7 +110,9 @@ def build(
             for made in opened:
                 await made.close()
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    # FastAPI's own telemetry would show every request a second time, and messages of exceptions.
+    own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None, redirect_slashes=False)
     app.state.core = core
     app.router.routes.extend(health.routes(hub))
     for dialect in DIALECTS.values():
