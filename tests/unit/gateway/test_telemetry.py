@@ -146,7 +146,7 @@ async def test_the_first_delta_of_a_post_is_timed_once_and_then_nothing_is_left_
 async def test_the_span_of_a_stream_ends_when_the_stream_begins_and_open_streams_are_counted(
     here: World, told: Recorder
 ) -> None:
-    app = await here.application()
+    app = await here.application(beat_s=0.05)
     thread = await thread_of(app, here)
     here.dispatcher.play = silence
     path = f"{THREADS}/{thread}/messages"
