@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from parley_dispatcher.worker import Worker
 
 Said = dict[str, Value | None]
+_Deciding = tuple[Command, Callable[[f.FactBody], None]]
+_Came = Callable[[tuple[str, Result]], tuple[str, Result]]
 
 COMMANDS_TOPIC = "parley.commands"
 MOST_CONTENT = 8000
@@ -200,13 +202,15 @@ class Instruments:
     def __init__(self, telemetry: Telemetry = OFF, system: str = "kafka", group: str = "") -> None:
         self._telemetry, self._system, self._group = telemetry.scope("parley.dispatcher"), system, group
 
-    @contextmanager
-    def deciding(self, partition: int, offset: int, command: Command) -> Iterator[tuple[Command, Callable[..., None]]]:
+    def deciding(self, partition: int, offset: int, command: Command) -> AbstractContextManager[_Deciding]:
         """A command is decided. Gives the command as its outcome is to follow from it, and a function that is to be
         told the outcome."""
         if not self._telemetry.on:
-            yield command, _nothing
-            return
+            return nullcontext((command, _nothing))
+        return self._deciding(partition, offset, command)
+
+    @contextmanager
+    def _deciding(self, partition: int, offset: int, command: Command) -> Iterator[_Deciding]:
         what: Said = {
             "messaging.system": self._system,
             "messaging.operation.name": "process",
@@ -239,12 +243,14 @@ class Instruments:
         error: Said = {"error.type": poison[0]} if poison else {}
         self._telemetry.record(DECIDE_DURATION, perf_counter() - began, what | error)
 
-    @contextmanager
-    def model_call(self, state: ThreadState, run: Run, spec: AgentSpec, turn: int, attempt: int) -> Iterator[None]:
+    def model_call(
+        self, state: ThreadState, run: Run, spec: AgentSpec, turn: int, attempt: int
+    ) -> AbstractContextManager[None]:
         """One attempt at a model call; what came of it is in the run afterwards."""
-        if not self._telemetry.on:
-            yield
-            return
+        return self._model_call(state, run, spec, turn, attempt) if self._telemetry.on else nullcontext()
+
+    @contextmanager
+    def _model_call(self, state: ThreadState, run: Run, spec: AgentSpec, turn: int, attempt: int) -> Iterator[None]:
         kind: Said = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": provider_name(spec.model),
@@ -275,14 +281,12 @@ class Instruments:
                 for token_type, count in _tokens(usage):
                     self._telemetry.record(TOKENS, count, kind | {"gen_ai.token.type": token_type})
 
-    @contextmanager
-    def tool_call(
-        self, state: ThreadState, run: Run, use: ToolUse, tool: Tool | None
-    ) -> Iterator[Callable[[tuple[str, Result]], tuple[str, Result]]]:
+    def tool_call(self, state: ThreadState, run: Run, use: ToolUse, tool: Tool | None) -> AbstractContextManager[_Came]:
         """One call of a tool. Gives a function that is to be handed what came of it, and hands it on."""
-        if not self._telemetry.on:
-            yield _itself
-            return
+        return self._tool_call(state, run, use, tool) if self._telemetry.on else nullcontext(_itself)
+
+    @contextmanager
+    def _tool_call(self, state: ThreadState, run: Run, use: ToolUse, tool: Tool | None) -> Iterator[_Came]:
         kind: Said = {
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": tool.name if tool is not None else _UNKNOWN_TOOL,
@@ -476,5 +480,5 @@ def _itself(outcome: tuple[str, Result]) -> tuple[str, Result]:
     return outcome
 
 
-def _nothing(*_: object) -> None:
+def _nothing(body: f.FactBody) -> None:
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from time import perf_counter
@@ -21,7 +21,7 @@ from starlette.responses import Response
 from parley_events import tracing
 from parley_events.codec import COMMANDS_TOPIC, Command
 from parley_events.log import Outgoing
-from parley_events.telemetry import OFF, Metric, SpanName, Telemetry, about
+from parley_events.telemetry import OFF, Metric, SpanName, Telemetry
 from parley_events.telemetry.port import NO_SPAN, Span, Value
 from parley_gateway.feed.follow import Shown, ShownFact
 
@@ -123,6 +123,7 @@ METRICS = (
 """Every metric of the gateway."""
 
 Said = dict[str, Value | None]
+_Answered = Callable[[Response], Response]
 
 _POSTED: ContextVar[tuple[float, str] | None] = ContextVar("_POSTED", default=None)
 """When the POST that is being answered came, and its route."""
@@ -134,14 +135,13 @@ class Instruments:
     def __init__(self, telemetry: Telemetry = OFF, system: str = "kafka") -> None:
         self._telemetry, self._system = telemetry.scope("parley.gateway"), system
 
-    @contextmanager
-    def request(self, request: Request, route: str) -> Iterator[Callable[[Response], Response]]:
+    def request(self, request: Request, route: str) -> AbstractContextManager[_Answered]:
         """One request. Gives a function that is to be handed the answer, and hands it on."""
+        return self._request(request, route) if self._telemetry.on else nullcontext(_itself)
+
+    @contextmanager
+    def _request(self, request: Request, route: str) -> Iterator[_Answered]:
         thread_id, run_id = request.path_params.get("thread_id"), request.path_params.get("run_id")
-        if not self._telemetry.on:
-            with about(thread_id=thread_id, run_id=run_id):
-                yield _itself
-            return
         what: Said = {"http.request.method": request.method, "http.route": route, "url.scheme": request.url.scheme}
         more: Said = {"gen_ai.conversation.id": thread_id, "parley.run.id": run_id}
         came_with = tracing.traceparent(request.headers.get("traceparent"))
@@ -161,10 +161,7 @@ class Instruments:
         # A request without a trace begins one, whatever is around it in the process.
         joins = () if came_with is None else None
         try:
-            with (
-                about(thread_id=thread_id, run_id=run_id),
-                self._telemetry.span(REQUEST, what | more, parent=came_with, joins=joins) as span,
-            ):
+            with self._telemetry.span(REQUEST, what | more, parent=came_with, joins=joins) as span:
                 yield answered
         finally:
             _POSTED.reset(posted)

@@ -6,7 +6,7 @@ Above it: `projector`. Below it: the telemetry port.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,12 @@ class Instruments:
     def __init__(self, telemetry: Telemetry = OFF, system: str = "kafka") -> None:
         self._telemetry, self._system = telemetry.scope("parley.history"), system
 
-    @contextmanager
-    def folding(self, batches: Mapping[int, Batch]) -> Iterator[None]:
+    def folding(self, batches: Mapping[int, Batch]) -> AbstractContextManager[None]:
         """One transaction."""
-        if not self._telemetry.on:
-            yield
-            return
+        return self._folding(batches) if self._telemetry.on else nullcontext()
+
+    @contextmanager
+    def _folding(self, batches: Mapping[int, Batch]) -> Iterator[None]:
         what: dict[str, Value | None] = {
             "messaging.system": self._system,
             "messaging.operation.name": "process",

@@ -8,9 +8,8 @@ texts (see `tracing`), as records carry them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import ClassVar
 
@@ -27,14 +26,22 @@ ABOUT: ContextVar[Mapping[str, str]] = ContextVar("ABOUT", default={})  # noqa: 
 """What every line of the log says beside its message: ids of trace, span, thread, run."""
 
 
-@contextmanager
-def about(**ids: str | None) -> Iterator[None]:
-    """Within it, every line of the log says these ids."""
-    token = ABOUT.set({**ABOUT.get(), **{name: value for name, value in ids.items() if value is not None}})
-    try:
-        yield
-    finally:
-        ABOUT.reset(token)
+class about:
+    """Within `with about(run_id=…)` every line of the log says these ids (those that are not None)."""
+
+    __slots__ = ("_ids", "_token")
+
+    def __init__(self, **ids: str | None) -> None:
+        self._ids = ids
+        self._token: Token[Mapping[str, str]] | None = None
+
+    def __enter__(self) -> None:
+        known = {name: value for name, value in self._ids.items() if value is not None}
+        self._token = ABOUT.set({**ABOUT.get(), **known})
+
+    def __exit__(self, *raised: object) -> None:
+        if self._token is not None:
+            ABOUT.reset(self._token)
 
 
 class Span:
