@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
+from parley_events.body import Block
+from parley_events.codec import Fact
 from parley_events.errors import LogUnavailable
 from parley_events.log import Outgoing
+from parley_events.pieces import Piece
 from parley_gateway import telemetry as t
-from tests.support.asgi import ask, exchange
+from tests.support.asgi import Exchange, ask, exchange
 from tests.support.recorder import Recorder
 from tests.unit.gateway.test_send import commands
-from tests.unit.gateway.world import World, say, silence
+from tests.unit.gateway.world import Dispatcher, World, say, silence
 
 THREADS = "/api/v1/chat/threads"
 ROUTE = f"{THREADS}/{{thread_id}}/messages"
@@ -127,12 +131,28 @@ async def test_the_first_delta_of_a_post_is_timed_once_and_then_nothing_is_left_
 ) -> None:
     app = await here.application()
     thread = await thread_of(app, here)
-    here.dispatcher.play = say(*(f"{n} " for n in range(200)))
+    seen: list[Exchange] = []
+
+    def heard(word: str) -> bool:
+        return bool(seen) and word.encode() in seen[0].body
+
+    async def play(dispatcher: Dispatcher, posted: Fact) -> None:
+        # Word by word: the next one comes when the client has the one before.
+        call = dispatcher.called(posted)
+        words = ("one ", "two ", "three ")
+        for n, word in enumerate(words):
+            dispatcher.pieces(Piece(posted.stream, call, 0, "text", len("".join(words[:n])), word))
+            await here.eventually(partial(heard, word))
+        dispatcher.returned(posted, call, Block(kind="text", text="".join(words)))
+        dispatcher.completed(posted)
+
+    here.dispatcher.play = play
     path = f"{THREADS}/{thread}/messages"
     headers = {"accept": "text/event-stream"}
     async with exchange(app, "POST", path, key=here.key, body={"content": "hi"}, headers=headers) as got:
+        seen.append(got)
         await got.end()
-    assert b"199 " in got.body
+    assert got.body.count(b"text.delta") == 3
     assert [(said, value > 0) for value, said in told.said(t.FIRST_DELTA)] == [({"http.route": ROUTE}, True)]
     assert told.of(t.REQUEST)[-1].attributes["parley.stream"] is True
     # Two requests and two commands: whatever number of deltas there is.

@@ -91,7 +91,10 @@ async def test_a_batch_of_several_traces_is_in_one_of_its_own_with_a_bounded_num
 async def test_a_context_that_is_none_is_as_good_as_none(got: Receiver) -> None:
     async with telemetry() as on:
         on.span(WORK, {"a": "bad"}, joins=["nonsense", f"00-{'0' * 32}-{'1' * 16}-01"]).end()
+        on.span(WORK, {"a": "half"}, joins=["nonsense", FROM]).end()
     assert one(got, "work bad").links == ()
+    assert one(got, "work half").links == ((TRACE, "b7ad6b7169203331"),)
+    assert one(got, "work half").trace_id == TRACE
 
 
 async def test_what_was_not_sampled_is_not_sampled_over_the_log_either_but_goes_on(got: Receiver) -> None:
@@ -203,6 +206,17 @@ async def test_closing_takes_its_limit_and_no_longer(
         assert time.monotonic() - began < 2.0
     complaints = [record for record in caplog.records if record.name.startswith("opentelemetry")]
     assert len(complaints) <= 6, "a line of a kind per minute"
+
+
+async def test_what_the_sdk_complains_of_again_and_again_is_logged_once_a_minute(
+    got: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with telemetry():
+        logger = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        for n in range(100):
+            logger.warning("Transient error %s", n)
+        logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["Transient error 0", "something else"]
 
 
 async def test_a_line_of_the_log_names_the_span_it_was_written_in(got: Receiver) -> None:
