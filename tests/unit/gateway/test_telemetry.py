@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,10 @@ from fastapi import FastAPI
 from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.errors import LogUnavailable
-from parley_events.log import Outgoing
+from parley_events.log import Outgoing, Producer
 from parley_events.pieces import Piece
+from parley_events.telemetry import about
+from parley_events.telemetry.port import ABOUT
 from parley_gateway import telemetry as t
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.recorder import Recorder
@@ -124,6 +127,24 @@ async def test_a_command_that_is_never_handed_over_is_ended_too(
     assert (await ask(app, "POST", THREADS, key=here.key, body={})).status == 503
     [send] = told.of(t.SEND)
     assert send.ended and send.error == "not_sent"
+
+
+async def test_what_outlives_the_request_that_made_it_is_not_about_that_request(
+    here: World, told: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await here.application()
+    made_about: list[Mapping[str, str]] = []
+    make = here.log.producer
+
+    async def producer() -> Producer:
+        made_about.append(ABOUT.get())
+        return await make()
+
+    monkeypatch.setattr(here.log, "producer", producer)
+    path = f"{THREADS}/{here.new_uuid()}/messages"
+    with about(trace_id="around"):
+        await ask(app, "POST", path, key=here.key, body={"content": "hi"})
+    assert made_about[0] == {}
 
 
 async def test_the_first_delta_of_a_post_is_timed_once_and_then_nothing_is_left_of_it(

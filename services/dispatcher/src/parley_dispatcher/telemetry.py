@@ -263,12 +263,12 @@ class Instruments:
             "parley.turn": turn,
             "parley.attempt": attempt,
         }
-        turns, used, began = len(run.turns), run.usage, perf_counter()
+        turns, failed_before, used, began = len(run.turns), run.failed, run.usage, perf_counter()
         with self._step(MODEL, state, run, kind | more) as span:
             try:
                 yield
             finally:
-                error = _call_error(run, turns)
+                error = _call_error(run, turns, failed_before)
                 usage = _since(run.usage, used)
                 said = run.turns[-1] if len(run.turns) > turns else None
                 span.set(_usage(usage) | {"gen_ai.response.finish_reasons": [said.stop_reason] if said else None})
@@ -412,14 +412,15 @@ def _part_of(traceparent: str, run_id: str) -> str:
     return f"{version}-{trace_id}-{_span_id(run_id):016x}-{flags}"
 
 
-def _call_error(run: Run, turns: int) -> str | None:
+def _call_error(run: Run, turns: int, failed_before: f.ModelFailed | None) -> str | None:
     """What a model call came to, from the run's state after it; None: it said what it had to say."""
     if run.ended or run.status == "cancelling":
         return "cancelled"
     if len(run.turns) > turns:
         return None
-    if run.failed is not None:
+    if run.failed is not None and run.failed is not failed_before:
         return run.failed.kind
+    # It goes on elsewhere: the claim is another's, or this process stops.
     return "abandoned"
 
 

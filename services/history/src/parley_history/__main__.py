@@ -19,14 +19,18 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m parley_history [serve|migrate]", file=sys.stderr)
         return 2
     try:
-        settings = from_env()
+        settings, shown = from_env(), TelemetrySettings.from_env()
+    except (SettingsError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
         set_up_logs(settings.log_level, settings.log_file)
         if arguments == ["migrate"]:
             print(f"the schema is at migration {asyncio.run(migrate(settings))}")
             return 0
-        with open_telemetry("parley-history", TelemetrySettings.from_env()) as telemetry:
+        with open_telemetry("parley-history", shown) as telemetry:
             return serve(build(settings, telemetry=telemetry, on_failure=end_process), settings.host, settings.port)
-    except (SettingsError, HistoryError, ValueError) as error:
+    except (SettingsError, HistoryError) as error:
         print(error, file=sys.stderr)
         return 1
 
