@@ -34,6 +34,7 @@ from parley_events.log.port import OnAssigned, OnRevoked
 from parley_events.objects import Objects, open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces
+from parley_events.telemetry import OFF, Telemetry
 
 PARTITIONS = 2
 LIMIT_S = 4.0
@@ -435,6 +436,7 @@ class World:
         wait: bool = True,
         log: GatedLog | None = None,
         objects: Objects | None = None,
+        telemetry: Telemetry = OFF,
         **settings: Any,
     ) -> AsyncIterator[Dispatcher]:
         """A dispatcher as `app.build` makes it, of this world's log and history. It leaves without a grace period."""
@@ -450,6 +452,7 @@ class World:
             history=self.history.client,
             objects=objects or self.objects,
             providers=providers,
+            telemetry=telemetry,
             on_failure=failures.append,
         )
         async with app.router.lifespan_context(app):

@@ -43,6 +43,7 @@ from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
+from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
 from parley_gateway.core import Core
 from parley_gateway.history import History
@@ -591,6 +592,7 @@ class World:
         self.admin_key = make_key(WORKSPACE, b"a" * 32)
         self._stack = contextlib.AsyncExitStack()
         self.gateways: list[tuple[FastAPI, str]] = []
+        self.telemetry: Telemetry = OFF
 
     @property
     def core(self) -> Core:
@@ -648,6 +650,7 @@ class World:
             objects=self.objects,
             clock=self.clock,
             new_uuid=self.new_uuid,
+            telemetry=self.telemetry,
         )
         return app, history
 

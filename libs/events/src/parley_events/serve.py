@@ -16,10 +16,12 @@ from typing import Any
 import uvicorn
 
 from parley_events.clock import rfc3339
+from parley_events.telemetry.port import ABOUT
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and the traceback if there is one."""
+    """One JSON object per line: time, level, logger, message, the ids of what it is about (trace, span, thread, run)
+    where they are known, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -27,6 +29,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **ABOUT.get(),
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
@@ -42,7 +45,7 @@ def set_up_logs(level: str, file: Path | None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx2", "httpcore2", "anthropic", "asyncio", "uvicorn.access"):
+    for noisy in ("httpx2", "httpcore2", "anthropic", "asyncio", "urllib3", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

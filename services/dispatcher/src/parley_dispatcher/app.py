@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Response
+from fastapi.telemetry import TelemetryConfig
 
 from parley_dispatcher import providers as models
 from parley_dispatcher.agents import Agents
@@ -25,6 +26,7 @@ from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.runner import Attempts, Runner
 from parley_dispatcher.sender import Sender
 from parley_dispatcher.settings import Settings, named_value
+from parley_dispatcher.telemetry import Instruments
 from parley_dispatcher.tools.servers import Servers
 from parley_dispatcher.worker import Worker
 from parley_events.clock import Clock, system_clock
@@ -32,6 +34,7 @@ from parley_events.contents import Contents
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
+from parley_events.telemetry import OFF, Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ def build(
     providers: Mapping[str, Provider] | None = None,
     clock: Clock = system_clock,
     value_of: Callable[[str], str | None] = named_value,
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
     """The dispatcher. A missing port is made for real from the settings; `value_of` looks up what `env:NAME` means.
@@ -102,6 +106,7 @@ def build(
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,
                 window_bytes=settings.window_mb * 1024 * 1024,
+                instruments=Instruments(telemetry, settings.log, settings.group),
             )
             servers = Servers(
                 value_of,
@@ -126,6 +131,7 @@ def build(
             await worker.start()
             stack.push_async_callback(worker.stop)
             running.worker = worker
+            world.instruments.watch(world, worker, deltas)
             assert worker.failed is not None
 
             def failed(result: asyncio.Future[str]) -> None:
@@ -137,7 +143,9 @@ def build(
             worker.failed.add_done_callback(failed)
             yield
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    # FastAPI's own telemetry would show every request a second time, and messages of exceptions.
+    own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None)
     app.state.running = running
 
     @app.get("/livez")

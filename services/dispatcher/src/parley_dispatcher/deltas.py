@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
+from contextvars import Context
 
 from parley_events.errors import LogError
 from parley_events.log import Log, Producer
@@ -104,4 +105,5 @@ class Deltas:
                     await asyncio.sleep(0.5)
             _log.info("showing pieces again")
 
-        self._renewing = asyncio.get_running_loop().create_task(renew())
+        # Not in the context of the one run that noticed it: the producer's tasks outlive it.
+        self._renewing = asyncio.get_running_loop().create_task(renew(), context=Context())

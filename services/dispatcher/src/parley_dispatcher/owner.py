@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from parley_dispatcher.errors import HistoryUnavailable, NotOwner
 from parley_dispatcher.history import History
 from parley_dispatcher.sender import Sender
 from parley_dispatcher.state import State, ThreadState, evolve, initial
+from parley_dispatcher.telemetry import Instruments
 from parley_dispatcher.window import Window
 from parley_events import facts as f
 from parley_events.body import Body
@@ -76,6 +77,7 @@ class World:
     name: str
     cache_bytes: int
     window_bytes: int
+    instruments: Instruments = field(default_factory=Instruments)
 
 
 class Owner:
@@ -234,8 +236,17 @@ class Owner:
     @property
     def choked(self) -> bool:
         """Whether commands must wait: the window or a queue is over its limit."""
-        waiting = sum(len(queue) for queue in self._queues.values()) + len(self._backlog)
-        return waiting > _MOST_WAITING or self._window.size > self._world.window_bytes
+        return self.waiting > _MOST_WAITING or self._window.size > self._world.window_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Commands that were read and are not decided yet."""
+        return sum(len(queue) for queue in self._queues.values()) + len(self._backlog)
+
+    @property
+    def window_size(self) -> int:
+        """What the window holds, in bytes."""
+        return self._window.size
 
     async def read_back(self, fact: Fact) -> None:
         """Until the fact was read back with no newer claim before it. Raises NotOwner when that cannot be any more."""
@@ -364,26 +375,22 @@ class Owner:
         if self.closed:
             return
         self._by_cause.setdefault(command.id, deque()).append(offset)
-        try:
-            body = decide(state, command, version)
-            self._append_outcome(state, command, body)
-        except RecordTooLarge as error:
-            self._append_outcome(
-                state,
-                command,
-                f.CommandRejected(command_type=command.type, code="too_large", message=str(error)),
-            )
-        except NotOwner:
-            return
-        except Exception:
-            _log.exception("deciding %s at offset %d failed", command.type, offset)
-            self._append_outcome(
-                state,
-                command,
-                f.CommandRejected(
+        with self._world.instruments.deciding(self.partition, offset, command) as (command, decided):
+            try:
+                body = decide(state, command, version)
+                self._append_outcome(state, command, body)
+            except RecordTooLarge as error:
+                body = f.CommandRejected(command_type=command.type, code="too_large", message=str(error))
+                self._append_outcome(state, command, body)
+            except NotOwner:
+                return
+            except Exception:
+                _log.exception("deciding %s at offset %d failed", command.type, offset)
+                body = f.CommandRejected(
                     command_type=command.type, code="poison", message="the dispatcher cannot decide this command"
-                ),
-            )
+                )
+                self._append_outcome(state, command, body)
+            decided(body)
         self._states.move_to_end(state.stream)
         if isinstance(state, ThreadState):
             self._wake(self, state)

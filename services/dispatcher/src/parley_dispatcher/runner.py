@@ -40,6 +40,7 @@ from parley_events.errors import ObjectsUnavailable, RecordTooLarge
 from parley_events.pieces import Piece
 from parley_events.positions import PartitionPosition
 from parley_events.reads import SkillView, WorkspaceView
+from parley_events.telemetry import about
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ class Runner:
 
     async def _run(self, owner: Owner, state: ThreadState, run: Run) -> None:
         try:
-            await self._drive(owner, state, run, depth=0)
+            with about(thread_id=state.stream, run_id=run.run_id):
+                await self._drive(owner, state, run, depth=0)
         except NotOwner:
             pass
         except asyncio.CancelledError:
@@ -205,7 +207,8 @@ class Runner:
                     async with self._slots:
                         if self._leaving(depth):
                             return
-                        await self._call_model(owner, state, run, spec, step)
+                        with self._world.instruments.model_call(state, run, spec, step.turn, step.attempt):
+                            await self._call_model(owner, state, run, spec, step)
                 case CallTools():
                     await self._call_tools(owner, state, run, spec, step, depth)
 
@@ -236,7 +239,7 @@ class Runner:
         self._append(owner, state, run, step.body)
 
     def _append(self, owner: Owner, state: ThreadState, run: Run, body: f.FactBody, call: int | None = None) -> Fact:
-        return owner.append(
+        fact = owner.append(
             state,
             body,
             run_id=run.run_id,
@@ -244,6 +247,9 @@ class Runner:
             correlation_id=run.command_id,
             traceparent=run.traceparent,
         )
+        if fact.type in f.RUN_ENDS:
+            self._world.instruments.run_ended(state, run, body, self._clock())
+        return fact
 
     # ---- the model
 
@@ -434,7 +440,8 @@ class Runner:
                     self._returned(owner, state, run, call, use, "cancelled", Result(NOT_RUN), 0)
                     return
         began = self._clock()
-        status, result = await self._outcome(owner, state, run, use, tool, key, depth)
+        with self._world.instruments.tool_call(state, run, use, tool) as came:
+            status, result = came(await self._outcome(owner, state, run, use, tool, key, depth))
         returned = self._returned_body(run, call, use, status, result, self._clock() - began)
         await owner.keep(state.workspace_id, returned)
         self._append_result(owner, state, run, returned)

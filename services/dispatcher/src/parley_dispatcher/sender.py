@@ -11,6 +11,7 @@ import asyncio
 import logging
 from asyncio import Future
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 
 from parley_events.errors import LogError, ProducerBroken
@@ -91,7 +92,8 @@ class Sender:
         if self._producer is not broken or self._closed:
             return
         self._producer = None
-        self._replacing = asyncio.get_running_loop().create_task(self._renew(broken))
+        # Not in the context of the one decision that noticed it: the producer's tasks outlive it.
+        self._replacing = asyncio.get_running_loop().create_task(self._renew(broken), context=Context())
 
     async def _renew(self, broken: Producer) -> None:
         _log.warning("a send came to an unknown end; sending %d facts again", len(self._entries))

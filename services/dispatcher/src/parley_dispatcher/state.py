@@ -301,6 +301,7 @@ def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
         posted_ms=fact.time_ms,
         text=body.text,
         parent_run_id=body.parent_run_id,
+        traceparent=fact.traceparent,
     )
     state.open_runs[body.run_id] = state.runs[body.run_id]
     state.size += 600 + 2 * len(body.text)

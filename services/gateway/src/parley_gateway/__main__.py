@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from parley_events.serve import end_process, serve, set_up_logs
+from parley_events.telemetry import TelemetrySettings, open_telemetry
 from parley_gateway.app import build, drain
 from parley_gateway.settings import Settings
 
@@ -12,13 +13,14 @@ from parley_gateway.settings import Settings
 def main() -> int:
     """Serve until a signal; the exit status."""
     try:
-        settings = Settings.from_env()
+        settings, shown = Settings.from_env(), TelemetrySettings.from_env()
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     set_up_logs(settings.log_level, settings.log_file)
-    app = build(settings, on_failure=end_process)
-    return serve(app, settings.host, settings.port, grace_s=settings.drain_s, on_stop=lambda: drain(app))
+    with open_telemetry("parley-gateway", shown) as telemetry:
+        app = build(settings, telemetry=telemetry, on_failure=end_process)
+        return serve(app, settings.host, settings.port, grace_s=settings.drain_s, on_stop=lambda: drain(app))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +24,7 @@ from parley_events.ids import NewUuid, random_uuid
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
+from parley_events.telemetry import OFF, Telemetry
 from parley_gateway import administration, health
 from parley_gateway.auth import Auth
 from parley_gateway.core import Core, forget_deleted
@@ -34,6 +36,7 @@ from parley_gateway.http import failure
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
+from parley_gateway.telemetry import Instruments
 from parley_gateway.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ def build(
     clock: Clock = system_clock,
     new_uuid: NewUuid = random_uuid,
     new_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application; `app.state.core` holds its parts. A log or history that is given in is not
@@ -68,7 +72,8 @@ def build(
     the_objects = objects or open_objects(settings.objects_address)
     contents = Contents(the_objects)
     hub = Hub(the_log, asked.positions, clock, limits, contents)
-    sender = Sender(hub, clock, new_uuid, settings.outcome_s, contents)
+    instruments = Instruments(telemetry, settings.log)
+    sender = Sender(hub, clock, new_uuid, settings.outcome_s, contents, instruments)
     core = Core(
         settings=settings,
         hub=hub,
@@ -81,6 +86,7 @@ def build(
         clock=clock,
         new_uuid=new_uuid,
         new_secret=new_secret,
+        instruments=instruments,
     )
     forget_deleted(core)
 
@@ -94,6 +100,7 @@ def build(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reading = asyncio.create_task(hub.run())
         reading.add_done_callback(died)
+        instruments.watch(hub)
         try:
             yield
         finally:
@@ -106,7 +113,9 @@ def build(
             for made in opened:
                 await made.close()
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    # FastAPI's own telemetry would show every request a second time, and messages of exceptions.
+    own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None, redirect_slashes=False)
     app.state.core = core
     app.router.routes.extend(health.routes(hub))
     for dialect in DIALECTS.values():

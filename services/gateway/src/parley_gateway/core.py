@@ -34,6 +34,7 @@ from parley_gateway.reads import Reads
 from parley_gateway.runs import RunTold
 from parley_gateway.send import Outcome, Sender
 from parley_gateway.settings import Settings
+from parley_gateway.telemetry import Instruments
 from parley_gateway.workspaces import Workspaces
 
 BOUND_LIMIT = 50_000
@@ -54,6 +55,7 @@ class Core:
     clock: Clock
     new_uuid: NewUuid
     new_secret: Callable[[], bytes]
+    instruments: Instruments
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:
@@ -155,7 +157,11 @@ async def _started(feed: Feed, begin: int | None) -> None:
 def stream(core: Core, feed: Feed, show: Show, headers: Mapping[str, str]) -> Response:
     """The feed as the answer to a request."""
     settings = core.settings
-    return EventStream(feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers)
+    made = EventStream(
+        feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers, counts=core.hub.counts
+    )
+    core.instruments.first_delta(made)
+    return made
 
 
 async def told(feed: Feed, run_id: str, thread_id: str, wait_s: float) -> tuple[RunTold, list[Shown]]:

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from parley_events import tracing
+from parley_events.telemetry import about
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Missing, Problem, Unavailable, invalid, not_found
 
@@ -47,6 +48,11 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
     """One path with all its methods. `flat`: the error shape (see `Problem.body`)."""
 
     async def serve(request: Request) -> Response:
+        ids = {name: request.path_params.get(name) for name in ("thread_id", "run_id")}
+        with about(**ids), core.instruments.request(request, path) as answered:
+            return answered(await respond(request))
+
+    async def respond(request: Request) -> Response:
         try:
             handler = methods.get(request.method)
             if handler is None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from parley_events.log import Outgoing, Producer
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Problem, Unavailable, refusal
 from parley_gateway.feed.hub import Hub
+from parley_gateway.telemetry import Instruments
 from parley_gateway.told import Told
 
 log = logging.getLogger(__name__)
@@ -56,9 +58,17 @@ class Outcome:
 class Sender:
     """Puts commands on the log and brings their outcomes."""
 
-    def __init__(self, hub: Hub, clock: Clock, new_uuid: NewUuid, outcome_s: float, contents: Contents) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        clock: Clock,
+        new_uuid: NewUuid,
+        outcome_s: float,
+        contents: Contents,
+        instruments: Instruments | None = None,
+    ) -> None:
         self._hub, self._clock, self._new_uuid, self._outcome_s = hub, clock, new_uuid, outcome_s
-        self._contents = contents
+        self._contents, self._instruments = contents, instruments or Instruments()
         self._producer: Producer | None = None
         self._making: asyncio.Task[Producer] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -107,13 +117,17 @@ class Sender:
         ready = self._hub.log
         if ready is None:
             raise Unavailable("the log cannot be reached right now")
+        sending = self._instruments.sending(command)
+        command = sending.command
         try:
             await self._contents.keep(command.workspace_id, command.body)
             record = encode_command(command, ready.partitions, self._contents.stored)
         except ObjectsUnavailable as error:
+            sending.close()
             log.warning("a large request cannot be taken: %s", error)
             raise Unavailable("the object store cannot be reached right now") from None
         except RecordTooLarge:
+            sending.close()
             raise Problem("too_large", "the request does not fit a record of 8 MiB", 413) from None
         outcome = self._hub.expect(command.id, command.correlation_id)
         producer: Producer | None = None
@@ -121,6 +135,7 @@ class Sender:
         try:
             async with asyncio.timeout(self._outcome_s):
                 producer, taken = await self._send(record)
+                sending.watch(record, taken)
                 fact = await outcome
         except TimeoutError:
             if taken is not None and taken.done() and not taken.cancelled() and taken.exception() is None:
@@ -130,6 +145,7 @@ class Sender:
             raise Unavailable("the log did not take the request in time; try again") from None
         finally:
             self._hub.forget(command.id, outcome)
+            sending.close()
         return self._read(principal, fact)
 
     async def close(self) -> None:
@@ -159,7 +175,8 @@ class Sender:
         if self._making is None:
             if self._producer is not None:
                 self._replace(self._producer)
-            self._making = asyncio.create_task(self._make())
+            # Not in the context of the one request that is the first: the producer's tasks outlive it.
+            self._making = asyncio.create_task(self._make(), context=Context())
             self._making.add_done_callback(self._made)
         return await asyncio.shield(self._making)
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from parley_events.serve import end_process, serve, set_up_logs
+from parley_events.telemetry import TelemetrySettings, open_telemetry
 from parley_history.app import build
 from parley_history.errors import HistoryError
 from parley_history.migrate import migrate
@@ -18,12 +19,17 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m parley_history [serve|migrate]", file=sys.stderr)
         return 2
     try:
-        settings = from_env()
+        settings, shown = from_env(), TelemetrySettings.from_env()
+    except (SettingsError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
         set_up_logs(settings.log_level, settings.log_file)
         if arguments == ["migrate"]:
             print(f"the schema is at migration {asyncio.run(migrate(settings))}")
             return 0
-        return serve(build(settings, on_failure=end_process), settings.host, settings.port)
+        with open_telemetry("parley-history", shown) as telemetry:
+            return serve(build(settings, telemetry=telemetry, on_failure=end_process), settings.host, settings.port)
     except (SettingsError, HistoryError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -22,6 +22,7 @@ from parley_events.errors import LogError
 from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
+from parley_events.telemetry import OFF, Telemetry
 from parley_history.db import Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.http import Reader, answer, routes
@@ -29,6 +30,7 @@ from parley_history.positions import Reached, Watch
 from parley_history.projector import Health, Projector, stopped
 from parley_history.reads import PROJECTION, SQL, reached
 from parley_history.settings import Settings
+from parley_history.telemetry import Instruments
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ _REOPEN_S = 2.0
 class History:
     """What the lifespan holds: pools, the watch, and the projector once the log is open."""
 
-    def __init__(self, settings: Settings, log: Log | None, objects: Objects) -> None:
+    def __init__(self, settings: Settings, log: Log | None, objects: Objects, telemetry: Telemetry) -> None:
         def pool(dsn: str, size: int) -> Pool:
             return Pool(dsn, schema=settings.schema, size=size, timeout_s=settings.query_timeout_s)
 
@@ -50,6 +52,7 @@ class History:
         self.watch = Watch(self._ask)
         self.reader = Reader(self.internal, self.scoped, self.watch, settings.internal_token)
         self.projector: Projector | None = None
+        self._instruments = Instruments(telemetry, settings.log)
 
     @property
     def health(self) -> Health:
@@ -69,8 +72,16 @@ class History:
             self.reader.partitions = log.partitions
             dsn, settings = self.settings.postgres_projector, self.settings
             self.projector = Projector(
-                self.writer, dsn, log, self.watch, self._contents, schema=settings.schema, batch=settings.batch
+                self.writer,
+                dsn,
+                log,
+                self.watch,
+                self._contents,
+                schema=settings.schema,
+                batch=settings.batch,
+                instruments=self._instruments,
             )
+            self._instruments.watch(self.projector, log)
             await self.projector.run()
 
     async def _open_log(self) -> Log:
@@ -93,11 +104,12 @@ def build(
     *,
     log: Log | None = None,
     objects: Objects | None = None,
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> Starlette:
     """History. Without a log or an object store, the one that the settings name is opened. `on_failure` is called when
     the projector dies, which it never should: the process should end then."""
-    history = History(settings, log, objects or open_objects(settings.objects_address))
+    history = History(settings, log, objects or open_objects(settings.objects_address), telemetry)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

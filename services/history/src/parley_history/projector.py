@@ -30,6 +30,7 @@ from parley_history.migrate import check_schema
 from parley_history.positions import Watch
 from parley_history.projections import fold, needs
 from parley_history.reads import PROJECTION
+from parley_history.telemetry import Instruments
 from parley_history.writes import SQL, load, store
 
 logger = logging.getLogger(__name__)
@@ -88,9 +89,10 @@ class Projector:
         *,
         schema: str,
         batch: int = 1000,
+        instruments: Instruments | None = None,
     ) -> None:
         self._pool, self._dsn, self._log, self._watch, self._schema = pool, dsn, log, watch, schema
-        self._contents = contents
+        self._contents, self._instruments = contents, instruments or Instruments()
         self._waits: dict[int, _Wait] = {}
         self._limit = batch
         self._lock_class = lock_class(schema)
@@ -98,6 +100,11 @@ class Projector:
         self._held: set[int] = set()
         self._stalled: dict[int, tuple[int, float]] = {}
         self.health = Health()
+
+    @property
+    def stands(self) -> dict[int, int]:
+        """The next offset of each partition that is folded here."""
+        return {partition: position.next_offset for partition, position in self._positions.items()}
 
     async def run(self) -> None:
         """Fold until cancelled. PostgreSQL or the log away: wait, and go on."""
@@ -368,6 +375,10 @@ class Projector:
         moves = {p: batch for p, batch in batches.items() if batch.end.next_offset > batch.start.next_offset}
         if not moves:
             return
+        with self._instruments.folding(moves):
+            await self._store(moves)
+
+    async def _store(self, moves: Mapping[int, Batch]) -> None:
         heads: dict[str, tuple[int, str, int]] = {}
         async with self._pool.transaction() as con:
             moved = await con.run(

@@ -25,6 +25,7 @@ from parley_events.errors import LogError
 from parley_events.ids import random_uuid
 from parley_events.log.open import open_log
 from parley_events.serve import server_of, set_up_logs
+from parley_events.telemetry import Telemetry, TelemetrySettings, open_telemetry
 from parley_history.errors import HistoryError
 from parley_standalone.addresses import service_settings
 from parley_standalone.agents_file import AgentsFile, noting_keys, read_agents_file
@@ -60,6 +61,10 @@ def listen(port: int) -> socket.socket:
 async def up(settings: Settings) -> int:
     """Run until a signal; the exit status. Raises CommandError."""
     file = noting_keys(read_agents_file(settings.agents, TOOLS), settings.env)
+    try:
+        shown = TelemetrySettings.from_env(settings.env)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
     folder = Folder.open(settings.data)
     listener: socket.socket | None = None
     try:
@@ -69,8 +74,12 @@ async def up(settings: Settings) -> int:
             folder.path / "postgres", folder.logs / "postgres.log", folder.secrets.postgres_owner, settings.env
         )
         stop = Stop(postgres.kill)
-        with stop.listening():
-            return await _run(settings, folder, file, listener, postgres, stop)
+        telemetry = open_telemetry("parley", shown)
+        try:
+            with stop.listening():
+                return await _run(settings, folder, file, listener, postgres, stop, telemetry)
+        finally:
+            await asyncio.to_thread(telemetry.close)
     except (PartError, LogError, HistoryError) as error:
         raise CommandError(str(error)) from None
     finally:
@@ -80,7 +89,13 @@ async def up(settings: Settings) -> int:
 
 
 async def _run(
-    settings: Settings, folder: Folder, file: AgentsFile, listener: socket.socket, postgres: Postgres, stop: Stop
+    settings: Settings,
+    folder: Folder,
+    file: AgentsFile,
+    listener: socket.socket,
+    postgres: Postgres,
+    stop: Stop,
+    telemetry: Telemetry,
 ) -> int:
     base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     kept = folder.secrets
@@ -99,17 +114,21 @@ async def _run(
             _log.critical("ending: %s", why)
             stop.tell()
 
-        history = parley_history.app.build(services.history, log=log, on_failure=on_failure)
+        history = parley_history.app.build(services.history, log=log, telemetry=telemetry, on_failure=on_failure)
         await stack.enter_async_context(history.router.lifespan_context(history))
         asked = parley_dispatcher.history.History(
             ("http://history",), kept.internal_token, transport=in_process(history)
         )
         stack.push_async_callback(asked.close)
-        dispatcher = parley_dispatcher.app.build(services.dispatcher, log=log, history=asked, on_failure=on_failure)
+        dispatcher = parley_dispatcher.app.build(
+            services.dispatcher, log=log, history=asked, telemetry=telemetry, on_failure=on_failure
+        )
         await stack.enter_async_context(dispatcher.router.lifespan_context(dispatcher))
         gateway_history = parley_gateway.history.History.in_process(history, kept.internal_token)
         stack.push_async_callback(gateway_history.close)
-        gateway = parley_gateway.app.build(services.gateway, log=log, history=gateway_history, on_failure=on_failure)
+        gateway = parley_gateway.app.build(
+            services.gateway, log=log, history=gateway_history, telemetry=telemetry, on_failure=on_failure
+        )
         server = server_of(
             gateway,
             "127.0.0.1",

@@ -26,6 +26,7 @@ from parley_events.errors import LogError, LogUnavailable, RetentionGap, TopicMi
 from parley_events.log.kafka_address import client_options
 from parley_events.log.kafka_producer import KafkaProducer
 from parley_events.log.port import Incoming, OnAssigned, OnRevoked
+from parley_events.quiet import quieten
 from parley_events.topics import MAX_PARTITIONS, MAX_RECORD_BYTES, TOPICS
 
 _log = logging.getLogger(__name__)
@@ -82,30 +83,9 @@ async def _ended(work: Coroutine[Any, Any, Any], limit_s: float) -> bool:
     return not task.cancelled() and task.exception() is None
 
 
-class _Quiet(logging.Filter):
-    """aiokafka writes hundreds of lines during an outage: at most one of a kind per ten seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[object, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        before = self._last.get(record.msg)
-        if before is not None and record.created - before < 10:
-            return False
-        if len(self._last) > 1000:
-            self._last.clear()
-        self._last[record.msg] = record.created
-        return True
-
-
 def _quieten() -> None:
-    for name in ("aiokafka", *logging.root.manager.loggerDict):
-        logger = logging.getLogger(name)
-        if (name == "aiokafka" or name.startswith("aiokafka.")) and not any(
-            isinstance(known, _Quiet) for known in logger.filters
-        ):
-            logger.addFilter(_Quiet())
+    """aiokafka writes hundreds of lines during an outage."""
+    quieten("aiokafka", 10)
     # The sticky assignor reports every partition as assigned twice at each join; the outcome is right.
     logging.getLogger("aiokafka.coordinator.assignors.sticky.sticky_assignor").setLevel(logging.CRITICAL)
 

@@ -50,6 +50,17 @@ class HubLimits:
     kept_bytes: int = 64 * 1024 * 1024
 
 
+@dataclass(slots=True)
+class Counts:
+    """Plain numbers, to be looked at. `streams`: open now. What slow clients lost: `pieces` left out, feeds `closed`,
+    streams `stalled`."""
+
+    streams: int = 0
+    pieces: int = 0
+    closed: int = 0
+    stalled: int = 0
+
+
 class Listener:
     """One listener's bounded queue of a stream's facts and pieces.
 
@@ -57,11 +68,11 @@ class Listener:
     is closed when that does not help: never is a fact dropped silently. Whoever was closed resumes by its cursor.
     """
 
-    __slots__ = ("_bytes", "_items", "_limits", "_wake", "closed", "owner", "pieces", "stream")
+    __slots__ = ("_bytes", "_counts", "_items", "_limits", "_wake", "closed", "owner", "pieces", "stream")
 
-    def __init__(self, stream: str, limits: HubLimits, owner: str, pieces: bool) -> None:
+    def __init__(self, stream: str, limits: HubLimits, owner: str, pieces: bool, counts: Counts) -> None:
         self.stream, self.owner, self.pieces, self.closed = stream, owner, pieces, False
-        self._limits = limits
+        self._limits, self._counts = limits, counts
         self._items: list[Item] = []
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
@@ -72,12 +83,16 @@ class Listener:
             return
         if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
             if isinstance(item, Piece):
+                self._counts.pieces += 1
                 return
-            self._items = [waiting for waiting in self._items if not isinstance(waiting, Piece)]
+            facts: list[Item] = [waiting for waiting in self._items if not isinstance(waiting, Piece)]
+            self._counts.pieces += len(self._items) - len(facts)
+            self._items = facts
             self._bytes = len(self._items) * _FACT_COST * 4
             # A fact with nothing before it is always taken: however large it is, whoever resumes would meet it again.
             full = len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes
             if self._items and full:
+                self._counts.closed += 1
                 self.close()
                 return
         self._items.append(item)
@@ -102,6 +117,11 @@ class Listener:
                 self._wake = None
         items, self._items, self._bytes = self._items, [], 0
         return items
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How many items wait, and about how many bytes they take."""
+        return len(self._items), self._bytes
 
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -129,6 +149,7 @@ class Hub:
     ) -> None:
         self._open_log, self._positions, self._clock = open_log, positions, clock
         self._limits, self._contents = limits, contents
+        self.counts = Counts()
         self._log: Log | None = None
         self._next: dict[int, int] = {}
         self._goal: dict[int, int] = {}
@@ -199,7 +220,7 @@ class Hub:
 
     def listen(self, stream: str, owner: str = "", pieces: bool = True) -> Listener:
         """A listener that gets every fact of the stream from now on, and its pieces. `owner`: whose key it was."""
-        listener = Listener(stream, self._limits, owner, pieces)
+        listener = Listener(stream, self._limits, owner, pieces, self.counts)
         if self.draining:
             listener.close()
         self._listeners.setdefault(stream, []).append(listener)
@@ -243,6 +264,23 @@ class Hub:
     def listening(self) -> int:
         """How many listeners there are."""
         return sum(len(listeners) for listeners in self._listeners.values())
+
+    def queued(self) -> tuple[int, int]:
+        """How many items wait for all listeners, and about how many bytes they take."""
+        queues = [listener.queued for listeners in self._listeners.values() for listener in listeners]
+        return sum(items for items, _ in queues), sum(size for _, size in queues)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept pieces of unfinished calls take."""
+        return self._kept_bytes
+
+    async def lag(self) -> list[tuple[str, int, int]]:
+        """Topic, partition and number of records that the log has and the hub has not read; () before it has begun."""
+        if self.log is None:
+            return []
+        ends = await self.log.ends(EVENTS_TOPIC)
+        return [(EVENTS_TOPIC, p, max(ends[p] - offset, 0)) for p, offset in self._next.items()]
 
     # ---- reading the log
 

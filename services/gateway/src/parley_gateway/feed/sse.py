@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from parley_gateway.feed.follow import Shown, ShownFact, merged
+from parley_gateway.feed.hub import Counts
 from parley_gateway.feed.join import Feed
 
 MEDIA_TYPE = "text/event-stream"
@@ -66,10 +67,18 @@ class EventStream(Response):
     media_type = MEDIA_TYPE
 
     def __init__(
-        self, feed: Feed, show: Show, *, beat_s: float, stall_s: float, headers: Mapping[str, str] | None = None
+        self,
+        feed: Feed,
+        show: Show,
+        *,
+        beat_s: float,
+        stall_s: float,
+        headers: Mapping[str, str] | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.status_code, self.background = 200, None
-        self._feed, self._show, self._beat_s, self._stall_s = feed, show, beat_s, stall_s
+        self.show = show
+        self._feed, self._beat_s, self._stall_s, self._counts = feed, beat_s, stall_s, counts or Counts()
         self._head = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,10 +96,11 @@ class EventStream(Response):
             else:
                 watch = loop.call_later(self._stall_s / 4, look)
 
+        self._counts.streams += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._head})
             for fact in feed.recalled:
-                self._show(ShownFact(fact, "", again=True))
+                self.show(ShownFact(fact, "", again=True))
             written = now()
             looked = 0.0
             async with asyncio.timeout(None) as stall:
@@ -103,7 +113,7 @@ class EventStream(Response):
                         if _gone(receive):
                             return
                     for item in merged(shown):
-                        for data in encode(item, self._show(item)):
+                        for data in encode(item, self.show(item)):
                             await send({"type": "http.response.body", "body": data, "more_body": True})
                             written = time
                     if time >= written + self._beat_s:
@@ -111,10 +121,12 @@ class EventStream(Response):
                         written = time
                     sending = None
                 await send({"type": "http.response.body", "body": b""})
-        except (TimeoutError, OSError):
+        except (TimeoutError, OSError) as error:
             # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
+            self._counts.stalled += isinstance(error, TimeoutError)
             return
         finally:
+            self._counts.streams -= 1
             if watch is not None:
                 watch.cancel()
             feed.close()

@@ -1,0 +1,1 @@
+"""The telemetry port and its adapter."""
