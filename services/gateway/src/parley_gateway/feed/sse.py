@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from parley_events.codec import Fact
 from parley_gateway.feed.follow import Shown, ShownFact, merged
-from parley_gateway.feed.join import Feed
 
 MEDIA_TYPE = "text/event-stream"
 GONE_S = 1.0
@@ -34,6 +34,19 @@ class Frame(NamedTuple):
 
     data: dict[str, Any]
     bare: bool = False
+
+
+class Feeding(Protocol):
+    """What is shown to one client: of a thread or run (`join`), or of all threads (`everything`)."""
+
+    over: bool
+
+    @property
+    def recalled(self) -> list[Fact]: ...
+
+    async def take(self, timeout_s: float) -> list[Shown]: ...
+
+    def close(self) -> None: ...
 
 
 Show = Callable[[Shown], list[Frame]]
@@ -66,7 +79,7 @@ class EventStream(Response):
     media_type = MEDIA_TYPE
 
     def __init__(
-        self, feed: Feed, show: Show, *, beat_s: float, stall_s: float, headers: Mapping[str, str] | None = None
+        self, feed: Feeding, show: Show, *, beat_s: float, stall_s: float, headers: Mapping[str, str] | None = None
     ) -> None:
         self.status_code, self.background = 200, None
         self._feed, self._show, self._beat_s, self._stall_s = feed, show, beat_s, stall_s
