@@ -2,8 +2,8 @@
 
 Whoever asks sees the facts of the threads that their key may read, by the rule of `reads.thread`, and of no other.
 Whose a thread is, its first fact says; of a thread that began earlier history is asked, once. While that cannot be
-answered nothing is shown: the feed ends, and the client comes back. Facts of the workspace itself (its keys) are of no thread, and never
-shown.
+answered nothing is shown: the feed ends, and the client comes back. Facts of the workspace itself (its keys) are of no
+thread, and never shown.
 """
 
 from __future__ import annotations

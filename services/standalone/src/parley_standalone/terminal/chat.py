@@ -1,0 +1,291 @@
+"""`parley chat` for a person: a prompt, and answers as they stream. Leaving never stops an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from parley_events.ids import NewUuid
+from parley_standalone.errors import CommandError
+from parley_standalone.settings import Settings
+from parley_standalone.terminal import orders, story, threads
+from parley_standalone.terminal.attach import Attached, attach, encoded
+from parley_standalone.terminal.keys import Typed, listening
+from parley_standalone.terminal.line import Line
+from parley_standalone.terminal.native import ENDED, Frame, Json, Native, Refused
+from parley_standalone.terminal.region import EMPTY, Row
+from parley_standalone.terminal.screen import Screen
+from parley_standalone.terminal.watch import Watch, asked, tool
+
+DEFAULT_AGENT = "assistant"
+HINT = "Ctrl-X cancels, Ctrl-C leaves"
+_SHOWN_MESSAGES = 12
+_SHOWN_ROWS = 12
+_RUNS_ASKED = 10
+
+
+class _Left(Exception):
+    """Ctrl-C while an answer streamed."""
+
+
+async def chat(
+    settings: Settings, new_uuid: NewUuid, agent: str | None, thread: str | None, files: list[Attached]
+) -> int:
+    """Talk until the person leaves; the exit status."""
+    native = Native(settings, new_uuid)
+    talk = Chat(native, Screen(sys.stdout), Line(settings.chat_history, list(orders.ORDERS)), files)
+    try:
+        await talk.begin(agent, thread)
+        await talk.talk()
+    except _Left:
+        pass
+    finally:
+        await native.close()
+    talk.good_bye()
+    return 0
+
+
+class Chat:
+    """One person at one terminal. `thread_id` None: the thread is made with the first message."""
+
+    def __init__(self, native: Native, screen: Screen, line: Line, files: list[Attached]) -> None:
+        self._native, self._screen, self._line, self._files = native, screen, line, files
+        self._typed = Typed()
+        self._agent = DEFAULT_AGENT
+        self.thread_id: str | None = None
+
+    async def begin(self, agent: str | None, thread: str | None) -> None:
+        """Find out with whom, and where."""
+        if thread is not None:
+            await self._enter(thread)
+            return
+        agents = await self._native.agents()
+        self._agent = await self._choose(agents) if agent is None else named(agents, agent)
+        self._screen.say(f"{self._agent} · a new thread · :help says what there is", "dim")
+
+    async def talk(self) -> None:
+        """Prompt and answer, until the person leaves."""
+        while True:
+            text, sent = self._typed.take()
+            try:
+                line = await self._line.read(self._agent, text, sent=sent)
+            except (KeyboardInterrupt, EOFError):
+                return
+            meant = orders.read(line)
+            try:
+                match meant:
+                    case orders.Message(text):
+                        await self._say(text)
+                    case orders.Order(":quit"):
+                        return
+                    case orders.Order():
+                        await self._obey(meant)
+                    case orders.Unclear(why):
+                        self._screen.say(why, "yellow")
+                    case None:
+                        pass
+            except CommandError as error:
+                # What was refused is told; the chat goes on.
+                self._screen.say(f"✗ {error}", "red")
+
+    def good_bye(self) -> None:
+        """The line to come back with."""
+        if self.thread_id is not None:
+            self._screen.say("come back with:", "dim")
+            self._screen.write(f"parley chat --thread {self.thread_id}\n")
+
+    # ---- orders
+
+    async def _obey(self, order: orders.Order) -> None:
+        match order:
+            case orders.Order(":attach", path):
+                file = attach(path, self._files)
+                self._files.append(file)
+                self._screen.say(f"with the next message: {', '.join(other.name for other in self._files)}", "dim")
+            case orders.Order(":agent", name):
+                agents = await self._native.agents()
+                self._agent = named(agents, name) if name else await self._choose(agents)
+                self._new()
+            case orders.Order(":threads"):
+                await threads.show(self._native, self._screen, limit=20, archived=False)
+            case orders.Order(":thread", thread_id):
+                await self._enter(thread_id)
+            case orders.Order(":new"):
+                self._new()
+            case orders.Order(":cancel"):
+                await self._cancel()
+            case _:
+                self._screen.table(
+                    ("", ""), [((name, "bold"), (what, "")) for name, what in orders.help_lines()], gives=1
+                )
+
+    def _new(self) -> None:
+        self.thread_id = None
+        self._screen.say(f"{self._agent} · a new thread", "dim")
+
+    async def _choose(self, agents: list[Json]) -> str:
+        ids = [str(agent["id"]) for agent in agents]
+        if not ids:
+            raise CommandError("this workspace has no agents")
+        first = DEFAULT_AGENT if DEFAULT_AGENT in ids else ids[0]
+        if len(ids) == 1:
+            return first
+        rows = [
+            ((str(number), "bold cyan"), (story.clean(agent["id"]), "bold"), (story.short(told(agent), 200), "dim"))
+            for number, agent in enumerate(agents, 1)
+        ]
+        self._screen.table(("", "", ""), rows, gives=2)
+        while True:
+            try:
+                answer = await self._line.choose(f"which one? ({first})", first)
+            except (KeyboardInterrupt, EOFError):
+                raise _Left from None
+            if answer.isdecimal() and 1 <= int(answer) <= len(ids):
+                return ids[int(answer) - 1]
+            if answer in ids:
+                return answer
+            self._screen.say(f"a number from 1 to {len(ids)}, or an id, is wanted", "yellow")
+
+    async def _cancel(self) -> None:
+        open_runs = [] if self.thread_id is None else await self._open_runs(self.thread_id)
+        for run in open_runs:
+            with suppress(Refused):
+                await self._native.cancel(run["id"])
+        self._screen.say(f"{len(open_runs)} cancelled" if open_runs else "nothing runs in this thread", "dim")
+
+    # ---- threads
+
+    async def _enter(self, thread_id: str) -> None:
+        """Go on in a thread: its last messages, and what still runs in it to its end."""
+        view = await existing(self._native, thread_id)
+        self.thread_id, self._agent = str(view["id"]), str(view["agent_id"] or DEFAULT_AGENT)
+        title = story.short(view["title"] or "", 60)
+        self._screen.say(" · ".join(part for part in (self._agent, title, str(view["id"])) if part), "dim")
+        messages = await self._native.newest_messages(self.thread_id, _SHOWN_MESSAGES)
+        open_runs = await self._open_runs(self.thread_id)
+        running = {run["id"] for run in open_runs}
+        self._history([message for message in messages if message["run_id"] not in running], view["message_count"])
+        for run in open_runs:
+            await self._watch(self._native.follow_run(run["id"]), run["id"], question=True)
+
+    def _history(self, messages: list[Json], count: int) -> None:
+        columns = self._screen.columns
+        if count > len(messages) > 0:
+            self._screen.say("… earlier messages are not shown", "dim")
+        calls: dict[str, Json] = {}
+        for message in messages:
+            rows = told_before(self._screen, message, calls, columns)
+            if len(rows) > _SHOWN_ROWS:
+                left = len(rows) - _SHOWN_ROWS
+                rows = rows[:_SHOWN_ROWS] + self._screen.line((f"… {left} more rows", "dim"), columns=columns)
+            self._screen.rows([*rows, EMPTY] if rows else [])
+
+    async def _open_runs(self, thread_id: str) -> list[Json]:
+        """The runs of a thread that have not ended, oldest first."""
+        messages = await self._native.newest_messages(thread_id, 200)
+        ids = list(dict.fromkeys(m["run_id"] for m in messages if m["role"] == "user" and m["run_id"]))
+        runs = [await self._native.run(run_id) for run_id in ids[-_RUNS_ASKED:]]
+        return [run for run in runs if run["status"] not in ENDED]
+
+    # ---- answers
+
+    async def _say(self, text: str) -> None:
+        attachments = encoded(self._files)
+        if self.thread_id is None:
+            made = await self._native.new_thread(self._agent, story.short(text, 60))
+            self.thread_id = str(made["id"])
+        self._screen.rows([EMPTY])
+        await self._watch(None, None, text=text, attachments=attachments)
+        self._files = []
+
+    async def _watch(
+        self,
+        frames: AsyncIterator[Frame] | None,
+        run_id: str | None,
+        *,
+        question: bool = False,
+        text: str = "",
+        attachments: list[Json] | None = None,
+    ) -> None:
+        """Show a run, or send a message and show its run, while keys are listened to. Raises _Left."""
+        watch = Watch(self._screen, asyncio.get_running_loop().time, HINT)
+        self._native.trouble = watch.trouble
+        left = False
+        cancelling: set[asyncio.Task[None]] = set()
+
+        def started(name: str) -> None:
+            nonlocal run_id
+            run_id = name
+
+        def cancel() -> None:
+            if run_id is not None and not cancelling:
+                cancelling.add(asyncio.ensure_future(self._cancel_quietly(run_id)))
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            showing.cancel()
+
+        if frames is None:
+            assert self.thread_id is not None
+            frames = self._native.post(self.thread_id, text, attachments or [], started=started, sent=watch.sending)
+        showing = asyncio.ensure_future(watch.run(frames, question=question))
+        try:
+            with listening(sys.stdin.fileno(), self._typed, cancel, leave):
+                await showing
+        except asyncio.CancelledError:
+            if not left:
+                raise
+            raise _Left from None
+        finally:
+            self._native.trouble = lambda _: None
+            for task in cancelling:
+                task.cancel()
+        self._screen.rows([EMPTY])
+
+    async def _cancel_quietly(self, run_id: str) -> None:
+        # It may have ended meanwhile; how it ended is shown in any case.
+        with suppress(CommandError):
+            await self._native.cancel(run_id)
+
+
+def named(agents: list[Json], name: str) -> str:
+    """The id of the agent with this id or UUID. Raises CommandError."""
+    for agent in agents:
+        if name in (agent["id"], agent.get("uuid")):
+            return str(agent["id"])
+    known = ", ".join(story.clean(str(agent["id"])) for agent in agents)
+    raise CommandError(f"there is no agent {name!r}; there are: {known}")
+
+
+async def existing(native: Native, thread_id: str) -> Json:
+    """The thread. Raises CommandError when there is none for this key."""
+    try:
+        return await native.thread(thread_id)
+    except Refused as refused:
+        if refused.status == 404:
+            raise CommandError(f"there is no thread {thread_id} (`parley threads` lists yours)") from None
+        raise
+
+
+def told(agent: Json) -> str:
+    """An agent in a few words."""
+    return " — ".join(str(part) for part in (agent.get("name"), agent.get("description")) if part)
+
+
+def told_before(screen: Screen, message: Json, calls: dict[str, Json], columns: int) -> list[Row]:
+    """A message of the history. `calls` remembers the calls that tools answer."""
+    content = story.clean(message["content"] or "")
+    if message["role"] == "user":
+        files = tuple(story.clean(str(file["name"])) for file in message.get("attachments") or ())
+        return asked(screen, story.Asked(content, "", False, files), columns)
+    for call in message.get("tool_calls") or ():
+        calls[call["id"]] = call
+    if message["role"] == "tool":
+        call = calls.get(str(message["tool_call_id"]), {"id": message["tool_call_id"], "name": "a tool"})
+        frame = {"type": "tool.returned", "tool_call": {"status": "ok", **call, "result": content}}
+        [event] = story.events(frame)
+        return tool(screen, event, columns) if isinstance(event, story.ToolEnded) else []
+    return screen.text(content, columns) if content.strip() else []
