@@ -38,7 +38,7 @@ class Settings:
     restart: bool | None = None
     url: str | None = None
     key: str | None = field(default=None, repr=False)
-    chat_history: Path | None = None
+    chat_history: Path | None = Path("~/.local/state/parley/chat-history")
     log_level: str = "INFO"
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -95,7 +95,8 @@ def _chat_history(given: Mapping[str, str]) -> Path | None:
     said = given.get("PARLEY_CHAT_HISTORY")
     if said == "none":
         return None
-    if said:
-        return Path(said).absolute()
-    state = given.get("XDG_STATE_HOME") or (f"{given['HOME']}/.local/state" if given.get("HOME") else None)
-    return None if state is None else Path(state, "parley", "chat-history")
+    try:
+        return Path(said or "~/.local/state/parley/chat-history").expanduser().absolute()
+    except RuntimeError:
+        # Whoever has no home has no history.
+        return None

@@ -58,10 +58,12 @@ class Blocks:
         return done
 
     def end(self) -> list[Block]:
-        """The last block: the text is whole."""
-        last = [Block(self.tail, self.apart)] if self.tail.strip() else []
+        """The last blocks: the text is whole."""
+        done = self.feed("\n")
+        if self.tail.strip():
+            done.append(Block(self.tail[:-1], self.apart))
         self.__init__()  # type: ignore[misc]
-        return last
+        return done
 
     def shorten(self, chars: int) -> None:
         """Take characters from the beginning of the tail away: they are shown for good."""

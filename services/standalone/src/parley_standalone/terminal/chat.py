@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from parley_events.ids import NewUuid
 from parley_standalone.errors import CommandError
@@ -26,8 +27,15 @@ _SHOWN_ROWS = 12
 _RUNS_ASKED = 10
 
 
+T = TypeVar("T")
+
+
 class _Left(Exception):
-    """Ctrl-C while an answer streamed."""
+    """Ctrl-C while an answer streamed: the person goes."""
+
+
+class _Stopped(CommandError):
+    """Ctrl-C while something else was done."""
 
 
 async def chat(
@@ -54,6 +62,8 @@ class Chat:
         self._native, self._screen, self._line, self._files = native, screen, line, files
         self._typed = Typed()
         self._agent = DEFAULT_AGENT
+        self._watching: Watch | None = None
+        self._running: str | None = None
         self.thread_id: str | None = None
 
     async def begin(self, agent: str | None, thread: str | None) -> None:
@@ -61,7 +71,7 @@ class Chat:
         if thread is not None:
             await self._enter(thread)
             return
-        agents = await self._native.agents()
+        agents = await self._heed(self._native.agents())
         self._agent = await self._choose(agents) if agent is None else named(agents, agent)
         self._screen.say(f"{self._agent} · a new thread · :help says what there is", "dim")
 
@@ -104,12 +114,14 @@ class Chat:
                 file = attach(path, self._files)
                 self._files.append(file)
                 self._screen.say(f"with the next message: {', '.join(other.name for other in self._files)}", "dim")
+            case orders.Order(":detach"):
+                self._files = []
             case orders.Order(":agent", name):
-                agents = await self._native.agents()
+                agents = await self._heed(self._native.agents())
                 self._agent = named(agents, name) if name else await self._choose(agents)
                 self._new()
             case orders.Order(":threads"):
-                await threads.show(self._native, self._screen, limit=20, archived=False)
+                await self._heed(threads.show(self._native, self._screen, limit=20, archived=False))
             case orders.Order(":thread", thread_id):
                 await self._enter(thread_id)
             case orders.Order(":new"):
@@ -117,9 +129,8 @@ class Chat:
             case orders.Order(":cancel"):
                 await self._cancel()
             case _:
-                self._screen.table(
-                    ("", ""), [((name, "bold"), (what, "")) for name, what in orders.help_lines()], gives=1
-                )
+                rows = [((name, "bold"), (what, "")) for name, what in orders.help_lines()]
+                self._screen.table(("", ""), rows, gives=1, wraps=True)
 
     def _new(self) -> None:
         self.thread_id = None
@@ -139,7 +150,7 @@ class Chat:
         self._screen.table(("", "", ""), rows, gives=2)
         while True:
             try:
-                answer = await self._line.choose(f"which one? ({first})", first)
+                answer = await self._line.choose(f"which one? ({first})", first, *self._typed.take())
             except (KeyboardInterrupt, EOFError):
                 raise _Left from None
             if answer.isdecimal() and 1 <= int(answer) <= len(ids):
@@ -149,7 +160,7 @@ class Chat:
             self._screen.say(f"a number from 1 to {len(ids)}, or an id, is wanted", "yellow")
 
     async def _cancel(self) -> None:
-        open_runs = [] if self.thread_id is None else await self._open_runs(self.thread_id)
+        open_runs = [] if self.thread_id is None else await self._heed(self._open_runs(self.thread_id))
         for run in open_runs:
             with suppress(Refused):
                 await self._native.cancel(run["id"])
@@ -159,21 +170,21 @@ class Chat:
 
     async def _enter(self, thread_id: str) -> None:
         """Go on in a thread: its last messages, and what still runs in it to its end."""
-        view = await existing(self._native, thread_id)
+        view = await self._heed(existing(self._native, thread_id))
         self.thread_id, self._agent = str(view["id"]), str(view["agent_id"] or DEFAULT_AGENT)
         title = story.short(view["title"] or "", 60)
         self._screen.say(" · ".join(part for part in (self._agent, title, str(view["id"])) if part), "dim")
-        messages = await self._native.newest_messages(self.thread_id, _SHOWN_MESSAGES)
-        open_runs = await self._open_runs(self.thread_id)
+        messages = await self._heed(self._native.newest_messages(self.thread_id, _SHOWN_MESSAGES))
+        open_runs = await self._heed(self._open_runs(self.thread_id))
         running = {run["id"] for run in open_runs}
-        self._history([message for message in messages if message["run_id"] not in running], view["message_count"])
+        if view["message_count"] > len(messages):
+            self._screen.say("… earlier messages are not shown", "dim")
+        self._history([message for message in messages if message["run_id"] not in running])
         for run in open_runs:
             await self._watch(self._native.follow_run(run["id"]), run["id"], question=True)
 
-    def _history(self, messages: list[Json], count: int) -> None:
+    def _history(self, messages: list[Json]) -> None:
         columns = self._screen.columns
-        if count > len(messages) > 0:
-            self._screen.say("… earlier messages are not shown", "dim")
         calls: dict[str, Json] = {}
         for message in messages:
             rows = told_before(self._screen, message, calls, columns)
@@ -194,56 +205,62 @@ class Chat:
     async def _say(self, text: str) -> None:
         attachments = encoded(self._files)
         if self.thread_id is None:
-            made = await self._native.new_thread(self._agent, story.short(text, 60))
+            made = await self._heed(self._native.new_thread(self._agent, story.short(text, 60)))
             self.thread_id = str(made["id"])
         self._screen.rows([EMPTY])
-        await self._watch(None, None, text=text, attachments=attachments)
+        frames = self._native.post(self.thread_id, text, attachments, started=self._started, sent=self._sending)
+        await self._watch(frames, None)
         self._files = []
 
-    async def _watch(
-        self,
-        frames: AsyncIterator[Frame] | None,
-        run_id: str | None,
-        *,
-        question: bool = False,
-        text: str = "",
-        attachments: list[Json] | None = None,
-    ) -> None:
-        """Show a run, or send a message and show its run, while keys are listened to. Raises _Left."""
-        watch = Watch(self._screen, asyncio.get_running_loop().time, HINT)
+    async def _watch(self, frames: AsyncIterator[Frame], run_id: str | None, *, question: bool = False) -> None:
+        """Show a run while keys are listened to. Raises _Left on Ctrl-C. `run_id` None: `_started` will tell."""
+        self._running = run_id
+        watch = self._watching = Watch(self._screen, asyncio.get_running_loop().time, HINT)
         self._native.trouble = watch.trouble
-        left = False
-        cancelling: set[asyncio.Task[None]] = set()
-
-        def started(name: str) -> None:
-            nonlocal run_id
-            run_id = name
-
-        def cancel() -> None:
-            if run_id is not None and not cancelling:
-                cancelling.add(asyncio.ensure_future(self._cancel_quietly(run_id)))
-
-        def leave() -> None:
-            nonlocal left
-            left = True
-            showing.cancel()
-
-        if frames is None:
-            assert self.thread_id is not None
-            frames = self._native.post(self.thread_id, text, attachments or [], started=started, sent=watch.sending)
-        showing = asyncio.ensure_future(watch.run(frames, question=question))
         try:
-            with listening(sys.stdin.fileno(), self._typed, cancel, leave):
-                await showing
-        except asyncio.CancelledError:
-            if not left:
-                raise
+            await self._heed(watch.run(frames, question=question))
+        except _Stopped:
+            self._screen.rows([EMPTY])
+            self._screen.say("the answer goes on", "dim")
             raise _Left from None
         finally:
             self._native.trouble = lambda _: None
+            self._watching = self._running = None
+        self._screen.rows([EMPTY])
+
+    def _started(self, run_id: str) -> None:
+        self._running = run_id
+
+    async def _heed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something while keys are listened to: what is typed ahead is kept, Ctrl-C raises _Stopped."""
+        doing = asyncio.ensure_future(work)
+        cancelling: list[asyncio.Task[None]] = []
+        stopped = False
+
+        def cancel() -> None:
+            if self._watching is not None and self._running is not None and not cancelling:
+                self._watching.cancelling()
+                cancelling.append(asyncio.ensure_future(self._cancel_quietly(self._running)))
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            doing.cancel()
+
+        try:
+            with listening(sys.stdin.fileno(), self._typed, cancel, stop):
+                return await doing
+        except asyncio.CancelledError:
+            if not stopped:
+                raise
+            raise _Stopped("stopped") from None
+        finally:
             for task in cancelling:
                 task.cancel()
-        self._screen.rows([EMPTY])
+
+    def _sending(self, done: int, total: int) -> None:
+        if self._watching is not None:
+            self._watching.sending(done, total)
 
     async def _cancel_quietly(self, run_id: str) -> None:
         # It may have ended meanwhile; how it ended is shown in any case.
@@ -281,9 +298,9 @@ def told_before(screen: Screen, message: Json, calls: dict[str, Json], columns: 
     if message["role"] == "user":
         files = tuple(story.clean(str(file["name"])) for file in message.get("attachments") or ())
         return asked(screen, story.Asked(content, "", False, files), columns)
-    for call in message.get("tool_calls") or ():
-        calls[call["id"]] = call
-    if message["role"] == "tool":
+    made = {call["id"]: call for call in message.get("tool_calls") or ()}
+    calls |= made
+    if message["role"] == "tool" and not made:
         call = calls.get(str(message["tool_call_id"]), {"id": message["tool_call_id"], "name": "a tool"})
         frame = {"type": "tool.returned", "tool_call": {"status": "ok", **call, "result": content}}
         [event] = story.events(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import termios
 import tty
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 CTRL_X = 0x18
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[\r\n]|.)?", re.DOTALL)
+"""An arrow, a function key, or a key with Alt: nothing of it is text; Alt-Enter is a new line."""
+_ENTER = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass
@@ -21,21 +25,20 @@ class Typed:
     raw: bytearray = field(default_factory=bytearray)
 
     def take(self) -> tuple[str, bool]:
-        """The text without control keys, and whether it was sent with Enter."""
-        text = self.raw.decode(errors="ignore")
-        self.raw.clear()
-        # An arrow or a function key is a sequence, of which nothing is text.
-        if "\x1b" in text:
-            text = text[: text.index("\x1b")]
-        sent = text.endswith(("\n", "\r"))
-        text = text.replace("\r", "\n").rstrip("\n")
+        """The first line without control keys, and whether Enter was pressed after it. Later lines stay."""
+        text = _SEQUENCE.sub(lambda key: "\v" if key[0][1:] in ("\r", "\n") else "", self.raw.decode(errors="ignore"))
+        end = _ENTER.search(text)
+        line, rest = (text, "") if end is None else (text[: end.start()], text[end.end() :])
+        self.raw[:] = rest.encode()
         kept: list[str] = []
-        for char in text:
+        for char in line:
             if char in "\x7f\x08":
                 del kept[-1:]
-            elif char == "\n" or char.isprintable():
+            elif char == "\v":
+                kept.append("\n")
+            elif char.isprintable():
                 kept.append(char)
-        return "".join(kept), sent and bool(kept)
+        return "".join(kept), end is not None and bool(kept)
 
 
 @contextmanager

@@ -41,10 +41,11 @@ class Line:
         prompt = FormattedText([("ansibrightblack", name), ("bold ansicyan", " › ")])
         return await self._session.prompt_async(prompt, default=typed, accept_default=sent)
 
-    async def choose(self, question: str, fallback: str) -> str:
+    async def choose(self, question: str, fallback: str, typed: str = "", sent: bool = False) -> str:
         """A short answer; `fallback` when nothing is typed."""
         asking: PromptSession[str] = PromptSession(history=InMemoryHistory())
-        return (await asking.prompt_async(FormattedText([("bold", question), ("", " ")]))).strip() or fallback
+        prompt = FormattedText([("bold", question), ("", " ")])
+        return (await asking.prompt_async(prompt, default=typed, accept_default=sent)).strip() or fallback
 
 
 class _Files(Completer):

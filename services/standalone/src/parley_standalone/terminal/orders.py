@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 ORDERS = {
     ":attach": ("FILE", "send a file with the next message"),
+    ":detach": ("", "forget the files that were attached"),
     ":agent": ("[ID]", "talk to another agent, in a new thread"),
     ":threads": ("", "list your threads"),
     ":thread": ("ID", "go on in another thread"),
@@ -56,7 +57,7 @@ def read(line: str) -> Order | Message | Unclear | None:
         near = difflib.get_close_matches(name, ORDERS, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return Unclear(f"there is no {name}{meant} (:help lists all; :{name} sends it as a message)")
-    if ORDERS[name][0].isupper() and not rest:
+    if ORDERS[name][0][:1].isupper() and not rest:
         return Unclear(f"{name} needs {ORDERS[name][0]}")
     return Order(name, rest)
 

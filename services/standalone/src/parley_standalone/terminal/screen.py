@@ -1,20 +1,18 @@
-"""Drawing: rows of Markdown, thoughts and tools, tables, lists and progress. The only importer of rich."""
+"""Drawing: rows of texts, thoughts and tools, tables and progress. With `markdown` the only importer of rich."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, ClassVar
+from typing import IO
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.markdown import Heading, Markdown, MarkdownElement
+from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from parley_standalone.terminal.blocks import with_breaks
 from parley_standalone.terminal.region import Row
 
 _COLOURS = {
@@ -22,18 +20,6 @@ _COLOURS = {
     "256": ColorSystem.EIGHT_BIT,
     "truecolor": ColorSystem.TRUECOLOR,
 }
-
-
-class _Heading(Heading):
-    """A heading as a line of the text, not in the middle of the screen."""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        self.text.justify = "left"
-        yield self.text
-
-
-class _Markdown(Markdown):
-    elements: ClassVar[dict[str, type[MarkdownElement]]] = {**Markdown.elements, "heading_open": _Heading}
 
 
 class Screen:
@@ -62,8 +48,9 @@ class Screen:
 
     def text(self, source: str, columns: int) -> list[Row]:
         """Markdown."""
-        drawn = _Markdown(with_breaks(source.strip("\n")), code_theme="ansi_dark", hyperlinks=False)
-        rows = self._rows(drawn, columns)
+        from parley_standalone.terminal.markdown import drawn
+
+        rows = self._rows(drawn(source), columns)
         while rows and not rows[-1].plain.strip():
             rows.pop()
         while rows and not rows[0].plain.strip():
@@ -110,19 +97,19 @@ class Screen:
         """A line, or more where it is long."""
         self.rows(self.line((text, style), columns=self.columns, whole=True))
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], gives: int) -> None:
-        """A table of cells (text, style); where it is narrow, column `gives` gives way."""
-        table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(heads))
+    def table(
+        self, heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], gives: int, *, wraps: bool = False
+    ) -> None:
+        """A table of cells (text, style). Where it is narrow, column `gives` gives way: it is cut, or wraps."""
+        columns = [[head, *(row[number][0] for row in rows)] for number, head in enumerate(heads)]
+        widths = [max(map(cell_len, column)) for column in columns]
+        between = 2 * (len(heads) - 1)
+        widths[gives] = max(10, min(widths[gives], self.columns - between - sum(widths) + widths[gives]))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(heads))
         for number, head in enumerate(heads):
-            table.add_column(
-                head, no_wrap=number != gives, overflow="ellipsis", min_width=None if number == gives else 1
-            )
-        widths = [
-            max(cell_len(row[number][0]) for row in [*rows, [(h, "") for h in heads]]) for number in range(len(heads))
-        ]
-        room = self.columns - sum(widths) + widths[gives] - 2 * (len(heads) - 1)
-        table.columns[gives].max_width = max(8, room)
-        table.columns[gives].no_wrap = True
+            cut = not (wraps and number == gives)
+            table.add_column(head, width=widths[number], overflow="ellipsis" if cut else "fold", no_wrap=cut)
         for row in rows:
             table.add_row(*(Text(text, style=style) for text, style in row))
-        self._console.print(table)
+        # An id is whole even where the terminal has to wrap it.
+        self._console.print(table, width=between + sum(widths), crop=False)

@@ -115,8 +115,6 @@ def events(frame: Json) -> list[Event]:
     if kind == "approval.requested":
         call = frame.get("tool_call") or {}
         return [Note(f"waits for an approval of {clean(str(call.get('name')))} {_arguments(call)}")]
-    if kind == "run.cancelling":
-        return [Note("cancelling …")]
     return _end(str(kind), frame)
 
 

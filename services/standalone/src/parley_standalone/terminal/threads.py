@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from parley_events.clock import Clock, parse_rfc3339, system_clock
 from parley_events.ids import NewUuid
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import story
 from parley_standalone.terminal.native import Json, Native, Refused
-from parley_standalone.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from parley_standalone.terminal.screen import Screen
 
 _AT_ONCE = 8
-_STEPS = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (86400 * 60, 86400, "d"))
+_STEPS = ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (86400 * 60, 86400, "d"))
 _STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "cyan"}
 
 
@@ -26,6 +29,8 @@ async def threads(settings: Settings, new_uuid: NewUuid, *, limit: int, archived
             for thread in await with_status(native, await native.threads(limit, archived)):
                 print(json.dumps(thread, ensure_ascii=False))
         else:
+            from parley_standalone.terminal.screen import Screen
+
             await show(native, Screen(sys.stdout), limit=limit, archived=archived)
     finally:
         await native.close()
@@ -50,7 +55,7 @@ async def show(native: Native, screen: Screen, *, limit: int, archived: bool, cl
         )
         for thread in found
     ]
-    screen.table(("id", "title", "agent", "last activity", "status"), rows, gives=1)
+    screen.table(("id", "title", "agent", "active", "status"), rows, gives=1)
     if page["total"] is not None and page["total"] > len(found):
         screen.say(f"… {page['total'] - len(found)} more (--limit)", "dim")
 
@@ -74,9 +79,9 @@ async def with_status(native: Native, page: Json) -> list[Json]:
 
 
 def age(time: str, now_ms: int) -> str:
-    """How long ago an RFC 3339 time is, in a few words; after two months its date."""
+    """How long ago an RFC 3339 time is, as `5m`; after two months its date."""
     seconds = max(0, now_ms - parse_rfc3339(time)) // 1000
     for limit, unit, name in _STEPS:
         if seconds < limit:
-            return f"{seconds // unit} {name} ago"
+            return f"{seconds // unit}{name}"
     return time[:10]

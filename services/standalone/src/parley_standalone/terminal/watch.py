@@ -45,6 +45,11 @@ class Watch:
         self._trouble = text
         self._changed.set()
 
+    def cancelling(self) -> None:
+        """The run was told to stop."""
+        self._hint = "cancelling"
+        self._changed.set()
+
     def sending(self, done: int, total: int) -> None:
         """How much of the message is on its way."""
         self._sent = (done, total)
@@ -82,6 +87,7 @@ class Watch:
             case story.Anew(attempt):
                 self._prose.drop()
                 self._line(f"  ↻ the model begins this turn again (attempt {attempt})", "yellow")
+                self._final.append(EMPTY)
             case story.Asked() if question:
                 self._final += asked(self._screen, event, self._screen.columns)
                 self._after = "question"
