@@ -165,4 +165,4 @@ _ENDS = {"failed": "failed", "cancelled": "was cancelled"}
 
 def _trouble(text: str | None) -> None:
     if text is not None:
-        print(f"[{text}; trying again]", file=sys.stderr)
+        print(f"[trying again: {text}]", file=sys.stderr)

@@ -116,7 +116,7 @@ def content(fact: Json) -> str:
 
 def _trouble(text: str | None) -> None:
     if text is not None:
-        print(f"[{text}; trying again]", file=sys.stderr)
+        print(f"[trying again: {text}]", file=sys.stderr)
 
 
 def _gap() -> None:

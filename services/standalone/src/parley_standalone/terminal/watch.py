@@ -172,7 +172,7 @@ class Watch:
         if self._trouble is not None:
             return [
                 *rows,
-                *self._screen.line((f"  {spinner} {self._trouble}; trying again", "yellow"), columns=columns),
+                *self._screen.line((f"  {spinner} trying again: {self._trouble}", "yellow"), columns=columns),
             ]
         done, total = self._sent
         if done < total and total > BAR_BYTES:
