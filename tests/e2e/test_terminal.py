@@ -193,6 +193,19 @@ async def test_a_gateway_that_restarts_is_waited_for(tmp_path: Path, on: Open) -
         stop(system)
 
 
+async def test_one_message_on_a_terminal_streams_and_ends(standalone: System, on: Open) -> None:
+    tty = on(standalone, "chat", "--agent", "scripted", "/stream 100 20")
+    seen = await tty.until(lambda text: "0010" in text)
+    assert "0099" not in seen
+    assert await tty.ended() == 0
+    assert answered(tty.screen.text().split("[parley")[0], 100)
+    left = on(standalone, "chat", "--agent", "scripted", "/stream 100 20")
+    await left.until(lambda text: "0010" in text)
+    left.type("\x03")
+    assert await left.ended() == 130
+    assert BACK.search(left.screen.text())
+
+
 # ---- scripts
 
 

@@ -215,6 +215,16 @@ async def test_the_next_gateway_of_the_list_is_tried_and_the_list_is_read_anew(t
     assert first[0].headers["authorization"] == "Bearer pk_api"
 
 
+async def test_a_gateway_that_ends_every_stream_at_once_is_given_up() -> None:
+    async with gateway(streams()) as (url, asked):
+        native = client(url, limit_s=0.2)
+        async with asyncio.timeout(10):
+            with pytest.raises(CommandError, match="given up after"):
+                _ = [frame async for frame in native.follow_run(RUN)]
+        await native.close()
+    assert len(asked) > 2
+
+
 async def test_only_a_newline_ends_a_line() -> None:
     odd = "one\u2028two\u0085three\x0bfour"
     async with gateway(streams(("1", delta(odd)), ("2", END))) as (url, _):

@@ -11,19 +11,18 @@ from typing import Any, TypeVar
 from parley_events.ids import NewUuid
 from parley_standalone.errors import CommandError
 from parley_standalone.settings import Settings
-from parley_standalone.terminal import orders, story, threads
+from parley_standalone.terminal import orders, past, story, threads
 from parley_standalone.terminal.attach import Attached, attach, encoded
 from parley_standalone.terminal.keys import Typed, listening
 from parley_standalone.terminal.line import Line
-from parley_standalone.terminal.native import ENDED, Frame, Json, Native, Refused
-from parley_standalone.terminal.region import EMPTY, Row
+from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, Refused, runs_of
+from parley_standalone.terminal.region import EMPTY
 from parley_standalone.terminal.screen import Screen
-from parley_standalone.terminal.watch import Watch, asked, tool
+from parley_standalone.terminal.watch import Watch
 
-DEFAULT_AGENT = "assistant"
 HINT = "Ctrl-X cancels, Ctrl-C leaves"
-_SHOWN_MESSAGES = 12
-_SHOWN_ROWS = 12
+_MESSAGES_LOOKED_AT = 100
+_RUNS_SHOWN = 5
 _RUNS_ASKED = 10
 
 
@@ -64,6 +63,7 @@ class Chat:
         self._agent = DEFAULT_AGENT
         self._watching: Watch | None = None
         self._running: str | None = None
+        self._goes_on = ""
         self.thread_id: str | None = None
 
     async def begin(self, agent: str | None, thread: str | None) -> None:
@@ -103,7 +103,7 @@ class Chat:
     def good_bye(self) -> None:
         """The line to come back with."""
         if self.thread_id is not None:
-            self._screen.say("come back with:", "dim")
+            self._screen.say(f"{self._goes_on}come back with:", "dim")
             self._screen.write(f"parley chat --thread {self.thread_id}\n")
 
     # ---- orders
@@ -170,34 +170,27 @@ class Chat:
 
     async def _enter(self, thread_id: str) -> None:
         """Go on in a thread: its last messages, and what still runs in it to its end."""
-        view = await self._heed(existing(self._native, thread_id))
+        view = await self._heed(self._native.thread(thread_id))
         self.thread_id, self._agent = str(view["id"]), str(view["agent_id"] or DEFAULT_AGENT)
-        title = story.short(view["title"] or "", 60)
-        self._screen.say(" · ".join(part for part in (self._agent, title, str(view["id"])) if part), "dim")
-        messages = await self._heed(self._native.newest_messages(self.thread_id, _SHOWN_MESSAGES))
-        open_runs = await self._heed(self._open_runs(self.thread_id))
-        running = {run["id"] for run in open_runs}
-        if view["message_count"] > len(messages):
+        self._screen.say(
+            " · ".join(part for part in (self._agent, story.short(view["title"] or "", 50)) if part), "dim"
+        )
+        messages = await self._heed(self._native.newest_messages(self.thread_id, _MESSAGES_LOOKED_AT))
+        runs = [await self._heed(self._native.run(run_id)) for run_id in runs_of(messages)[-_RUNS_SHOWN:]]
+        if len(runs_of(messages)) > len(runs) or view["message_count"] > len(messages):
             self._screen.say("… earlier messages are not shown", "dim")
-        self._history([message for message in messages if message["run_id"] not in running])
-        for run in open_runs:
-            await self._watch(self._native.follow_run(run["id"]), run["id"], question=True)
-
-    def _history(self, messages: list[Json]) -> None:
-        columns = self._screen.columns
-        calls: dict[str, Json] = {}
-        for message in messages:
-            rows = told_before(self._screen, message, calls, columns)
-            if len(rows) > _SHOWN_ROWS:
-                left = len(rows) - _SHOWN_ROWS
-                rows = rows[:_SHOWN_ROWS] + self._screen.line((f"… {left} more rows", "dim"), columns=columns)
-            self._screen.rows([*rows, EMPTY] if rows else [])
+        for run in runs:
+            if run["status"] in ENDED:
+                facts = await self._heed(self._native.facts(run["id"]))
+                self._screen.rows([*past.rows(self._screen, facts, messages, self._screen.columns), EMPTY])
+        for run in runs:
+            if run["status"] not in ENDED:
+                await self._watch(self._native.follow_run(run["id"]), run["id"], question=True)
 
     async def _open_runs(self, thread_id: str) -> list[Json]:
         """The runs of a thread that have not ended, oldest first."""
-        messages = await self._native.newest_messages(thread_id, 200)
-        ids = list(dict.fromkeys(m["run_id"] for m in messages if m["role"] == "user" and m["run_id"]))
-        runs = [await self._native.run(run_id) for run_id in ids[-_RUNS_ASKED:]]
+        messages = await self._native.newest_messages(thread_id, _MESSAGES_LOOKED_AT)
+        runs = [await self._native.run(run_id) for run_id in runs_of(messages)[-_RUNS_ASKED:]]
         return [run for run in runs if run["status"] not in ENDED]
 
     # ---- answers
@@ -221,7 +214,7 @@ class Chat:
             await self._heed(watch.run(frames, question=question))
         except _Stopped:
             self._screen.rows([EMPTY])
-            self._screen.say("the answer goes on", "dim")
+            self._goes_on = "the answer goes on; "
             raise _Left from None
         finally:
             self._native.trouble = lambda _: None
@@ -277,32 +270,6 @@ def named(agents: list[Json], name: str) -> str:
     raise CommandError(f"there is no agent {name!r}; there are: {known}")
 
 
-async def existing(native: Native, thread_id: str) -> Json:
-    """The thread. Raises CommandError when there is none for this key."""
-    try:
-        return await native.thread(thread_id)
-    except Refused as refused:
-        if refused.status == 404:
-            raise CommandError(f"there is no thread {thread_id} (`parley threads` lists yours)") from None
-        raise
-
-
 def told(agent: Json) -> str:
     """An agent in a few words."""
     return " — ".join(str(part) for part in (agent.get("name"), agent.get("description")) if part)
-
-
-def told_before(screen: Screen, message: Json, calls: dict[str, Json], columns: int) -> list[Row]:
-    """A message of the history. `calls` remembers the calls that tools answer."""
-    content = story.clean(message["content"] or "")
-    if message["role"] == "user":
-        files = tuple(story.clean(str(file["name"])) for file in message.get("attachments") or ())
-        return asked(screen, story.Asked(content, "", False, files), columns)
-    made = {call["id"]: call for call in message.get("tool_calls") or ()}
-    calls |= made
-    if message["role"] == "tool" and not made:
-        call = calls.get(str(message["tool_call_id"]), {"id": message["tool_call_id"], "name": "a tool"})
-        frame = {"type": "tool.returned", "tool_call": {"status": "ok", **call, "result": content}}
-        [event] = story.events(frame)
-        return tool(screen, event, columns) if isinstance(event, story.ToolEnded) else []
-    return screen.text(content, columns) if content.strip() else []

@@ -63,10 +63,12 @@ def listening(fd: int, typed: Typed, cancel: Callable[[], None], leave: Callable
 
     tty.setcbreak(fd, termios.TCSADRAIN)
     loop.add_reader(fd, read)
-    loop.add_signal_handler(signal.SIGINT, leave)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, leave)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
         loop.remove_reader(fd)
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -21,6 +21,7 @@ from parley_standalone.errors import CommandError
 from parley_standalone.settings import Settings
 
 CHAT = "/api/v1/chat"
+DEFAULT_AGENT = "assistant"
 LIMIT_S = 60.0
 PAUSE_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
 ENDS = ("run.completed", "run.failed", "run.cancelled")
@@ -36,6 +37,10 @@ class Frame:
     id: str | None
     data: Json
     line: str
+
+
+class Unknown(CommandError):
+    """There is no such thread or run for this key."""
 
 
 def frame_of(fields: list[bytes]) -> Frame | None:
@@ -81,16 +86,31 @@ class Native:
         return dict(await self.ask("GET", f"{CHAT}/threads", query=query))
 
     async def thread(self, thread_id: str) -> Json:
-        return dict(await self.ask("GET", f"{CHAT}/threads/{quote(thread_id, safe='')}"))
+        """Raises Unknown when there is none for this key."""
+        return await self._thing(f"{CHAT}/threads/{quote(thread_id, safe='')}", f"thread {thread_id}")
 
     async def run(self, run_id: str) -> Json:
-        return dict(await self.ask("GET", f"{CHAT}/runs/{quote(run_id, safe='')}"))
+        """Likewise."""
+        return await self._thing(f"{CHAT}/runs/{quote(run_id, safe='')}", f"run {run_id}")
+
+    async def _thing(self, path: str, what: str) -> Json:
+        try:
+            return dict(await self.ask("GET", path))
+        except Refused as refused:
+            if refused.status == 404:
+                raise Unknown(f"there is no {what} (`parley threads` lists yours)") from None
+            raise
 
     async def newest_messages(self, thread_id: str, limit: int) -> list[Json]:
         """The newest messages of a thread, oldest first."""
         path = f"{CHAT}/threads/{quote(thread_id, safe='')}/messages"
         found = await self.ask("GET", path, query={"limit": str(limit), "order": "desc"})
         return list(found["items"])[::-1]
+
+    async def facts(self, run_id: str) -> list[Json]:
+        """The first facts of a run, as they are stored."""
+        path = f"{CHAT}/runs/{quote(run_id, safe='')}/events"
+        return list((await self.ask("GET", path, query={"limit": "200"}))["items"])
 
     # ---- what is done
 
@@ -125,7 +145,7 @@ class Native:
         while run_id is None:
             try:
                 async with self._api().open("POST", path, headers=headers, body=body, sent=on_way) as answer:
-                    self._reached(patience)
+                    self._reached()
                     run_id = answer.header("parley-run-id") or str((await answer.json())["run_id"])
                     started(run_id)
                     if answer.streams:
@@ -154,11 +174,14 @@ class Native:
     ) -> AsyncGenerator[Frame, None]:
         """A stream for ever, from after `last`. `lost` is told when it broke and cannot be taken up where it was."""
         patience = self._patience()
+        now = asyncio.get_running_loop().time
         while True:
             headers = {"Accept": "text/event-stream", **({} if last is None else {"Last-Event-ID": last})}
+            opened = None
             try:
                 async with self._api().open("GET", path, headers=headers) as answer:
-                    self._reached(patience)
+                    opened = now()
+                    self._reached()
                     async for frame in _frames(answer.lines()):
                         patience.fresh()
                         last = frame.id or last
@@ -166,6 +189,9 @@ class Native:
                 error = Unreached("the gateway ended the stream")
             except Unreached as broken:
                 error = broken
+            if opened is not None and now() - opened > self._limit_s:
+                # It had nothing to say, for long; that was no failure.
+                patience.fresh()
             await patience.wait(error)
             if lost is not None and last is None:
                 lost()
@@ -175,12 +201,14 @@ class Native:
     ) -> Any:
         """The answer to one request, which may be asked again."""
         raw = None if body is None else json.dumps(body).encode()
-        headers = {} if body is None else {"Idempotency-Key": self._new_uuid()}
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Idempotency-Key"] = self._new_uuid()
         patience = self._patience()
         while True:
             try:
                 async with self._api().open(method, path, query=query, headers=headers, body=raw) as answer:
-                    self._reached(patience)
+                    self._reached()
                     return await answer.json()
             except Unreached as error:
                 await patience.wait(error)
@@ -206,9 +234,8 @@ class Native:
             self._apis[place] = Api(*place)
         return self._apis[place]
 
-    def _reached(self, patience: _Patience) -> None:
+    def _reached(self) -> None:
         self._met = True
-        patience.fresh()
         self.trouble(None)
 
     def _patience(self) -> _Patience:
@@ -242,6 +269,11 @@ class _Patience:
         await asyncio.sleep(pause)
 
 
+def runs_of(messages: list[Json]) -> list[str]:
+    """The runs that were asked for in these messages."""
+    return list(dict.fromkeys(m["run_id"] for m in messages if m["role"] == "user" and m["run_id"]))
+
+
 async def _frames(lines: AsyncIterator[bytes]) -> AsyncGenerator[Frame, None]:
     fields: list[bytes] = []
     async for line in lines:
@@ -255,4 +287,16 @@ async def _frames(lines: AsyncIterator[bytes]) -> AsyncGenerator[Frame, None]:
         fields = []
 
 
-__all__ = ["CHAT", "ENDED", "ENDS", "Frame", "Json", "Native", "Refused", "frame_of"]
+__all__ = [
+    "CHAT",
+    "DEFAULT_AGENT",
+    "ENDED",
+    "ENDS",
+    "Frame",
+    "Json",
+    "Native",
+    "Refused",
+    "Unknown",
+    "frame_of",
+    "runs_of",
+]

@@ -1,6 +1,7 @@
-"""`parley chat` for scripts: one message, its answer on stdout, everything else on stderr, and an exit status.
+"""`parley chat` for one message: its answer on stdout, everything else on stderr, and an exit status.
 
-Text is written when its turn is on record, so that an attempt that came to nothing leaves no trace in a pipe.
+On a terminal the answer streams as in a chat. Into a pipe a text is written when its turn is on record, so that an
+attempt that came to nothing leaves no trace.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TextIO
 
 from parley_events.ids import NewUuid
@@ -17,9 +19,10 @@ from parley_standalone.errors import CommandError
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import story
 from parley_standalone.terminal.attach import Attached, encoded
-from parley_standalone.terminal.native import ENDED, Frame, Json, Native, Refused
+from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, runs_of
 
-DEFAULT_AGENT = "assistant"
+Show = Callable[[AsyncGenerator[Frame, None]], Awaitable[int]]
+"""Shows an answer to its end; the exit status."""
 MOST_BYTES = 1024 * 1024
 LEFT = 130
 
@@ -51,7 +54,9 @@ async def once(
     native = Native(settings, new_uuid, _trouble)
     loop = asyncio.get_running_loop()
     place = [thread]
-    working = asyncio.ensure_future(_work(native, message, agent, place, files, as_json))
+    show: Show
+    show = partial(_print, as_json=as_json) if as_json or not sys.stdout.isatty() else partial(_watch, native)
+    working = asyncio.ensure_future(_work(native, message, agent, place, files, show))
     loop.add_signal_handler(signal.SIGINT, working.cancel)
     try:
         return await working
@@ -71,41 +76,46 @@ async def _work(
     agent: str | None,
     place: list[str | None],
     files: list[Attached],
-    as_json: bool,
+    show: Show,
 ) -> int:
     thread = place[0]
     if thread is not None:
-        await _known(native, thread)
+        await native.thread(thread)
     if message is None or not message.strip():
         assert thread is not None
-        return await _last(native, thread, as_json)
+        return await _last(native, thread, show)
     attachments = encoded(files)
     if thread is None:
         thread = place[0] = str((await native.new_thread(agent or DEFAULT_AGENT, story.short(message, 60)))["id"])
-    status = await _print(native.post(thread, message, attachments, started=lambda _: None), as_json)
+    status = await show(native.post(thread, message, attachments, started=lambda _: None))
     print(f"[parley chat --thread {thread}]", file=sys.stderr)
     return status
 
 
-async def _known(native: Native, thread: str) -> None:
-    try:
-        await native.thread(thread)
-    except Refused as refused:
-        if refused.status == 404:
-            raise CommandError(f"there is no thread {thread} (`parley threads` lists yours)") from None
-        raise
-
-
-async def _last(native: Native, thread: str, as_json: bool) -> int:
+async def _last(native: Native, thread: str, show: Show) -> int:
     """The newest run of the thread, whether it runs or has ended."""
     messages = await native.newest_messages(thread, 200)
-    ids = [message["run_id"] for message in messages if message["role"] == "user" and message["run_id"]]
+    ids = runs_of(messages)
     if not ids:
         raise CommandError("nothing was said in this thread yet: give a MESSAGE")
-    for run_id in list(dict.fromkeys(ids))[-10:-1]:
+    for run_id in ids[-10:-1]:
         if (await native.run(run_id))["status"] not in ENDED:
-            await _print(native.follow_run(run_id), as_json)
-    return await _print(native.follow_run(ids[-1]), as_json)
+            await show(native.follow_run(run_id))
+    return await show(native.follow_run(ids[-1]))
+
+
+async def _watch(native: Native, frames: AsyncGenerator[Frame, None]) -> int:
+    """Show an answer as it streams."""
+    from parley_standalone.terminal.screen import Screen
+    from parley_standalone.terminal.watch import Watch
+
+    watch = Watch(Screen(sys.stdout), asyncio.get_running_loop().time, "Ctrl-C leaves")
+    native.trouble = watch.trouble
+    try:
+        ended = await watch.run(frames)
+    finally:
+        native.trouble = _trouble
+    return 0 if ended is not None and ended.status == "completed" else 1
 
 
 async def _print(frames: AsyncGenerator[Frame, None], as_json: bool) -> int:
@@ -127,8 +137,7 @@ async def _print(frames: AsyncGenerator[Frame, None], as_json: bool) -> int:
                 elif data["type"] == "run.cancelled":
                     text = unfinished
                 if text:
-                    shown = story.clean(text) if sys.stdout.isatty() else text
-                    print(shown, end="", flush=True)
+                    print(text, end="", flush=True)
                     last = text[-1]
             status = _say(data, as_json, last)
             if status is not None:

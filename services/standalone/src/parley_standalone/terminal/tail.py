@@ -10,10 +10,9 @@ from contextlib import aclosing
 from urllib.parse import quote
 
 from parley_events.ids import NewUuid
-from parley_standalone.errors import CommandError
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import story
-from parley_standalone.terminal.native import CHAT, Frame, Json, Native, Refused
+from parley_standalone.terminal.native import CHAT, Frame, Json, Native
 from parley_standalone.terminal.screen import Screen
 
 _COLOURS = {"run": "green", "tool": "cyan", "model": "blue", "message": "bold"}
@@ -43,15 +42,9 @@ async def _feed(native: Native, thread: str | None, run: str | None, start: bool
     if thread is None and run is None:
         return native.follow(f"{CHAT}/events", None, _gap)
     thread_id = thread or str(run)[:36]
-    try:
-        if run is not None:
-            await native.run(run)
-        view = await native.thread(thread_id)
-    except Refused as refused:
-        if refused.status == 404:
-            what = f"run {run}" if run is not None else f"thread {thread}"
-            raise CommandError(f"there is no {what}") from None
-        raise
+    if run is not None:
+        await native.run(run)
+    view = await native.thread(thread_id)
     last = None if start else str(view["position"]).rpartition("@")[2]
     if run is not None:
         return native.follow_run(run, last)

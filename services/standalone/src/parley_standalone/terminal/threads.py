@@ -11,7 +11,7 @@ from parley_events.clock import Clock, parse_rfc3339, system_clock
 from parley_events.ids import NewUuid
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import story
-from parley_standalone.terminal.native import Json, Native, Refused
+from parley_standalone.terminal.native import Json, Native, Refused, Unknown
 
 if TYPE_CHECKING:
     from parley_standalone.terminal.screen import Screen
@@ -70,7 +70,7 @@ async def with_status(native: Native, page: Json) -> list[Json]:
                 messages = await native.newest_messages(thread["id"], 1)
                 runs = [message["run_id"] for message in messages if message["run_id"]]
                 status = (await native.run(runs[-1]))["status"] if runs else "empty"
-            except Refused:
+            except (Refused, Unknown):
                 # It was deleted a moment ago, or the key may not look inside.
                 status = "?"
             return {**thread, "status": status}

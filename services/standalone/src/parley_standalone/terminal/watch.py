@@ -106,17 +106,9 @@ class Watch:
             case story.Ended():
                 self._flush()
                 self.ended = event
-                self._end(event)
+                self._final += ending(self._screen, event, self._screen.columns)
             case _:
                 pass
-
-    def _end(self, event: story.Ended) -> None:
-        if event.status == "failed":
-            self._line(f"  ✗ failed: {event.text}", "red")
-        elif event.status == "cancelled":
-            self._line("  – cancelled" + (f": {event.text}" if event.text else ""), "yellow")
-        elif event.text:
-            self._line(f"  the model stopped: {event.text}", "yellow")
 
     def _apart(self, kind: str) -> None:
         """A blank row where something of another kind follows."""
@@ -187,10 +179,24 @@ class Watch:
 
 def asked(screen: Screen, event: story.Asked, columns: int) -> list[Row]:
     """A question, as it stands above its answer."""
-    rows = screen.line(("› ", "bold cyan"), (event.text.strip("\n"), "bold"), columns=columns, whole=True)
+    text = screen.line((event.text.strip("\n"), "bold"), columns=columns - 2, whole=True)
+    signs = [screen.line(("› ", "bold cyan"), columns=4)[0]] + [Row("  ", 2, "  ")] * (len(text) - 1)
+    rows = [
+        Row(sign.ansi + row.ansi, 2 + row.cells, sign.plain + row.plain) for sign, row in zip(signs, text, strict=True)
+    ]
     if event.files:
         rows += screen.line((f"  with {', '.join(event.files)}", "dim"), columns=columns, whole=True)
     return rows
+
+
+def ending(screen: Screen, event: story.Ended, columns: int) -> list[Row]:
+    """How a run ended, where that needs a word."""
+    if event.status == "failed":
+        return screen.line((f"  ✗ failed: {event.text}", "red"), columns=columns, whole=True)
+    if event.status == "cancelled":
+        why = f": {event.text}" if event.text else ""
+        return screen.line((f"  – cancelled{why}", "yellow"), columns=columns, whole=True)
+    return screen.line((f"  the model stopped: {event.text}", "yellow"), columns=columns) if event.text else []
 
 
 def tool(screen: Screen, event: story.ToolEnded, columns: int) -> list[Row]:
