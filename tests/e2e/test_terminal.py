@@ -96,25 +96,25 @@ async def test_a_person_picks_an_agent_and_watches_thoughts_tools_and_text(stand
 async def test_leaving_in_mid_stream_and_coming_back_to_see_it_finish(standalone: System, on: Open) -> None:
     tty = on(standalone, "chat", "--agent", "scripted")
     await tty.until(at_prompt)
-    tty.type("/stream 150 20\r")
+    tty.type("/stream 400 20\r")
     await tty.until(lambda text: "0020" in text)
     tty.type("\x03")
     assert await tty.ended() == 0
     left = tty.screen.text()
     [thread] = BACK.findall(left)
     assert left.split("\n")[-1] == f"parley chat --thread {thread}", "nothing stands below the line to come back with"
-    assert "0149" not in left
+    assert "0399" not in left
     back = on(standalone, "chat", "--thread", thread)
     seen = await back.until(lambda text: "0030" in text)
-    assert "0149" not in seen, "it is still under way"
+    assert "0399" not in seen, "it is still under way"
     shown = await back.until(at_prompt)
-    assert "› /stream 150 20" in shown
-    assert answered(shown.split("/stream 150 20\n")[1], 150)
+    assert "› /stream 400 20" in shown
+    assert answered(shown.split("› /stream 400 20\n")[1], 400)
     back.type(":quit\r")
     assert await back.ended() == 0
     again = on(standalone, "chat", "--thread", thread)
     shown = await again.until(at_prompt)
-    assert answered(shown.split("/stream 150 20\n")[1], 150), "and once it has ended it is history"
+    assert answered(shown.split("› /stream 400 20\n")[1], 400), "and once it has ended it is history"
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(20, 8), (79, 10), (200, 50)])

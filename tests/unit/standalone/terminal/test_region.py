@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parley_standalone.terminal.region import Region, Row
+from parley_standalone.terminal.region import EMPTY, Region, Row
 from tests.support.terminal import Emulator
 
 
@@ -43,6 +43,14 @@ def test_a_row_that_did_not_change_is_not_written_again() -> None:
     assert region.draw([], [row("one"), row("two"), STATUS], 20, 10) == ""
     again = region.draw([row("one")], [row("two"), row("three"), STATUS], 20, 10)
     assert "one" not in again and "two" not in again and "three" in again
+
+
+def test_rows_that_go_leave_nothing_behind() -> None:
+    screen, region = Emulator(20, 10), Region()
+    screen.feed(region.draw([], [EMPTY, row("void"), STATUS], 20, 10))
+    screen.feed(region.close([], 20, 10))
+    assert screen.text() == ""
+    assert (screen.x, screen.y) == (0, 0)
 
 
 def test_after_a_resize_the_rows_are_found_where_the_terminal_wrapped_them() -> None:
