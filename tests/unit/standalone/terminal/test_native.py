@@ -258,6 +258,18 @@ async def test_what_is_on_its_way_is_told() -> None:
     assert len(told) > 3 and told == sorted(told)
 
 
+async def test_a_gateway_that_takes_no_body_of_this_size_is_not_asked_for_ever() -> None:
+    async with gateway(says(200, {"items": []}), breaks) as (url, asked):
+        native = client(url, limit_s=1000)
+        await native.agents()
+        files = [{"name": "a", "content_base64": "x" * 3_000_000}]
+        async with asyncio.timeout(20):
+            with pytest.raises(CommandError, match=r"3 times while 2\.9 MiB were sent"):
+                _ = [frame async for frame in native.post(THREAD, "hi", files, started=lambda _: None)]
+        await native.close()
+    assert len(asked) == 4
+
+
 def test_a_comment_is_no_frame() -> None:
     assert frame_of([b":"]) is None
     assert frame_of([b"id: 4", b'data: {"type": "x"}']) == Frame("4", {"type": "x"}, '{"type": "x"}')

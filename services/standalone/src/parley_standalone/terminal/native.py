@@ -23,6 +23,8 @@ from parley_standalone.settings import Settings
 CHAT = "/api/v1/chat"
 DEFAULT_AGENT = "assistant"
 LIMIT_S = 60.0
+LARGE, BROKEN_MOST = 2**20, 3
+"""A post larger than this that breaks off while it is sent is tried so often."""
 PAUSE_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
 ENDS = ("run.completed", "run.failed", "run.cancelled")
 ENDED = ("completed", "failed", "cancelled")
@@ -71,6 +73,7 @@ class Native:
         self._apis: dict[tuple[str, str], Api] = {}
         self._turn = 0
         self._met = False
+        self._told: str | None = None
 
     async def close(self) -> None:
         for api in self._apis.values():
@@ -137,14 +140,22 @@ class Native:
             message["attachments"] = attachments
         body = json.dumps(message).encode()
         headers = {"Accept": "text/event-stream", "Idempotency-Key": self._new_uuid()}
-        on_way = None if sent is None else lambda count: sent(count, len(body))
+        on_way = 0
+
+        def count(done: int) -> None:
+            nonlocal on_way
+            on_way = done
+            if sent is not None:
+                sent(done, len(body))
+
+        broken = 0
         path = f"{CHAT}/threads/{thread_id}/messages"
         run_id: str | None = None
         last: str | None = None
         patience = self._patience()
         while run_id is None:
             try:
-                async with self._api().open("POST", path, headers=headers, body=body, sent=on_way) as answer:
+                async with self._api().open("POST", path, headers=headers, body=body, sent=count) as answer:
                     self._reached()
                     run_id = answer.header("parley-run-id") or str((await answer.json())["run_id"])
                     started(run_id)
@@ -156,6 +167,14 @@ class Native:
                                 return
             except Unreached as error:
                 if run_id is None:
+                    # A gateway that takes no body of this size closes the connection, and its sentence may be lost.
+                    broken += len(body) > LARGE and on_way > 0
+                    if broken == BROKEN_MOST:
+                        size = f"{len(body) / 2**20:.1f} MiB"
+                        raise CommandError(
+                            f"{error}, {broken} times while {size} were sent: it may take less (PARLEY_BODY_MB)"
+                        ) from None
+                    on_way = 0
                     await patience.wait(error)
         async with aclosing(self.follow_run(run_id, last)) as rest:
             async for frame in rest:
@@ -236,7 +255,13 @@ class Native:
 
     def _reached(self) -> None:
         self._met = True
-        self.trouble(None)
+        self.tell(None)
+
+    def tell(self, trouble: str | None) -> None:
+        """Tell it, once."""
+        if trouble != self._told:
+            self._told = trouble
+            self.trouble(trouble)
 
     def _patience(self) -> _Patience:
         return _Patience(self)
@@ -262,7 +287,7 @@ class _Patience:
             raise error
         if now - self._since > native._limit_s:
             raise CommandError(f"{error}; given up after {native._limit_s:g} s") from None
-        native.trouble(str(error))
+        native.tell(str(error))
         native._turn += 1
         pause = PAUSE_S[min(self._tries, len(PAUSE_S) - 1)]
         self._tries += 1
