@@ -45,6 +45,7 @@ DEEDS = [
     Deed("GET", f"{CHAT}/threads/{{thread_id}}/files", "read"),
     Deed("GET", f"{CHAT}/threads/{{thread_id}}/files/{{name}}", "read"),
     Deed("GET", f"{CHAT}/threads/{{thread_id}}/events", "read"),
+    Deed("GET", f"{CHAT}/events", "all"),
     Deed("GET", f"{CHAT}/runs/{{run_id}}", "read"),
     Deed("GET", f"{CHAT}/runs/{{run_id}}/events", "read"),
     Deed("POST", f"{CHAT}/runs/{{run_id}}/cancel", "chat"),
@@ -118,6 +119,11 @@ class Scene(NamedTuple):
             options["params"] = {**node, "agent_id": "scripted"}
         path = deed.path.format(**self.places)
         app = self.here.gateways[0][0]
+        if path == f"{CHAT}/events":
+            # It begins now: only what is said from here on could come.
+            async with exchange(app, deed.method, path, **options) as x:
+                await x.until(lambda x: x.sends)
+                return x
         if not path.endswith("threads/" + self.places["thread_id"] + "/events"):
             return await ask(app, deed.method, path, **options)
         async with exchange(app, deed.method, path, **options) as x:

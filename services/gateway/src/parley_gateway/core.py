@@ -25,10 +25,11 @@ from parley_events.reads import RunView
 from parley_gateway.auth import Auth, Principal
 from parley_gateway.errors import Missing, Problem
 from parley_gateway.feed.cursor import START, Cursor, parse_cursor
+from parley_gateway.feed.everything import Everything
 from parley_gateway.feed.follow import Follow, Shown, ShownFact
-from parley_gateway.feed.hub import Hub, Listener
+from parley_gateway.feed.hub import Hub, Listener, every_thread
 from parley_gateway.feed.join import Feed
-from parley_gateway.feed.sse import EventStream, Show
+from parley_gateway.feed.sse import EventStream, Feeding, Show
 from parley_gateway.history import History
 from parley_gateway.reads import Reads
 from parley_gateway.runs import RunTold
@@ -139,6 +140,12 @@ async def thread_feed(core: Core, principal: Principal, thread_id: str, cursor: 
     return feed
 
 
+def everything(core: Core, principal: Principal) -> Everything:
+    """Follow all threads that the key may see, from now on."""
+    listener = core.hub.listen(every_thread(principal.workspace_id), principal.key_id, pieces=False)
+    return Everything(core.hub, listener, principal, core.reads)
+
+
 def _told(core: Core, principal: Principal) -> Callable[[str, int], None]:
     return partial(core.sender.told.tell, principal.key_id)
 
@@ -154,7 +161,7 @@ async def _started(feed: Feed, begin: int | None) -> None:
         raise
 
 
-def stream(core: Core, feed: Feed, show: Show, headers: Mapping[str, str]) -> Response:
+def stream(core: Core, feed: Feeding, show: Show, headers: Mapping[str, str]) -> Response:
     """The feed as the answer to a request."""
     settings = core.settings
     made = EventStream(

@@ -1,5 +1,7 @@
 """The `parley` command. `up` and `cluster` start a Parley; the others talk to a running one over HTTP."""
 
+# What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
+
 from __future__ import annotations
 
 import asyncio
@@ -7,14 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-import uvloop
 
-from parley_standalone.client import Admin, running
 from parley_standalone.errors import CommandError
-from parley_standalone.folder import delete, is_held
 from parley_standalone.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -43,6 +44,8 @@ def _settings() -> Settings:
 
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a long-lived command. What it makes, others cannot read."""
+    import uvloop
+
     os.umask(0o077)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -81,6 +84,8 @@ def jars() -> None:
 @app.command()
 def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete the folder DATA with everything in it, after asking. Refused while a Parley runs on it."""
+    from parley_standalone.folder import delete, is_held
+
     data = _settings().data
     try:
         if is_held(data):
@@ -100,6 +105,8 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Where the running Parley is, and its processes."""
+    from parley_standalone.client import running
+
     try:
         ready = running(_settings().data)
     except CommandError as error:
@@ -110,6 +117,82 @@ def status(as_json: AsJson = False) -> None:
         return
     for name, value in shown.items():
         print(f"{name:13} {value}")
+
+
+@app.command()
+def chat(
+    message: Annotated[str | None, typer.Argument(help="Send this, print the answer, and end.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Who is to answer; asked when not given.")] = None,
+    thread: Annotated[str | None, typer.Option(help="Go on in this thread.")] = None,
+    attach: Annotated[list[Path] | None, typer.Option(help="A file to send along; may be given again.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the frames of the answer.")] = False,
+) -> None:
+    """Talk to an agent. With a MESSAGE, or one piped in, the answer alone is printed; docs/chat.md shows more."""
+    if agent is not None and thread is not None:
+        _fail("a thread has its agent: give --agent or --thread, not both")
+    from parley_events.ids import random_uuid
+    from parley_standalone.terminal.attach import Attached
+    from parley_standalone.terminal.attach import attach as attached
+
+    files: list[Attached] = []
+    try:
+        for path in attach or ():
+            files.append(attached(str(path), files))
+    except CommandError as error:
+        _fail(str(error))
+    settings = _settings()
+    if message is None and sys.stdin.isatty() and sys.stdout.isatty() and not as_json:
+        from parley_standalone.terminal.chat import chat as talk
+
+        _talk(talk(settings, random_uuid, agent, thread, files))
+    from parley_standalone.terminal.once import once, piped
+
+    try:
+        said = piped(sys.stdin) if message is None else message
+        if thread is None and (said is None or not said.strip()):
+            _fail("there is nothing to send: give a MESSAGE, or pipe one in")
+    except CommandError as error:
+        _fail(str(error))
+    _talk(once(settings, random_uuid, said, agent, thread, files, as_json=as_json))
+
+
+@app.command()
+def threads(
+    archived: Annotated[bool, typer.Option("--archived", help="The archived ones instead.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Your threads, the most recent first."""
+    from parley_events.ids import random_uuid
+    from parley_standalone.terminal.threads import threads as list_threads
+
+    _talk(list_threads(_settings(), random_uuid, limit=limit, archived=archived, as_json=as_json))
+
+
+class Beginning(StrEnum):
+    """Where `parley tail` begins."""
+
+    start = "start"
+    now = "now"
+
+
+@app.command()
+def tail(
+    thread: Annotated[str | None, typer.Option(help="The facts of this thread alone.")] = None,
+    run: Annotated[str | None, typer.Option(help="The facts of this run, to its end.")] = None,
+    begin: Annotated[Beginning | None, typer.Option("--from", help="A run begins at its start, the rest now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Facts as they come, of all threads, until Ctrl-C."""
+    if thread is not None and run is not None:
+        _fail("give --thread or --run, not both")
+    if begin is Beginning.start and thread is None and run is None:
+        _fail("all threads can be followed from now on only: name a --thread or a --run")
+    from parley_events.ids import random_uuid
+    from parley_standalone.terminal.tail import tail as follow
+
+    start = begin is Beginning.start or (begin is None and run is not None)
+    _talk(follow(_settings(), random_uuid, thread=thread, run=run, start=start, as_json=as_json))
 
 
 @workspaces.command("create")
@@ -162,6 +245,21 @@ def revoke_key(key_id: str, workspace: Workspace = None, as_json: AsJson = False
     print(json.dumps({"id": key_id, "revoked": True}) if as_json else f"{key_id} is revoked")
 
 
+def _talk(work: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run a command that talks to a running Parley."""
+    try:
+        status = asyncio.run(work)
+    except CommandError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        # Whoever read has seen enough. Nothing may be flushed to it at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    raise typer.Exit(status)
+
+
 def _install_jars(settings: Settings) -> None:
     from parley_standalone.parts.errors import PartError
     from parley_standalone.parts.kafka import install_jars
@@ -173,6 +271,8 @@ def _install_jars(settings: Settings) -> None:
 
 
 def _call(method: str, path: str, body: dict[str, Any] | None = None, workspace: str | None = None) -> Any:
+    from parley_standalone.client import Admin
+
     try:
         return Admin(_settings()).call(method, path, body, **({"workspace": workspace} if workspace else {}))
     except CommandError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from parley_standalone.settings import Settings
 
 _LIMIT_S = 60.0
 _REFUSED_S = 5.0
+_SILENCE_S = 45.0
+"""A stream that says nothing this long is dead: an idle one has a comment every 15 seconds."""
+_PART = 64 * 1024
+_MOST_LINE = 64 * 1024 * 1024
 
 
 def in_process(app: Any) -> httpx2.AsyncBaseTransport:
@@ -96,10 +102,114 @@ class Admin:
         except httpx2.HTTPError as error:
             raise CommandError(f"{self._url} cannot be reached ({type(error).__name__})") from None
         if answer.status_code >= 400:
-            try:
-                problem = answer.json()["error"]
-                message = problem["message"] if isinstance(problem, dict) else answer.json()["message"]
-            except (ValueError, KeyError, TypeError):
-                message = " ".join(answer.text.split())[:200]
-            raise CommandError(f"refused ({answer.status_code}): {message}")
+            raise CommandError(f"refused ({answer.status_code}): {_problem(answer)[1]}")
         return answer.json() if answer.content else None
+
+
+class Refused(CommandError):
+    """A gateway said no; the message is its own sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Unreached(CommandError):
+    """No answer, one that broke off, or "not now": what was asked may be tried again, at another gateway."""
+
+
+class Answer:
+    """An open answer: its status, its headers, and its lines as they come."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self.streams = response.headers.get("content-type", "").startswith("text/event-stream")
+
+    def header(self, name: str) -> str | None:
+        return self._response.headers.get(name)
+
+    async def json(self) -> Any:
+        return json.loads(await self._response.aread())
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The lines, without their ends. Only LF ends a line: a text may hold other characters that break one."""
+        rest = b""
+        async for part in self._response.aiter_raw():
+            *lines, rest = (rest + part).split(b"\n")
+            if len(rest) > _MOST_LINE:
+                raise Unreached("the gateway sent a line without an end")
+            for line in lines:
+                yield line
+
+
+class Api:
+    """One gateway's API, asynchronously. Close it in the end."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        try:
+            self._client = httpx2.AsyncClient(
+                base_url=url,
+                headers={"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"},
+                timeout=httpx2.Timeout(_SILENCE_S, connect=5.0),
+                trust_env=False,
+                # Certificates take longer to load than a list of threads to fetch.
+                verify=not url.startswith("http://"),
+            )
+        except (httpx2.InvalidURL, ValueError):
+            raise CommandError(f"{url} is no address, or the key is none") from None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        sent: Callable[[int], None] | None = None,
+    ) -> AsyncIterator[Answer]:
+        """Ask. `sent` is told how much of the body is on its way. Raises Refused or Unreached, also for what breaks
+        while the answer is read."""
+        heads = dict(headers or {})
+        if body is not None:
+            heads |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        content = None if body is None else _parts(body, sent)
+        try:
+            async with self._client.stream(
+                method, path, params=dict(query or {}), headers=heads, content=content
+            ) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    code, message = _problem(response)
+                    if response.status_code in (502, 503, 504):
+                        raise Unreached(f"{self.url} says: {message}")
+                    raise Refused(response.status_code, code, message)
+                yield Answer(response)
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            raise Unreached(f"{self.url} cannot be reached ({type(error).__name__})") from None
+        except httpx2.InvalidURL:
+            raise CommandError(f"{self.url} is no address") from None
+
+
+async def _parts(body: bytes, sent: Callable[[int], None] | None) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), _PART):
+        yield body[at : at + _PART]
+        if sent is not None:
+            sent(min(at + _PART, len(body)))
+
+
+def _problem(answer: httpx2.Response) -> tuple[str, str]:
+    """The code and the sentence of a refusal, on one line."""
+    try:
+        body = answer.json()
+        problem = body["error"]
+        if isinstance(problem, dict):
+            return str(problem.get("code", "")), " ".join(str(problem["message"]).split())
+        return str(problem), " ".join(str(body["message"]).split())
+    except (ValueError, KeyError, TypeError):
+        return "", " ".join(answer.text.split())[:200]

@@ -25,7 +25,8 @@ class SettingsError(Exception):
 class Settings:
     """See the module. `port` 0: any free one. `restart`: start parts that died again; not said: `up` does, `cluster`
     does not. `url` and `key`: another Parley than the one of `data`, for the commands that talk to a running one.
-    `log_level`: what goes to the log files. `env` is the whole environment, for child processes."""
+    `chat_history`: where what was typed in chats is kept, None: nowhere. `log_level`: what goes to the log files.
+    `env` is the whole environment, for child processes."""
 
     port: int = 8080
     data: Path = Path(".parley")
@@ -37,6 +38,7 @@ class Settings:
     restart: bool | None = None
     url: str | None = None
     key: str | None = field(default=None, repr=False)
+    chat_history: Path | None = Path("~/.local/state/parley/chat-history")
     log_level: str = "INFO"
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -77,12 +79,24 @@ class Settings:
             restart=yes_or_no("RESTART"),
             url=given.get("PARLEY_URL") or None,
             key=given.get("PARLEY_KEY") or None,
+            chat_history=_chat_history(given),
             log_level=log_level,
             env=given,
         )
 
     def for_services(self, **more: str) -> dict[str, str]:
         """The environment of a service: what was given, without the short handles, and what is set for it."""
-        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL", "PARLEY_KEY"}
+        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL", "PARLEY_KEY", "PARLEY_CHAT_HISTORY"}
         kept = {name: value for name, value in self.env.items() if name not in ours}
         return kept | {"PARLEY_LOG_LEVEL": self.log_level} | more
+
+
+def _chat_history(given: Mapping[str, str]) -> Path | None:
+    said = given.get("PARLEY_CHAT_HISTORY")
+    if said == "none":
+        return None
+    try:
+        return Path(said or "~/.local/state/parley/chat-history").expanduser().absolute()
+    except RuntimeError:
+        # Whoever has no home has no history.
+        return None

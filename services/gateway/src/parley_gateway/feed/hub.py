@@ -383,12 +383,13 @@ class Hub:
             fact = fact or decode_fact(record)
             for callback in watchers:
                 callback(fact)
-        listeners = self._listeners.get(head.stream)
-        if listeners is not None:
-            fact = fact or decode_fact(record)
-            cost = _FACT_COST + 4 * len(record.value or b"")
-            for listener in listeners:
-                listener.put(fact, cost)
+        for stream in (head.stream, every_thread(head.workspace_id)):
+            listeners = self._listeners.get(stream)
+            if listeners is not None:
+                fact = fact or decode_fact(record)
+                cost = _FACT_COST + 4 * len(record.value or b"")
+                for listener in listeners:
+                    listener.put(fact, cost)
         if head.run_id is not None:
             self._note_call(head, head.run_id)
 
@@ -506,6 +507,11 @@ class Hub:
                 self._closed[place] = None
             while len(self._closed) > _CLOSED_LIMIT:
                 self._closed.popitem(last=False)
+
+
+def every_thread(workspace_id: str) -> str:
+    """What to listen to for the facts of all streams of a workspace, instead of one stream's."""
+    return f"every:{workspace_id}"
 
 
 def kept_sizes(hub: Hub) -> Mapping[str, int]:

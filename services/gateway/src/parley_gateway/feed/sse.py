@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from parley_events.codec import Fact
 from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.hub import Counts
-from parley_gateway.feed.join import Feed
 
 MEDIA_TYPE = "text/event-stream"
 GONE_S = 1.0
@@ -35,6 +35,19 @@ class Frame(NamedTuple):
 
     data: dict[str, Any]
     bare: bool = False
+
+
+class Feeding(Protocol):
+    """What is shown to one client: of a thread or run (`join`), or of all threads (`everything`)."""
+
+    over: bool
+
+    @property
+    def recalled(self) -> list[Fact]: ...
+
+    async def take(self, timeout_s: float) -> list[Shown]: ...
+
+    def close(self) -> None: ...
 
 
 Show = Callable[[Shown], list[Frame]]
@@ -68,7 +81,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        feed: Feed,
+        feed: Feeding,
         show: Show,
         *,
         beat_s: float,

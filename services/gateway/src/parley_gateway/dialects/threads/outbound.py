@@ -7,6 +7,7 @@ one assistant message, from the first frame on; the question's own id is `questi
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from parley_gateway.feed.follow import Shown, ShownFact, run_of
 from parley_gateway.feed.sse import Frame
 from parley_gateway.runs import text_of
 
+THREADS_LIMIT = 1000
 _DELTAS = {"text": "text.delta", "thought": "thought.delta"}
 
 
@@ -75,6 +77,24 @@ class Frames:
         if isinstance(body, f.ModelCalled) and body.attempt > 1:
             frames.insert(0, Frame({**head, "type": "run.restarted", "attempt": body.attempt, **time}))
         return frames
+
+
+class EveryThread:
+    """The frames of a stream of all threads: facts alone, and without ids, since it cannot be resumed."""
+
+    def __init__(self) -> None:
+        self._frames: OrderedDict[str, Frames] = OrderedDict()
+
+    def __call__(self, shown: Shown) -> list[Frame]:
+        """All frames of one thing shown."""
+        if not isinstance(shown, ShownFact):
+            return []
+        thread_id = shown.fact.stream
+        frames = self._frames.setdefault(thread_id, Frames(thread_id))
+        self._frames.move_to_end(thread_id)
+        if len(self._frames) > THREADS_LIMIT:
+            self._frames.popitem(last=False)
+        return [Frame(frame.data, bare=True) for frame in frames(shown)]
 
 
 def usage(value: Usage) -> Json:

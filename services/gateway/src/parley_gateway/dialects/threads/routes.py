@@ -243,6 +243,12 @@ async def _run_events(core: Core, request: Request, who: Principal) -> Response:
     return core_.stream(core, feed, outbound.Frames(run.thread_id), {"Parley-Run-Id": run.id})
 
 
+async def _every_event(core: Core, request: Request, who: Principal) -> Response:
+    """Every fact of every thread that the key may see, from now on."""
+    who.to_read(None)
+    return core_.stream(core, core_.everything(core, who), outbound.EveryThread(), {})
+
+
 def _as_page(request: Request) -> bool:
     return wants(request, "application/json") and not wants(request, MEDIA_TYPE)
 
@@ -375,6 +381,7 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/threads/{thread_id}/files/{name}": {"GET": _file},
     "/threads/{thread_id}/events": {"GET": _thread_events},
     "/threads/{thread_id}/fork": {"POST": _not_yet},
+    "/events": {"GET": _every_event},
     "/runs/{run_id}": {"GET": _run},
     "/runs/{run_id}/events": {"GET": _run_events},
     "/runs/{run_id}/cancel": {"POST": _cancel},
