@@ -25,7 +25,8 @@ class SettingsError(Exception):
 class Settings:
     """See the module. `port` 0: any free one. `restart`: start parts that died again; not said: `up` does, `cluster`
     does not. `url` and `key`: another Parley than the one of `data`, for the commands that talk to a running one.
-    `log_level`: what goes to the log files. `env` is the whole environment, for child processes."""
+    `api_key`: the key to chat with that `seed` makes known. `log_level`: what goes to the log files. `env` is the whole
+    environment, for child processes."""
 
     port: int = 8080
     data: Path = Path(".parley")
@@ -37,6 +38,7 @@ class Settings:
     restart: bool | None = None
     url: str | None = None
     key: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -77,12 +79,13 @@ class Settings:
             restart=yes_or_no("RESTART"),
             url=given.get("PARLEY_URL") or None,
             key=given.get("PARLEY_KEY") or None,
+            api_key=given.get("PARLEY_API_KEY") or None,
             log_level=log_level,
             env=given,
         )
 
     def for_services(self, **more: str) -> dict[str, str]:
         """The environment of a service: what was given, without the short handles, and what is set for it."""
-        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL", "PARLEY_KEY"}
+        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL", "PARLEY_KEY", "PARLEY_API_KEY"}
         kept = {name: value for name, value in self.env.items() if name not in ours}
         return kept | {"PARLEY_LOG_LEVEL": self.log_level} | more
