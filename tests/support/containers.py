@@ -107,8 +107,8 @@ class Project:
     folder: Path
     images: Mapping[str, str]
     name: str = field(default_factory=lambda: f"parley-tests-{uuid.uuid4().hex[:8]}")
-    env: dict[str, str] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         (self.folder / "deploy").mkdir(parents=True)
