@@ -10,12 +10,16 @@ PACKAGES := libs/events services/gateway services/dispatcher services/history se
 STAMP := $(VENV)/installed
 HANDLES := PORT DATA AGENTS READY GATEWAYS DISPATCHERS HISTORIES RESTART
 export $(HANDLES)
+DOCKER ?= docker
+, := ,
+SERVICES := gateway dispatcher history standalone
+export BASE_IMAGE PARLEY_TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help sync lock jars check fmt test unit contract e2e bench up cluster reset
+.PHONY: help sync lock jars check fmt test unit contract e2e bench up cluster reset images compose-up compose-down
 
 help: ## list what there is
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 sync: $(STAMP) ## install everything into .venv
 
@@ -71,3 +75,20 @@ cluster: jars ## start Parley as in production, on this machine
 
 reset: $(STAMP) ## delete DATA, after asking (YES=1: without)
 	@exec $(BIN)/parley reset $(if $(YES),--yes)
+
+images: ## build the container images (BASE_IMAGE= PARLEY_TAG= PIP_CONF= DOCKER=)
+	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "parley: $(DOCKER) is not on the path: images need Docker, or what answers to it (DOCKER=)" >&2; exit 1; }
+	@for service in $(SERVICES); do \
+		DOCKER_BUILDKIT=1 $(DOCKER) build -q -f deploy/docker/Dockerfile --build-arg SERVICE=$$service \
+			$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(PIP_CONF),--secret id=pip$(,)src=$(PIP_CONF)) \
+			--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+			-t parley-$$service:$(or $(PARLEY_TAG),latest) . || exit 1; \
+	done
+
+compose-up: images ## start Parley in containers, with a new .env if there is none
+	@deploy/new-env.sh
+	@$(DOCKER) compose up -d --wait --no-build
+	@echo "Parley is at http://$$($(DOCKER) compose port gateway 8080); the key is PARLEY_API_KEY in .env (docs/deploy.md)"
+
+compose-down: ## stop it; the data stays
+	@$(DOCKER) compose down

@@ -76,6 +76,14 @@ def cluster() -> None:
 
 
 @app.command()
+def seed() -> None:
+    """Put the first workspace, its keys and the agents of AGENTS on the Kafka of a Parley that others started."""
+    from parley_standalone.seed_kafka import seed_kafka
+
+    _run(seed_kafka(_settings()))
+
+
+@app.command()
 def jars() -> None:
     """Fetch Apache Kafka's jars with Maven, once, and check them."""
     _install_jars(_settings())

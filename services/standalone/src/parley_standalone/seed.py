@@ -8,6 +8,7 @@ outcomes. At a later start the same commands change nothing, but for what change
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from parley_events import commands as c
 from parley_events.body import McpServer, Principal, Shape
@@ -20,7 +21,6 @@ from parley_events.log import Log
 from parley_events.partition import partition_of
 from parley_standalone.agents_file import AgentsFile, digest_of
 from parley_standalone.errors import CommandError
-from parley_standalone.folder import Secrets
 
 _LIMIT_S = 60.0
 
@@ -32,7 +32,26 @@ class _Settings(Shape):
     connectors: tuple[str, ...]
 
 
-def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUuid) -> list[Command]:
+class Kept(Protocol):
+    """What is made once per Parley and is the same at every start."""
+
+    @property
+    def workspace(self) -> str: ...
+    @property
+    def workspace_id(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def api_key(self) -> str: ...
+    @property
+    def api_key_id(self) -> str: ...
+    @property
+    def admin_key(self) -> str: ...
+    @property
+    def admin_key_id(self) -> str: ...
+
+
+def seed_commands(kept: Kept, file: AgentsFile, now_ms: int, new_uuid: NewUuid) -> list[Command]:
     """The commands, in order. Those that make something once have ids that are the same at every start."""
     principal = Principal(user_id=kept.user, admin=True)
     once: list[tuple[str, c.CommandBody]] = [
@@ -41,7 +60,7 @@ def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUui
             c.CreateWorkspace(principal=principal, workspace_id=kept.workspace_id, name=kept.workspace),
         ),
         (
-            "api_key",
+            kept.api_key_id,
             c.CreateKey(
                 principal=principal,
                 key_id=kept.api_key_id,
@@ -51,7 +70,7 @@ def seed_commands(kept: Secrets, file: AgentsFile, now_ms: int, new_uuid: NewUui
             ),
         ),
         (
-            "admin_key",
+            kept.admin_key_id,
             c.CreateKey(
                 principal=principal,
                 key_id=kept.admin_key_id,

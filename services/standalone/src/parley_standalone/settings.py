@@ -25,8 +25,8 @@ class SettingsError(Exception):
 class Settings:
     """See the module. `port` 0: any free one. `restart`: start parts that died again; not said: `up` does, `cluster`
     does not. `url` and `key`: another Parley than the one of `data`, for the commands that talk to a running one.
-    `chat_history`: where what was typed in chats is kept, None: nowhere. `log_level`: what goes to the log files.
-    `env` is the whole environment, for child processes."""
+    `chat_history`: where what was typed in chats is kept, None: nowhere. `api_key`: the key to chat with that `seed`
+    makes known. `log_level`: what goes to the log files. `env` is the whole environment, for child processes."""
 
     port: int = 8080
     data: Path = Path(".parley")
@@ -39,6 +39,7 @@ class Settings:
     url: str | None = None
     key: str | None = field(default=None, repr=False)
     chat_history: Path | None = Path("~/.local/state/parley/chat-history")
+    api_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -80,13 +81,15 @@ class Settings:
             url=given.get("PARLEY_URL") or None,
             key=given.get("PARLEY_KEY") or None,
             chat_history=_chat_history(given),
+            api_key=given.get("PARLEY_API_KEY") or None,
             log_level=log_level,
             env=given,
         )
 
     def for_services(self, **more: str) -> dict[str, str]:
         """The environment of a service: what was given, without the short handles, and what is set for it."""
-        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL", "PARLEY_KEY", "PARLEY_CHAT_HISTORY"}
+        ours = {*HANDLES, *(f"PARLEY_{name}" for name in HANDLES), "PARLEY_URL"}
+        ours |= {"PARLEY_KEY", "PARLEY_API_KEY", "PARLEY_CHAT_HISTORY"}
         kept = {name: value for name, value in self.env.items() if name not in ours}
         return kept | {"PARLEY_LOG_LEVEL": self.log_level} | more
 
