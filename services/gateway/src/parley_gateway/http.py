@@ -91,7 +91,12 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     of its attachments."""
     limit = limit_mb * 1024 * 1024
     raw = await _read(request, limit + files_mb * 1024 * 1024)
-    data = parse_body(request.headers.get("content-type"), raw)
+    try:
+        data = parse_body(request.headers.get("content-type"), raw)
+    except Problem:
+        if len(raw) > limit:  # nothing in it says that attachments are what makes it so large
+            raise _too_large(limit) from None
+        raise
     if len(raw) > limit and len(raw) - _files_size(data) > limit:
         raise _too_large(limit)
     try:
