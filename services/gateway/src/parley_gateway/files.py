@@ -72,7 +72,6 @@ def read_files(given: Sequence[NewFile]) -> list[Upload]:
     """The same, at once. Pure."""
     if len(given) > MAX_FILES:
         raise Problem("too_large", f"a message may have at most {MAX_FILES} attachments", 413, {"limit": MAX_FILES})
-    _check_size(sum(len(_characters(file.content_base64)) // 4 * 3 - 2 for file in given))
     found: dict[str, Upload] = {}
     size = 0
     for place, file in enumerate(given):
@@ -95,10 +94,6 @@ def read_files(given: Sequence[NewFile]) -> list[Upload]:
         sha256 = hashlib.sha256(data).hexdigest()
         found[name] = Upload(Attachment(name=name, content_type=kind, size=len(data), sha256=sha256), data)
     return list(found.values())
-
-
-def _characters(content: str | Long) -> str | memoryview:
-    return content.view if isinstance(content, Long) else content
 
 
 def decoded(content: str | Long) -> bytes:
