@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from parley_dispatcher.state import REMEMBER_MS, ThreadState, evolve, initial
 from parley_events import facts as f
-from parley_events.body import ThreadSeed, Usage
+from parley_events.body import Attachment, ThreadSeed, Usage
 from parley_events.codec import Fact, UnknownBody
 from tests.unit.dispatcher.journals import Journal, journals
 from tests.unit.dispatcher.story import SAY, T0, THREAD, Story, changed, text, use, workspace
@@ -129,6 +129,33 @@ def test_what_a_cancelled_run_had_said_is_a_turn() -> None:
     call = story.called(run)
     story.cancelled(run, text("half"))
     assert (run.turns[-1].text, run.turns[-1].call, run.turns[-1].tools) == ("half", call, [])
+
+
+def test_the_shelf_has_the_newest_file_of_a_name_and_is_emptied_with_the_thread() -> None:
+    def file(name: str, size: int) -> Attachment:
+        return Attachment(name=name, content_type="a/b", size=size, sha256=f"{size:064x}")
+
+    story = Story()
+    story.posted(attachments=(file("a", 1), file("b", 2)))
+    run = story.posted("two", attachments=(file("a", 3),))
+    call = story.called(run)
+    story.returned(run, use())
+    made = f.ToolReturned(
+        run_id=run.run_id,
+        call=call,
+        index=0,
+        tool_call_id="t1",
+        name="x",
+        status="ok",
+        result="",
+        files=(file("a", 4),),
+    )
+    story.happened(made)
+    assert {name: found.size for name, found in story.thread.attachments.items()} == {"b": 2, "a": 3}
+    assert {name: found.size for name, found in story.thread.artifacts.items()} == {"a": 4}
+    story.happened(f.ThreadCleared())
+    story.happened(made)
+    assert story.thread.attachments == story.thread.artifacts == {}, "a cleared run's files come to nothing"
 
 
 def test_the_first_outcome_of_a_command_stands() -> None:

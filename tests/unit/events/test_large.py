@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +55,17 @@ async def test_what_is_large_leaves_the_record_and_comes_back_byte_for_byte(cont
     again = decode_command(await contents.whole(record))
     assert again.body == asked.body
     assert again.body_hash == decode_command(await contents.whole(record)).body_hash, "read twice it is the same"
+
+
+async def test_a_reference_has_the_form_that_other_readers_know(contents: Contents) -> None:
+    fact = returned(BIG)
+    await contents.keep(WORKSPACE, fact.body)
+    record = read(encode_fact(fact, 0, contents.stored))
+    data = json.dumps([block.model_dump() for block in fact.body.blocks], separators=(",", ":")).encode()  # type: ignore[attr-defined]
+    sha256 = hashlib.sha256(data).hexdigest()
+    assert record.header("ce_objects") == f"blocks={sha256}:{len(data)}".encode()
+    assert json.loads(record.value or b"")["blocks"] == {"$object": sha256, "size": len(data)}
+    assert await contents._objects.get(WORKSPACE, sha256) == data
 
 
 async def test_what_a_command_said_its_outcome_refers_to_without_a_second_object(contents: Contents) -> None:

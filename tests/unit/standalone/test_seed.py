@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from parley_dispatcher.tools import TOOLS
+from parley_events.body import AgentSpec
 from parley_events.codec import COMMANDS_TOPIC, Command, Fact, decode_command, encode_fact
-from parley_events.facts import CommandRejected, CommandRepeated, FactBody
+from parley_events.facts import UNNUMBERED, AgentChanged, CommandRejected, CommandRepeated, FactBody
 from parley_events.keys import key_hash
+from parley_events.large import LARGE_BYTES
 from parley_events.log.embedded import EmbeddedLog
 from parley_events.partition import partition_of
 from parley_standalone import seed as seeding
@@ -125,14 +127,14 @@ async def dispatcher(answer: Callable[[Command], FactBody | None]) -> AsyncItera
                     fact = Fact(
                         type=body.type,
                         stream=command.stream,
-                        seq=None,
+                        seq=None if body.type in UNNUMBERED else 1,
                         epoch=0,
                         workspace_id=command.workspace_id,
                         time_ms=NOW,
                         body=body,
                         causation_id=command.id,
                     )
-                    producer.send(encode_fact(fact, partition))
+                    producer.send(encode_fact(fact, partition, lambda *_: True))
 
     task = asyncio.create_task(work())
     try:
@@ -159,6 +161,14 @@ async def test_it_is_done_once_every_command_has_its_outcome(kept: Secrets, file
     async with dispatcher(answer) as log:
         await seed(log, commands)
     assert answered == [command.id for command in commands]
+
+
+async def test_an_outcome_that_leaves_its_contents_to_the_object_store_is_one_too(
+    kept: Secrets, file: AgentsFile
+) -> None:
+    spec = AgentSpec(agent_id="a", name="A", system_prompt="x" * LARGE_BYTES)
+    async with dispatcher(lambda _: AgentChanged(agent_version=1, spec=spec)) as log:
+        await seed(log, commands_of(kept, file))
 
 
 async def test_what_is_there_already_is_no_refusal_but_any_other_is_one_line(kept: Secrets, file: AgentsFile) -> None:

@@ -189,9 +189,10 @@ def command_head(record: Incoming) -> CommandHead:
     )
 
 
-def decode_command(record: Incoming) -> Command:
-    """The command in a message; Undecodable says what is wrong with it, quoting nothing of its content."""
-    head = command_head(record)
+def decode_command(record: Incoming, head: CommandHead | None = None) -> Command:
+    """The command in a message; Undecodable says what is wrong with it, quoting nothing of its content. `head`: its
+    headers, where they were read already."""
+    head = head or command_head(record)
     heads = _heads(record)
     _check_whole(heads)
     value = record.value or b""

@@ -282,7 +282,7 @@ class Owner:
             if partition_of(head.stream.encode(), self._world.log.partitions) != self.partition:
                 self._reject(record, "wrong_partition", "the record's key belongs to another partition")
                 return
-            command = record if _is_large(record) else decode_command(record)
+            command = record if _is_large(record) else decode_command(record, head)
         except Undecodable as error:
             self._reject(record, "undecodable", str(error))
             return

@@ -12,10 +12,10 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +24,7 @@ from parley_events.errors import ObjectMissing, ObjectsUnavailable
 from parley_events.file_names import content_type, file_name
 from parley_events.objects import Objects
 from parley_events.reads import FileView
+from parley_gateway.bodies import Long
 from parley_gateway.errors import Problem, Unavailable, invalid, not_found
 from parley_gateway.http import Wire, query
 
@@ -39,11 +40,17 @@ _PIECE = 256 * 1024
 _SAFE = re.compile(r"[^A-Za-z0-9 ._()+-]")
 
 
+def _content(value: Any) -> str | Long:
+    if not isinstance(value, str | Long):
+        raise ValueError("a string is needed")
+    return value
+
+
 class NewFile(Wire):
     """An attachment as clients send it."""
 
     name: str = Field(max_length=1000)
-    content_base64: str
+    content_base64: Annotated[str | Long, PlainValidator(_content)]
     content_type: str | None = Field(default=None, max_length=200)
 
 
@@ -65,7 +72,6 @@ def read_files(given: Sequence[NewFile]) -> list[Upload]:
     """The same, at once. Pure."""
     if len(given) > MAX_FILES:
         raise Problem("too_large", f"a message may have at most {MAX_FILES} attachments", 413, {"limit": MAX_FILES})
-    _check_size(sum(len(file.content_base64) // 4 * 3 - 2 for file in given))
     found: dict[str, Upload] = {}
     size = 0
     for place, file in enumerate(given):
@@ -90,15 +96,15 @@ def read_files(given: Sequence[NewFile]) -> list[Upload]:
     return list(found.values())
 
 
-def decoded(text: str) -> bytes:
+def decoded(content: str | Long) -> bytes:
     """Bytes from base64, with or without line breaks; ValueError when it is none."""
     try:
-        raw = text.encode("ascii").translate(None, b"\r\n")
+        raw = content.view if isinstance(content, Long) else content.encode("ascii").translate(None, b"\r\n")
     except UnicodeEncodeError:
         raise ValueError("content_base64 is not base64") from None
     parts = []
     for start in range(0, len(raw), _PIECE):
-        piece = raw[start : start + _PIECE]
+        piece = bytes(raw[start : start + _PIECE])
         if b"=" in piece and start + _PIECE < len(raw):
             raise ValueError("content_base64 is not base64")
         try:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from parley_events import tracing
 from parley_events.telemetry import about
 from parley_gateway.auth import Principal
+from parley_gateway.bodies import LONG, Long, Parsed, parse_large
 from parley_gateway.errors import Missing, Problem, Unavailable, invalid, not_found
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     of its attachments."""
     limit = limit_mb * 1024 * 1024
     raw = await _read(request, limit + files_mb * 1024 * 1024)
-    data = parse_body(request.headers.get("content-type"), raw)
+    try:
+        data = parse_body(request.headers.get("content-type"), raw)
+    except Problem:
+        if len(raw) > limit:  # nothing in it says that attachments are what makes it so large
+            raise _too_large(limit) from None
+        raise
     if len(raw) > limit and len(raw) - _files_size(data) > limit:
         raise _too_large(limit)
     try:
@@ -107,9 +113,15 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
 
 def _files_size(data: Mapping[str, Any]) -> int:
     """The characters of the contents that a body brings along."""
+    size = 0
     files = data.get("attachments")
-    texts = [file.get("content_base64") for file in files if type(file) is dict] if type(files) is list else []
-    return sum(len(text) for text in texts if type(text) is str)
+    for file in files if type(files) is list else ():
+        content = file.get("content_base64") if type(file) is dict else None
+        if isinstance(content, Long):
+            size += len(content.view)
+        elif isinstance(content, str):
+            size += len(content)
+    return size
 
 
 def _places(error: ValidationError) -> list[dict[str, str]]:
@@ -119,18 +131,16 @@ def _places(error: ValidationError) -> list[dict[str, str]]:
     ]
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int) -> bytearray:
     length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
-    parts: list[bytes] = []
-    size = 0
+    raw = bytearray()  # grows in place: joining parts would copy a large body at once
     async for part in request.stream():
-        size += len(part)
-        if size > limit:
+        if len(raw) + len(part) > limit:
             raise _too_large(limit)
-        parts.append(part)
-    return b"".join(parts)
+        raw += part
+    return raw
 
 
 def _too_large(limit: int) -> Problem:
@@ -139,9 +149,9 @@ def _too_large(limit: int) -> Problem:
     )
 
 
-def parse_body(content_type: str | None, raw: bytes) -> dict[str, Any]:
+def parse_body(content_type: str | None, raw: bytes | bytearray) -> dict[str, Any]:
     """The JSON object in a body (none at all: an empty one)."""
-    if not raw.strip():
+    if len(raw) < LONG and not raw.strip():
         return {}
     if content_type is not None:
         kind, _, options = content_type.partition(";")
@@ -152,12 +162,12 @@ def parse_body(content_type: str | None, raw: bytes) -> dict[str, Any]:
         ):
             raise Problem("unsupported_media_type", "send JSON in UTF-8: Content-Type: application/json", 415)
     try:
-        data = orjson.loads(raw)
+        data, seen = parse_large(raw) if len(raw) > LONG else Parsed(orjson.loads(raw), raw)
     except ValueError:
         raise invalid("the body is not JSON in UTF-8", "invalid_json") from None
     if not isinstance(data, dict):
         raise invalid("the body must be a JSON object", "invalid_json")
-    if b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
+    if b"\\u0000" in seen or seen.count(b"{") + seen.count(b"[") > MAX_DEPTH:
         _check(data, 1)
     return data
 

@@ -129,11 +129,12 @@ async def seed(log: Log, commands: list[Command]) -> None:
                 while waiting:
                     for record in await tail.batch():
                         try:
-                            cause = head_of(record).causation_id
+                            head = head_of(record)
                         except Undecodable:
                             continue
-                        command_of = waiting.pop(cause, None) if cause is not None else None
-                        if command_of is not None:
+                        command_of = waiting.pop(head.causation_id or "", None)
+                        # A refusal alone is read: other outcomes may leave their contents to the object store.
+                        if command_of is not None and head.type == CommandRejected.type:
                             body = decode_fact(record).body
                             if isinstance(body, CommandRejected) and body.code != "exists":
                                 raise CommandError(f"{command_of.type} was refused: {body.message}")
