@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -211,14 +211,18 @@ class Connection:
     async def offers(self, limit_s: float) -> list[Offer]:
         """Every tool, page after page. Raises ServerAway when there is no list that can be read."""
         self.changed = False
+        session = self._open_session()
         found: list[Offer] = []
+        cursor: str | None = None
         try:
             async with asyncio.timeout(limit_s):
-                async for tool in self._pages(self._open_session()):
-                    found.append(_offer(tool))
-                    if len(found) == MAX_TOOLS:
-                        _log.warning("%s has more than %d tools: the rest is left out", self.target.name, MAX_TOOLS)
+                for _ in range(MAX_PAGES):
+                    wanted = types.PaginatedRequestParams(cursor=cursor) if cursor else None
+                    page = await session.list_tools(params=wanted)
+                    found.extend(_offer(tool) for tool in page.tools)
+                    if page.next_cursor is None or page.next_cursor == cursor or len(found) > MAX_TOOLS:
                         break
+                    cursor = page.next_cursor
         except MCPError as error:
             if error.code == types.METHOD_NOT_FOUND:
                 return []  # it has no tools
@@ -227,18 +231,9 @@ class Connection:
             raise ServerAway(f"its list of tools is not valid: {_first(error)}") from None
         except TimeoutError:
             raise ServerAway(f"it gave no list of tools within {limit_s:g} s") from None
-        return found
-
-    async def _pages(self, session: ClientSession) -> AsyncIterator[types.Tool]:
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
-            for tool in page.tools:
-                yield tool
-            if page.next_cursor is None or page.next_cursor == cursor:
-                return
-            cursor = page.next_cursor
-        _log.warning("%s has more than %d pages of tools: the rest is left out", self.target.name, MAX_PAGES)
+        if len(found) > MAX_TOOLS:
+            _log.warning("%s has more than %d tools: the rest is left out", self.target.name, MAX_TOOLS)
+        return found[:MAX_TOOLS]
 
     async def call(self, name: str, arguments: Json, meta: Json, limit_s: float) -> Answer:
         """Call a tool. Raises ToolError (the server refused, or its answer cannot be read), ServerAway (nothing was
