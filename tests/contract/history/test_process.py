@@ -16,8 +16,8 @@ import httpx2
 from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.port import Incoming, Outgoing
 from parley_history.app import build
-from parley_history.migrate import migrations
 from parley_history.settings import Settings
+from parley_history.sql import migrations
 from tests.contract.history.conftest import TOKEN, running, settings_for
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.reference import Reference
