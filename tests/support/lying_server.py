@@ -49,6 +49,8 @@ def answer(lie: str, method: str, params: Any) -> Any:
         case "tools/call":
             if lie == "no content":
                 return {"content": "nothing"}
+            if lie == "an answer without end":
+                return {"content": [{"type": "text", "text": "x" * 2_000_000}]}
             if lie == "strange content":
                 return {"content": [{"type": "hologram", "data": 1}]}
             return {"content": [{"type": "text", "text": "yes"}]}

@@ -13,24 +13,25 @@ import asyncio
 import base64
 import binascii
 import logging
-import os
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+import anyio
 import mcp_types as types
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.session import ClientSession
-from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.stdio import get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
 from parley_dispatcher.errors import ServerAway, ToolDoubt, ToolError
 from parley_dispatcher.tools.mcp_http import BROKEN, MARK, MAX_ANSWER_BYTES, UNSENT, client_of
+from parley_dispatcher.tools.mcp_stdio import Program
 from parley_events.body import Json
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,7 @@ logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
 
 MAX_PAGES, MAX_TOOLS = 20, 200
 _CLOSE_S = 8.0
-_LEASH = str(Path(__file__).with_name("leash.py"))
-_STDERR_LINES, _STDERR_CHARS = 200, 500
+_LINE_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Target:
 
     def clean(self, text: str) -> str:
         """A short line of the text, for a log or an error."""
-        return " ".join(self.hide(text).split())[:_STDERR_CHARS]
+        return " ".join(self.hide(text).split())[:_LINE_CHARS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,40 +165,23 @@ class Connection:
             await stack.enter_async_context(client)
             streams = streamable_http_client(target.url, http_client=client, max_sse_event_size=MAX_ANSWER_BYTES)
             return await stack.enter_async_context(streams)
-        source, sink = os.pipe()
-        listening = asyncio.get_running_loop().create_task(self._listen(source))
-        stack.push_async_callback(_cancelled, listening)
-        command = StdioServerParameters(
-            command=sys.executable,
-            args=["-I", "-S", _LEASH, *target.command],
-            env=dict(target.env),
-            cwd=target.cwd,
-            encoding_error_handler="replace",
+        program = await Program.start(
+            target.command,
+            {**get_default_environment(), **target.env},
+            target.cwd,
+            MAX_ANSWER_BYTES,
+            lambda line: _log.info("%s says: %s", target.name, target.clean(line)),
         )
-        with os.fdopen(sink, "w") as errors:
-            return await stack.enter_async_context(stdio_client(command, errlog=errors))
-
-    async def _listen(self, source: int) -> None:
-        """The server's stderr, to the log: so many lines, so many characters of each."""
-        with os.fdopen(source, "rb", 0) as pipe:
-            reader = asyncio.StreamReader(limit=64 * 1024)
-            way, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader), pipe
-            )
-            try:
-                lines, rest = 0, b""
-                while data := await reader.read(16 * 1024):
-                    # Whole lines alone: a secret that is cut in two would not be recognised.
-                    *whole, rest = (rest + data).split(b"\n")
-                    rest = rest if len(rest) <= 64 * 1024 else b""
-                    for line in (found.decode(errors="replace") for found in whole):
-                        lines += 1
-                        if lines <= _STDERR_LINES:
-                            _log.info("%s says: %s", self.target.name, self.target.clean(line))
-                        elif lines == _STDERR_LINES + 1:
-                            _log.info("%s says more, which is left out", self.target.name)
-            finally:
-                way.close()
+        stack.push_async_callback(program.stop)
+        said, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        write, asked = anyio.create_memory_object_stream[SessionMessage](0)
+        for stream in (said, read, write, asked):
+            stack.callback(stream.close)
+        group = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(group.cancel_scope.cancel)
+        group.start_soon(_hear, program, said)
+        group.start_soon(_tell, program, asked, said)
+        return read, write
 
     async def _told(self, message: object) -> None:
         if isinstance(message, types.ToolListChangedNotification):
@@ -228,14 +211,18 @@ class Connection:
     async def offers(self, limit_s: float) -> list[Offer]:
         """Every tool, page after page. Raises ServerAway when there is no list that can be read."""
         self.changed = False
+        session = self._open_session()
         found: list[Offer] = []
+        cursor: str | None = None
         try:
             async with asyncio.timeout(limit_s):
-                async for tool in self._pages(self._open_session()):
-                    found.append(_offer(tool))
-                    if len(found) == MAX_TOOLS:
-                        _log.warning("%s has more than %d tools: the rest is left out", self.target.name, MAX_TOOLS)
+                for _ in range(MAX_PAGES):
+                    wanted = types.PaginatedRequestParams(cursor=cursor) if cursor else None
+                    page = await session.list_tools(params=wanted)
+                    found.extend(_offer(tool) for tool in page.tools)
+                    if page.next_cursor is None or page.next_cursor == cursor or len(found) > MAX_TOOLS:
                         break
+                    cursor = page.next_cursor
         except MCPError as error:
             if error.code == types.METHOD_NOT_FOUND:
                 return []  # it has no tools
@@ -244,18 +231,9 @@ class Connection:
             raise ServerAway(f"its list of tools is not valid: {_first(error)}") from None
         except TimeoutError:
             raise ServerAway(f"it gave no list of tools within {limit_s:g} s") from None
-        return found
-
-    async def _pages(self, session: ClientSession) -> AsyncIterator[types.Tool]:
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
-            for tool in page.tools:
-                yield tool
-            if page.next_cursor is None or page.next_cursor == cursor:
-                return
-            cursor = page.next_cursor
-        _log.warning("%s has more than %d pages of tools: the rest is left out", self.target.name, MAX_PAGES)
+        if len(found) > MAX_TOOLS:
+            _log.warning("%s has more than %d tools: the rest is left out", self.target.name, MAX_TOOLS)
+        return found[:MAX_TOOLS]
 
     async def call(self, name: str, arguments: Json, meta: Json, limit_s: float) -> Answer:
         """Call a tool. Raises ToolError (the server refused, or its answer cannot be read), ServerAway (nothing was
@@ -264,6 +242,10 @@ class Connection:
         # Not `session.call_tool`: a result that is not what `outputSchema` says would be lost to its caller.
         params = types.CallToolRequestParams.model_validate({"name": name, "arguments": arguments, "_meta": meta})
         request = types.CallToolRequest(params=params)
+        try:
+            request.model_dump_json()
+        except ValueError:
+            raise ToolError("The arguments cannot be sent: they hold half a character (a lone surrogate).") from None
         try:
             # The SDK's own limit begins once the request is written; a server that does not read never gets there.
             async with asyncio.timeout(limit_s + 1.0):
@@ -300,6 +282,33 @@ class _Pump(JSONRPCDispatcher[Any]):
             await super().run(*args, **named)
         finally:
             self.at_end()
+
+
+async def _hear(program: Program, said: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+    """What the program writes, to the SDK; lines that are no messages are skipped."""
+    async with said:
+        while (line := await program.line()) is not None:
+            with suppress(ValidationError):
+                message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+                try:
+                    await said.send(SessionMessage(message))
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    return
+
+
+async def _tell(
+    program: Program,
+    asked: MemoryObjectReceiveStream[SessionMessage],
+    said: MemoryObjectSendStream[SessionMessage | Exception],
+) -> None:
+    """What the SDK asks, to the program. When that cannot be written, the connection is at its end."""
+    async for message in asked:
+        line = message.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        try:
+            await program.write(line)
+        except OSError:
+            await said.aclose()
+            return
 
 
 def _offer(tool: types.Tool) -> Offer:
@@ -348,9 +357,3 @@ def _first(error: ValidationError) -> str:
     """The first problem, without what the server wrote."""
     problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
     return f"{'.'.join(str(part) for part in problem['loc'])[:100]}: {problem['msg'][:200]}"
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
