@@ -63,6 +63,29 @@ def test_every_word_is_there() -> None:
     )
 
 
+ODD = [
+    *("word", " ", "\n", "\n\n", "```", "- ", "1. ", "    ", "> ", "# ", "|", "|--|", "*", "_", "`", "---", "==="),
+    *("[a](b)", "![i](j)", "<b>", "&amp;", "\\\\", "世", "\t", "[", "](", "é", "👩\u200d👧"),
+]
+
+
+@given(st.lists(st.sampled_from(ODD), max_size=60), st.sampled_from([4, 12, 79]))
+@settings(max_examples=150, deadline=None)
+def test_no_text_whatever_stops_the_drawing(pieces: list[str], columns: int) -> None:
+    found = "".join(streamed(pieces, columns))
+    assert found.count("w") <= "".join(pieces).count("word")
+    if "".join(pieces).isalpha():
+        assert found == "".join(pieces)
+
+
+def test_a_text_that_the_library_stumbles_over_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbles(source: str) -> None:
+        raise IndexError(source)
+
+    monkeypatch.setattr("parley_standalone.terminal.markdown.drawn", stumbles)
+    assert streamed(["a *b*"], 40) == ["a *b*"]
+
+
 def test_a_long_paragraph_keeps_two_rows_alive_and_no_more() -> None:
     prose = Prose(SCREEN)
     most = 0
