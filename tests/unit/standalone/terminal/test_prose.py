@@ -49,7 +49,7 @@ def streamed(pieces: list[str], columns: int) -> list[str]:
 
 
 @given(st.lists(st.integers(1, len(TEXT) - 1), max_size=40), st.sampled_from([20, 40, 79]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_however_it_is_cut_the_rows_are_the_same(places: list[int], columns: int) -> None:
     edges = [0, *sorted(set(places)), len(TEXT)]
     pieces = [TEXT[a:b] for a, b in itertools.pairwise(edges)]
@@ -70,7 +70,7 @@ ODD = [
 
 
 @given(st.lists(st.sampled_from(ODD), max_size=60), st.sampled_from([4, 12, 79]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_text_whatever_stops_the_drawing(pieces: list[str], columns: int) -> None:
     found = "".join(streamed(pieces, columns))
     assert found.count("w") <= "".join(pieces).count("word")
