@@ -18,7 +18,7 @@ def shown(facts: list[dict[str, Any]], messages: list[dict[str, Any]]) -> list[s
 
 
 def test_question_turns_and_tools_stand_in_their_order_and_apart() -> None:
-    facts = [
+    facts: list[dict[str, Any]] = [
         POSTED,
         {"type": "model.called", "model": "m"},
         {"type": "model.returned", "content": "Let me see."},
@@ -41,7 +41,7 @@ def test_question_turns_and_tools_stand_in_their_order_and_apart() -> None:
 
 
 def test_what_a_cancelled_turn_had_said_comes_from_its_message() -> None:
-    facts = [
+    facts: list[dict[str, Any]] = [
         POSTED,
         {"type": "model.returned", "content": "First. "},
         {"type": "run.cancelled", "message_id": "a", "reason": None},
@@ -51,7 +51,10 @@ def test_what_a_cancelled_turn_had_said_comes_from_its_message() -> None:
 
 
 def test_a_long_answer_is_cut_and_says_so() -> None:
-    facts = [POSTED, {"type": "model.returned", "content": "\n".join(f"- {n}" for n in range(100))}]
+    facts: list[dict[str, Any]] = [
+        POSTED,
+        {"type": "model.returned", "content": "\n".join(f"- {n}" for n in range(100))},
+    ]
     found = shown(facts, [])
     assert len(found) == past.MOST_ROWS + 1
     assert found[-1] == f"… {4 + 100 - past.MOST_ROWS} more rows"
