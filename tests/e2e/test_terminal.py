@@ -193,6 +193,17 @@ async def test_a_gateway_that_restarts_is_waited_for(tmp_path: Path, on: Open) -
         stop(system)
 
 
+async def test_a_gateway_that_dies_is_left_for_another_one(breakable: System, on: Open) -> None:
+    tty = on(breakable, "chat", "--agent", "scripted")
+    await tty.until(at_prompt)
+    tty.type("/stream 300 20\r")
+    await tty.until(lambda text: "0020" in text)
+    os.kill(breakable.pid("gateway"), signal.SIGKILL)
+    shown = await tty.until(lambda text: "0299" in text and at_prompt(text), 60.0)
+    assert answered(shown, 300), "nothing is missing and nothing stands there twice"
+    assert "attempt" not in shown
+
+
 async def test_one_message_on_a_terminal_streams_and_ends(standalone: System, on: Open) -> None:
     tty = on(standalone, "chat", "--agent", "scripted", "/stream 100 20")
     seen = await tty.until(lambda text: "0010" in text)

@@ -49,7 +49,7 @@ def streamed(pieces: list[str], columns: int) -> list[str]:
 
 
 @given(st.lists(st.integers(1, len(TEXT) - 1), max_size=40), st.sampled_from([20, 40, 79]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_however_it_is_cut_the_rows_are_the_same(places: list[int], columns: int) -> None:
     edges = [0, *sorted(set(places)), len(TEXT)]
     pieces = [TEXT[a:b] for a, b in itertools.pairwise(edges)]
@@ -61,6 +61,29 @@ def test_every_word_is_there() -> None:
         "A head Some bold words, and 你好世界 in between, on a line that has to be wrapped more than once at forty "
         "columns. • one • two def f(): return 1 " + " ".join(f"{n:04d}" for n in range(120))
     )
+
+
+ODD = [
+    *("word", " ", "\n", "\n\n", "```", "- ", "1. ", "    ", "> ", "# ", "|", "|--|", "*", "_", "`", "---", "==="),
+    *("[a](b)", "![i](j)", "<b>", "&amp;", "\\\\", "世", "\t", "[", "](", "é", "👩\u200d👧"),
+]
+
+
+@given(st.lists(st.sampled_from(ODD), max_size=60), st.sampled_from([4, 12, 79]))
+@settings(max_examples=60, deadline=None)
+def test_no_text_whatever_stops_the_drawing(pieces: list[str], columns: int) -> None:
+    found = "".join(streamed(pieces, columns))
+    assert found.count("w") <= "".join(pieces).count("word")
+    if "".join(pieces).isalpha():
+        assert found == "".join(pieces)
+
+
+def test_a_text_that_the_library_stumbles_over_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbles(source: str) -> None:
+        raise IndexError(source)
+
+    monkeypatch.setattr("parley_standalone.terminal.markdown.drawn", stumbles)
+    assert streamed(["a *b*"], 40) == ["a *b*"]
 
 
 def test_a_long_paragraph_keeps_two_rows_alive_and_no_more() -> None:

@@ -19,7 +19,7 @@ STEP = st.tuples(st.integers(0, 4), st.integers(0, 12), st.integers(0, 3))
 
 
 @given(st.lists(STEP, max_size=25), st.integers(4, 12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_scrollback_has_every_final_row_once_and_nothing_else(
     steps: list[tuple[int, int, int]], lines: int
 ) -> None:

@@ -58,11 +58,10 @@ class Blocks:
         return done
 
     def end(self) -> list[Block]:
-        """The last blocks: the text is whole."""
+        """The last blocks: the text is whole, and nothing may follow."""
         done = self.feed("\n")
         if self.tail.strip():
             done.append(Block(self.tail[:-1], self.apart))
-        self.__init__()  # type: ignore[misc]
         return done
 
     def shorten(self, chars: int) -> None:

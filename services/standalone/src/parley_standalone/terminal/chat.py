@@ -25,7 +25,6 @@ _MESSAGES_LOOKED_AT = 100
 _RUNS_SHOWN = 5
 _RUNS_ASKED = 10
 
-
 T = TypeVar("T")
 
 
@@ -127,7 +126,7 @@ class Chat:
             case orders.Order(":new"):
                 self._new()
             case orders.Order(":cancel"):
-                await self._cancel()
+                await self._heed(self._cancel())
             case _:
                 rows = [((name, "bold"), (what, "")) for name, what in orders.help_lines()]
                 self._screen.table(("", ""), rows, gives=1, wraps=True)
@@ -160,8 +159,9 @@ class Chat:
             self._screen.say(f"a number from 1 to {len(ids)}, or an id, is wanted", "yellow")
 
     async def _cancel(self) -> None:
-        open_runs = [] if self.thread_id is None else await self._heed(self._open_runs(self.thread_id))
+        open_runs = [] if self.thread_id is None else await self._open_runs(self.thread_id)
         for run in open_runs:
+            # It may have ended meanwhile.
             with suppress(Refused):
                 await self._native.cancel(run["id"])
         self._screen.say(f"{len(open_runs)} cancelled" if open_runs else "nothing runs in this thread", "dim")
@@ -203,7 +203,6 @@ class Chat:
         self._screen.rows([EMPTY])
         frames = self._native.post(self.thread_id, text, attachments, started=self._started, sent=self._sending)
         await self._watch(frames, None)
-        self._files = []
 
     async def _watch(self, frames: AsyncIterator[Frame], run_id: str | None, *, question: bool = False) -> None:
         """Show a run while keys are listened to. Raises _Left on Ctrl-C. `run_id` None: `_started` will tell."""
@@ -222,7 +221,8 @@ class Chat:
         self._screen.rows([EMPTY])
 
     def _started(self, run_id: str) -> None:
-        self._running = run_id
+        # It was accepted: whatever becomes of the answer, its files are sent.
+        self._running, self._files = run_id, []
 
     async def _heed(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something while keys are listened to: what is typed ahead is kept, Ctrl-C raises _Stopped."""

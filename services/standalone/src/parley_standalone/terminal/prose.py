@@ -45,9 +45,8 @@ class Prose:
     def close(self) -> None:
         """The block is whole."""
         if self._kind is not None:
-            last = self._blocks.end()
-            self._done += [(self._kind, block) for block in last]
-            self._kind = None
+            self._done += [(self._kind, block) for block in self._blocks.end()]
+            self._kind, self._blocks = None, Blocks()
 
     def drop(self) -> None:
         """Forget what is not final yet."""

@@ -50,7 +50,11 @@ class Screen:
         """Markdown."""
         from parley_standalone.terminal.markdown import drawn
 
-        rows = self._rows(drawn(source), columns)
+        try:
+            rows = self._rows(drawn(source), columns)
+        except Exception:
+            # Whatever the library stumbles over is shown as it was written; an answer is never lost for its looks.
+            rows = self._rows(Text(source.strip("\n")), columns)
         while rows and not rows[-1].plain.strip():
             rows.pop()
         while rows and not rows[0].plain.strip():
