@@ -376,4 +376,4 @@ async def test_a_file_that_is_gone_fails_no_run(world: World) -> None:
         ended = await world.read.ended(thread)
         [line, _] = api.requests[0].messages[0]["content"]
     assert isinstance(ended, f.RunCompleted)
-    assert line["text"] == '[attached: "gone.png", image/png, which is gone; read_attachment reads it]'
+    assert line["text"] == '[attached: "gone.png", image/png, which is gone]'

@@ -486,3 +486,21 @@ async def test_a_temperature_is_sent_to_the_version_of_the_api_that_has_it_and_t
         versions = [(r.headers["anthropic-version"], r.body.get("temperature")) for r in api.requests]
         assert versions == [(OLD, 0.3), (NEW, None), (NEW, None)]
         assert api.violations == []
+
+
+async def test_few_calls_with_large_files_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE_AT_ONCE", 2)
+    source = {"type": "object", "sha256": "0" * 64, "media_type": "image/png", "name": "p", "size": 2_000_000}
+    large = replace(REQUEST, messages=[{"role": "user", "content": [{"type": "image", "source": source}]}])
+    holds = [Hold(), Hold(), Hold()]
+    plays = [Play([start(), hold, *numbered(text("ok")), *end()]) for hold in holds]
+    async with MessagesApi(*plays) as api, model(api) as claude:
+        tasks = [asyncio.create_task(hear(claude, large)) for _ in range(3)]
+        for hold in holds[:2]:
+            await asyncio.wait_for(hold.reached.wait(), LIMIT_S)
+        assert len(api.requests) == 2
+        for hold in holds:
+            hold.gate.set()
+        heard = await asyncio.gather(*tasks)
+        assert [h.stopped.stop_reason for h in heard] == ["end_turn"] * 3
+        assert len(api.requests) == 3
