@@ -186,8 +186,9 @@ class Claude:
     def _refused(self, error: anthropic.APIStatusError, wire: Wire) -> ModelError:
         """The failure that an answer's status tells of."""
         status = error.response.status_code
-        said = error.api_message if isinstance(error.api_message, str) else None
-        message = f"the model's server answered {status}" + (f": {said[:500]}" if said else "")
+        said = error.api_message[:500] if isinstance(error.api_message, str) else ""
+        said = said.encode("utf-8", "replace").decode()  # a lone surrogate would fit no record
+        message = f"the model's server answered {status}" + (f": {said}" if said else "")
         kind, retry = str(status), status >= 500 or status in (408, 409, 425, 429)
         if status == 400 and wire.has_files:
             kind, retry = "files", True  # one of them may be what it does not take: once more, without
