@@ -188,16 +188,17 @@ async def test_bad_calls_have_results_that_say_so_and_the_run_goes_on(world: Wor
 async def test_a_hundred_calls_all_have_their_results_and_few_run_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once: list[int] = [0, 0]
-    full = asyncio.Event()
+    under_way: set[str] = set()
+    most: list[int] = []
+    gate, full = asyncio.Event(), asyncio.Event()
 
     async def busy(call: Call, arguments: Arguments) -> Result:
-        at_once[0] += 1
-        at_once[1] = max(at_once)
-        if at_once[0] == runner_module.TOOLS_AT_ONCE:
+        under_way.add(call.tool_call_id)
+        most.append(len(under_way))
+        if len(under_way) == runner_module.TOOLS_AT_ONCE:
             full.set()
-        await full.wait()
-        at_once[0] -= 1
+        await gate.wait()
+        under_way.discard(call.tool_call_id)
         return Result(call.tool_call_id)
 
     monkeypatch.setitem(TOOLS, "busy", Tool("busy", "Waits.", Arguments, busy, effect="read_only"))
@@ -205,10 +206,14 @@ async def test_a_hundred_calls_all_have_their_results_and_few_run_at_once(
     plays = (turn(*(tool("busy", f"t{i}") for i in range(100)), stop="tool_use"), turn(text("Done.")))
     async with running(world, *plays) as api:
         await ask(world, thread, "go")
+        await within(full.wait())
+        for _ in range(50):  # turns of the loop, in which more would have begun
+            await asyncio.sleep(0)
+        gate.set()
         await world.read.ended(thread)
         results = api.requests[1].messages[2]["content"]
     assert [(part["tool_use_id"], part["content"]) for part in results] == [(f"t{i}", f"t{i}") for i in range(100)]
-    assert at_once[1] == runner_module.TOOLS_AT_ONCE
+    assert max(most) == runner_module.TOOLS_AT_ONCE
 
 
 async def test_calls_that_wait_for_their_place_are_not_begun_once_the_run_is_cancelled(
@@ -376,4 +381,4 @@ async def test_a_file_that_is_gone_fails_no_run(world: World) -> None:
         ended = await world.read.ended(thread)
         [line, _] = api.requests[0].messages[0]["content"]
     assert isinstance(ended, f.RunCompleted)
-    assert line["text"] == '[attached: "gone.png", image/png, which is gone; read_attachment reads it]'
+    assert line["text"] == '[attached: "gone.png", image/png, which is gone]'

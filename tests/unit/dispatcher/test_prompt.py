@@ -252,7 +252,7 @@ def test_files_are_shown_by_reference_before_the_question() -> None:
     run = story.posted("one", "look", attachments=tuple(file(f"f{n}", kind) for n, kind in enumerate(kinds)))
     content = shown(story, run)[0]["content"]
     assert [part["type"] for part in content] == ["image", "document", "document", "document", "text", "text", "text"]
-    source = {"type": "object", "sha256": "ab" * 32, "media_type": "image/png", "name": "f0"}
+    source = {"type": "object", "sha256": "ab" * 32, "media_type": "image/png", "name": "f0", "size": 7}
     assert content[0] == {"type": "image", "source": source}
     assert content[5] == says('[attached: "f5", application/zip, 7 bytes; read_attachment reads it]')
     assert content[6] == says("look")

@@ -124,7 +124,13 @@ def _said(turn: Turn, *, whole: bool) -> list[Json]:
 
 def _attached(file: Attachment) -> Json:
     """A file that came with a message: shown by reference where models take its kind, otherwise named."""
-    source: Json = {"type": "object", "sha256": file.sha256, "media_type": file.content_type, "name": file.name}
+    source: Json = {
+        "type": "object",
+        "sha256": file.sha256,
+        "media_type": file.content_type,
+        "name": file.name,
+        "size": file.size,
+    }
     kind = file.content_type.partition(";")[0].strip().lower()
     if kind in _IMAGES:
         return {"type": "image", "source": source}
@@ -133,9 +139,10 @@ def _attached(file: Attachment) -> Json:
     return {"type": "text", "text": not_shown(file.name, file.content_type, f"{file.size} bytes")}
 
 
-def not_shown(name: str, content_type: str, why: str) -> str:
+def not_shown(name: str, content_type: str, why: str, *, readable: bool = True) -> str:
     """The line that stands for a file which cannot be shown."""
-    return f"[attached: {json.dumps(name, ensure_ascii=False)}, {content_type}, {why}; read_attachment reads it]"
+    hint = "; read_attachment reads it" if readable else ""
+    return f"[attached: {json.dumps(name, ensure_ascii=False)}, {content_type}, {why}{hint}]"
 
 
 def _result(use: ToolUse) -> Json:

@@ -339,7 +339,7 @@ class Runner:
                 turn=step.turn,
                 attempt=step.attempt,
                 kind=error.kind,
-                message=error.message,
+                message=without_nul(error.message),
                 usage=error.usage,
                 retry=retry,
                 retry_after_ms=wait if retry else 0,

@@ -199,7 +199,7 @@ async def test_a_thought_that_is_not_shown_is_its_signature_and_a_block_that_say
 
 
 @pytest.mark.parametrize(
-    "given", ['{"a": 1', "[1]", "1", '{"a": NaN}', '{"a": "\\ud800"}', '{"a":' + "[" * 70 + "]" * 70]
+    "given", ['{"a": 1', "[1]", "1", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a":' + "[" * 70 + "]" * 70]
 )
 async def test_arguments_that_are_no_json_object_are_kept_as_they_came(given: str) -> None:
     heard = await answer(turn(tool("clock", "t", given), text("on"), stop="tool_use"))
@@ -218,6 +218,16 @@ async def test_the_same_id_twice_becomes_two() -> None:
 async def test_a_call_that_was_cut_off_is_never_one_without_arguments(partial: str, reason: str) -> None:
     heard = await answer(turn(tool("a", "t1", '{"b": 1}'), tool("delete", "t2", partial), stop=reason))
     assert heard.events[:-1] == [Used(0, "t1", "a", {"b": 1}), Used(1, "t2", "delete", {}, partial)]
+
+
+async def test_arguments_may_stand_in_the_beginning_of_their_block() -> None:
+    whole = block({"type": "tool_use", "id": "t", "name": "clock", "input": {"a": [1]}})
+    assert (await answer(turn(whole, stop="tool_use"))).events[0] == Used(0, "t", "clock", {"a": [1]})
+
+
+async def test_an_error_in_words_that_no_record_can_hold_is_an_error_all_the_same() -> None:
+    play = Play([Raw(b'{"error": {"message": "no \\ud800 way"}}')], 400, {"content-type": "application/json"})
+    assert (await answer(play)).failed.message == "the model's server answered 400: no ? way"
 
 
 async def test_a_hundred_calls_are_a_hundred_calls() -> None:
@@ -486,3 +496,21 @@ async def test_a_temperature_is_sent_to_the_version_of_the_api_that_has_it_and_t
         versions = [(r.headers["anthropic-version"], r.body.get("temperature")) for r in api.requests]
         assert versions == [(OLD, 0.3), (NEW, None), (NEW, None)]
         assert api.violations == []
+
+
+async def test_few_calls_with_large_files_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE_AT_ONCE", 2)
+    source = {"type": "object", "sha256": "0" * 64, "media_type": "image/png", "name": "p", "size": 2_000_000}
+    large = replace(REQUEST, messages=[{"role": "user", "content": [{"type": "image", "source": source}]}])
+    holds = [Hold(), Hold(), Hold()]
+    plays = [Play([start(), hold, *numbered(text("ok")), *end()]) for hold in holds]
+    async with MessagesApi(*plays) as api, model(api) as claude:
+        tasks = [asyncio.create_task(hear(claude, large)) for _ in range(3)]
+        for hold in holds[:2]:
+            await asyncio.wait_for(hold.reached.wait(), LIMIT_S)
+        assert len(api.requests) == 2
+        for hold in holds:
+            hold.gate.set()
+        heard = await asyncio.gather(*tasks)
+        assert [h.stopped.stop_reason for h in heard] == ["end_turn"] * 3
+        assert len(api.requests) == 3

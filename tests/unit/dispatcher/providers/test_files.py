@@ -37,11 +37,8 @@ async def shown(*given: tuple[str, bytes], owner: str = WORKSPACE, refused: bool
 async def line(content_type: str, data: bytes, **more: Any) -> str:
     [block] = await shown((content_type, data), **more)
     assert block["type"] == "text", block
-    return (
-        str(block["text"])
-        .removeprefix(f'[attached: "f0", {content_type}, ')
-        .removesuffix("; read_attachment reads it]")
-    )
+    said = str(block["text"]).removeprefix(f'[attached: "f0", {content_type}, ').removesuffix("]")
+    return said.removesuffix("; read_attachment reads it")
 
 
 async def test_an_image_is_what_its_bytes_are() -> None:

@@ -27,16 +27,14 @@ def build(settings: Settings, objects: Objects, clock: Clock) -> dict[str, Provi
             clock=clock,
         )
 
-    claude = Later(make)
-    if settings.anthropic_api_key or settings.anthropic_base_url:
-        claude.now()
-    return {"scripted": ScriptedModel(settings.model_stall_s), "claude": claude}
+    at_once = settings.anthropic_api_key or settings.anthropic_base_url
+    return {"scripted": ScriptedModel(settings.model_stall_s), "claude": make() if at_once else Later(make)}
 
 
 async def close(providers: Mapping[str, Provider]) -> None:
     """Close what `build` made."""
     for provider in providers.values():
-        if isinstance(provider, Later):
+        if isinstance(provider, Closable):
             await provider.close()
 
 

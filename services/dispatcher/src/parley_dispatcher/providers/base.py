@@ -1,8 +1,9 @@
 """The provider port: one model turn as a stream of events. Adapters: `scripted` and `claude`.
 
 A request is already in the shape of the Messages API (system, messages, tools), built by `prompt` from the journal
-alone, but for files: a source `{"type": "object", "sha256", "media_type", "name"}` names what lies in the object store,
-and the provider loads it. A provider makes one attempt and never retries: attempts are journaled by the runner.
+alone, but for files: a source `{"type": "object", "sha256", "media_type", "name", "size"}` names what lies in the
+object store, and the provider loads it. A provider makes one attempt and never retries: attempts are journaled by the
+runner.
 """
 
 from __future__ import annotations

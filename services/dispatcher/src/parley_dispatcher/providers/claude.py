@@ -19,7 +19,7 @@ import orjson
 
 from parley_dispatcher.errors import ModelError
 from parley_dispatcher.providers.base import Event, Request
-from parley_dispatcher.providers.files import load_files
+from parley_dispatcher.providers.files import load_files, weight_of
 from parley_dispatcher.providers.reading import FINAL, Reading
 from parley_dispatcher.providers.wire import Wire, to_wire
 from parley_events.body import Json
@@ -32,6 +32,9 @@ MAX_WAIT_MS = 300_000
 PATIENCE = 10
 """How many times the stall limit a stream may go on with pings alone. A model that keeps its thoughts to itself sends
 nothing else for minutes, so pings are life; but a server that is stuck behind its own front sends them for ever."""
+LARGE_AT_ONCE = 8
+"""How many calls with more than `LARGE_BYTES` of files are under way at once: each is in memory several times over."""
+LARGE_BYTES = 1024 * 1024
 _CONNECT_S = 10.0
 _DRAIN_S = 0.2
 _MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -62,6 +65,7 @@ class Claude:
         self._base_url = (base_url or BASE_URL).rstrip("/")
         self._needs_key = not base_url
         self._secret_of, self._clock = secret_of, clock
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._clients: dict[tuple[str, str], anthropic.AsyncAnthropic] = {}
 
     async def close(self) -> None:
@@ -72,25 +76,27 @@ class Claude:
 
     async def stream(self, request: Request) -> AsyncIterator[Event]:
         base_url, key = self._target(request)
-        refused = request.after == "files"
-        shown = await load_files(request.messages, request.workspace_id, self._objects, refused=refused)
-        wire = to_wire(request, shown)
-        reading = Reading(lambda name: wire.names.get(name, name))
-        try:
-            async with contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            if weight_of(request.messages) > LARGE_BYTES:
+                await stack.enter_async_context(self._large)
+            refused = request.after == "files"
+            shown = await load_files(request.messages, request.workspace_id, self._objects, refused=refused)
+            wire = to_wire(request, shown)
+            reading = Reading(lambda name: wire.names.get(name, name))
+            try:
                 async with asyncio.timeout(PATIENCE * self._stall_s):
                     stream = await stack.enter_async_context(await self._open(base_url, key, wire))
                 async for event in self._events(stream.response.aiter_bytes(), reading):
                     for told in reading.take(event):
                         yield told
-        except ModelError as error:
-            raise _without(key, error) from error.__cause__
-        except anthropic.APIStatusError as error:
-            raise _without(key, self._refused(error, wire)) from None
-        except (anthropic.APIConnectionError, httpx2.HTTPError, TimeoutError) as error:
-            raise self._lost(error, reading) from None
-        except anthropic.AnthropicError as error:
-            raise reading.garbled(type(error).__name__) from None
+            except ModelError as error:
+                raise _without(key, error) from error.__cause__
+            except anthropic.APIStatusError as error:
+                raise _without(key, self._refused(error, wire)) from None
+            except (anthropic.APIConnectionError, httpx2.HTTPError, TimeoutError) as error:
+                raise self._lost(error, reading) from None
+            except anthropic.AnthropicError as error:
+                raise reading.garbled(type(error).__name__) from None
 
     def _target(self, request: Request) -> tuple[str, str]:
         """Where the call goes, and the key that goes with it ("": none)."""
@@ -131,7 +137,7 @@ class Claude:
             )
             # Any credential that is named keeps the SDK from looking for one; what is sent, the hook decides.
             found = self._clients[(base_url, key)] = anthropic.AsyncAnthropic(
-                api_key=key or "none", base_url=base_url, max_retries=0, http_client=http, open_telemetry=False
+                api_key="none", base_url=base_url, max_retries=0, http_client=http, open_telemetry=False
             )
         return found
 
@@ -180,8 +186,9 @@ class Claude:
     def _refused(self, error: anthropic.APIStatusError, wire: Wire) -> ModelError:
         """The failure that an answer's status tells of."""
         status = error.response.status_code
-        said = error.api_message if isinstance(error.api_message, str) else None
-        message = f"the model's server answered {status}" + (f": {said[:500]}" if said else "")
+        said = error.api_message[:500] if isinstance(error.api_message, str) else ""
+        said = said.encode("utf-8", "replace").decode()  # a lone surrogate would fit no record
+        message = f"the model's server answered {status}" + (f": {said}" if said else "")
         kind, retry = str(status), status >= 500 or status in (408, 409, 425, 429)
         if status == 400 and wire.has_files:
             kind, retry = "files", True  # one of them may be what it does not take: once more, without

@@ -53,13 +53,18 @@ async def load_files(messages: list[Json], workspace_id: str, objects: Objects, 
         try:
             data = await objects.get(workspace_id, source["sha256"])
         except ObjectMissing:
-            shown[id(block)] = _line(source, "which is gone")
+            shown[id(block)] = _line(source, "which is gone", readable=False)
         except ObjectsUnavailable as error:
             raise ModelError("objects", "the object store could not be read", retry=True) from error
         else:
             # Encoding some megabytes, and reading a PDF, would hold up every stream of this process.
             shown[id(block)] = await asyncio.to_thread(_show, block, data, room)
     return shown
+
+
+def weight_of(messages: list[Json]) -> int:
+    """About how many bytes of files a request refers to."""
+    return sum(block["source"].get("size", 0) for block in _references(messages))
 
 
 def _references(messages: list[Json]) -> list[Json]:
@@ -75,14 +80,14 @@ def _references(messages: list[Json]) -> list[Json]:
     return found
 
 
-def _line(source: Json, why: str) -> Json:
-    return {"type": "text", "text": not_shown(source["name"], source["media_type"], why)}
+def _line(source: Json, why: str, *, readable: bool = True) -> Json:
+    return {"type": "text", "text": not_shown(source["name"], source["media_type"], why, readable=readable)}
 
 
 def _show(block: Json, data: bytes, room: _Room) -> Json:
     source = block["source"]
     if not data:
-        return _line(source, "empty")
+        return _line(source, "empty", readable=False)
     if block["type"] == "image":
         return _image(source, data, room)
     if source["media_type"].partition(";")[0].strip().lower() == "application/pdf":

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from parley_dispatcher.providers.base import Event, Provider, Request
 
 
+@runtime_checkable
 class Closable(Provider, Protocol):
     """A provider that holds connections."""
 
@@ -20,15 +21,11 @@ class Closable(Provider, Protocol):
 
 
 class Later:
-    """`make` is called once, at the first turn, or by `now`."""
+    """`make` is called once, at the first turn."""
 
     def __init__(self, make: Callable[[], Closable]) -> None:
         self._make, self._making = make, asyncio.Lock()
         self._made: Closable | None = None
-
-    def now(self) -> None:
-        """Make it before it is asked for."""
-        self._made = self._made or self._make()
 
     async def stream(self, request: Request) -> AsyncIterator[Event]:
         provider = self._made or await self._first()

@@ -7,6 +7,7 @@ until it is known how the turn goes on: one whose arguments were cut off must no
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,6 +161,8 @@ class Reading:
                 if block.parts:
                     data["input"] = orjson.loads("".join(block.parts))
                 self._grow(json.dumps(data))
+                if not _fits(data):
+                    raise self.garbled("a block that no record can carry")
                 return [Kept(self._next(), data)]
 
     def _release(self, whole: bool) -> list[Event]:
@@ -199,9 +202,9 @@ class Reading:
 
 def _arguments(text: str, given: Any, whole: bool) -> tuple[Json, str | None]:
     """The arguments, and what was given instead of a JSON object. Some servers put them into the block's start."""
+    if not text and isinstance(given, dict) and given:
+        text = json.dumps(given)
     if not text:
-        if isinstance(given, dict) and given:
-            return given, None
         return {}, None if whole else ""
     try:
         value = json.loads(text, parse_constant=_no_number)
@@ -220,8 +223,8 @@ def _no_number(word: str) -> None:
 
 
 def _fits(value: Any, depth: int = 1) -> bool:
-    """Whether a record can carry it unchanged: no absurd nesting, and no lone surrogates."""
-    if depth > MAX_DEPTH:
+    """Whether a record can carry it unchanged: no absurd nesting, no lone surrogates, no number beyond all bounds."""
+    if depth > MAX_DEPTH or (isinstance(value, float) and not math.isfinite(value)):
         return False
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
