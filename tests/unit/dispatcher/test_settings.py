@@ -37,3 +37,12 @@ def test_a_variable_that_cannot_be_read_is_named(value: str) -> None:
 
 def test_an_empty_number_is_the_default() -> None:
     assert Settings.from_env({"PARLEY_PORT": ""}).port == Settings().port
+
+
+def test_the_address_of_kafka_is_read_at_once_and_its_password_shown_to_nobody() -> None:
+    with pytest.raises(ValueError, match="PARLEY_KAFKA begins with none of") as caught:
+        Settings.from_env({"PARLEY_KAFKA": "tls://me:hush@a:1"})
+    address = "sasl_plaintext://me:hush@a:1"
+    settings = Settings.from_env({"PARLEY_KAFKA": address})
+    assert settings.kafka == address
+    assert "hush" not in repr(settings) + str(caught.value)

@@ -10,7 +10,12 @@ from parley_events.serve import end_process, serve, set_up_logs
 
 
 def main() -> int:
-    settings = Settings.from_env()
+    """Serve until a signal; the exit status."""
+    try:
+        settings = Settings.from_env()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     set_up_logs(settings.log_level, settings.log_file)
     return serve(build(settings, on_failure=end_process), settings.host, settings.port, grace_s=1.0)
 
