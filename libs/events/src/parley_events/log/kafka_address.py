@@ -52,8 +52,8 @@ def client_options(address: str) -> dict[str, Any]:
     unknown = asked.keys() - _KNOWN[scheme]
     if unknown or parts.fragment or parts.path not in ("", "/"):
         raise BadAddress(
-            f"PARLEY_KAFKA: {scheme}:// takes {', '.join(sorted(_KNOWN[scheme]))} after a ?, and nothing else behind the "
-            "hosts; a #, / or ? in a user or password is percent-encoded"
+            f"PARLEY_KAFKA: {scheme}:// takes {', '.join(sorted(_KNOWN[scheme]))} after a ?, and nothing else behind "
+            "the hosts; a #, / or ? in a user or password is percent-encoded"
         )
     login, _, servers = parts.netloc.rpartition("@")
     options: dict[str, Any] = {"bootstrap_servers": servers, "security_protocol": scheme.upper()}
