@@ -11,14 +11,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclBinding, AdminClient  # type: ignore[attr-defined]
 
 from parley_dispatcher.settings import Settings
 from parley_events.errors import LogError, TopicMismatch
@@ -70,13 +63,13 @@ def bindings(rule: str) -> list[AclBinding]:
         AclBinding(
             kind,
             name,
-            ResourcePatternType[asked.resource_pattern_type.upper()],
+            asked.resource_pattern_type,
             principal,
             "*",
-            AclOperation[re.sub("(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
-            AclPermissionType.ALLOW,
+            re.sub("(?<=[a-z])(?=[A-Z])", "_", operation),
+            "allow",
         )
-        for kind, names in ((ResourceType.TOPIC, asked.topic), (ResourceType.GROUP, asked.group))
+        for kind, names in (("topic", asked.topic), ("group", asked.group))
         for name in names
         for principal in asked.allow_principal
         for operation in asked.operation
@@ -94,7 +87,7 @@ def login(broker: Kafka, user: str) -> dict[str, str]:
 
 
 def make_rules(broker: Kafka) -> None:
-    admin = AdminClient(login(broker, "admin"))
+    admin = AdminClient({**login(broker, "admin")})
     for made in admin.create_acls([binding for rule in RULES for binding in bindings(rule)]).values():
         made.result(20)
 

@@ -66,3 +66,12 @@ def test_a_secret_is_looked_up_by_its_name_and_parleys_own_are_not_for_agents() 
     assert secret_of("env:MINE", env) == "value"
     for reference in ("env:EMPTY", "env:NOT_THERE", "env:PARLEY_INTERNAL_TOKEN", "env:ANTHROPIC_API_KEY", "MINE", ""):
         assert secret_of(reference, env) is None
+
+
+def test_the_address_of_kafka_is_read_at_once_and_its_password_shown_to_nobody() -> None:
+    with pytest.raises(ValueError, match="PARLEY_KAFKA begins with none of") as caught:
+        Settings.from_env({"PARLEY_KAFKA": "tls://me:hush@a:1"})
+    address = "sasl_plaintext://me:hush@a:1"
+    settings = Settings.from_env({"PARLEY_KAFKA": address})
+    assert settings.kafka == address
+    assert "hush" not in repr(settings) + str(caught.value)

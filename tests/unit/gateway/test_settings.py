@@ -42,3 +42,12 @@ def test_a_number_that_is_none_is_named(name: str) -> None:
         with pytest.raises(ValueError, match=variable):
             Settings.from_env({variable: text})
     assert getattr(Settings.from_env({variable: ""}), name) == getattr(Settings(), name)
+
+
+def test_the_address_of_kafka_is_read_at_once_and_its_password_shown_to_nobody() -> None:
+    with pytest.raises(ValueError, match="PARLEY_KAFKA begins with none of") as caught:
+        Settings.from_env({"PARLEY_KAFKA": "tls://me:hush@a:1"})
+    address = "sasl_plaintext://me:hush@a:1"
+    settings = Settings.from_env({"PARLEY_KAFKA": address})
+    assert settings.kafka == address
+    assert "hush" not in repr(settings) + str(caught.value)

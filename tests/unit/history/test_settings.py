@@ -45,7 +45,15 @@ def test_logins_are_read_off_a_dsn() -> None:
 
 
 def test_no_secret_is_in_the_settings_text() -> None:
-    text = repr(from_env({**ENVIRON, "PARLEY_POSTGRES": "postgresql://owner:hush@db/parley"}))
+    text = repr(
+        from_env(
+            {
+                **ENVIRON,
+                "PARLEY_POSTGRES": "postgresql://owner:hush@db/parley",
+                "PARLEY_KAFKA": "sasl_plaintext://history:hush@kafka:9092",
+            }
+        )
+    )
     assert not any(secret in text for secret in ("p%40ss", "secret", "0123456789", "hush"))
 
 
@@ -56,6 +64,7 @@ def test_no_secret_is_in_the_settings_text() -> None:
         ({"PARLEY_INTERNAL_TOKEN": "short"}, "at least 8"),
         ({"PARLEY_POSTGRES_READER": "postgresql://owner@db/parley"}, "must log in as parley_reader"),
         ({"PARLEY_LOG": "files"}, "kafka or embedded"),
+        ({"PARLEY_KAFKA": "tls://me:hush@a:1"}, "PARLEY_KAFKA begins with none of"),
         ({"PARLEY_PORT": "x"}, "PARLEY_PORT must be a number"),
         ({"PARLEY_PARTITIONS": "257"}, "from 1 to 256"),
         ({"PARLEY_SCHEMA": 'a"b'}, "plain lower-case identifier"),

@@ -55,7 +55,7 @@ class LogInUse(LogError):
         self.folder, self.pid = folder, pid
 
 
-class BadAddress(LogError):
+class BadAddress(LogError, ValueError):
     """The address of Kafka cannot be read; the message shows no secret."""
 
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from parley_events.errors import EventsError
+from parley_events.log.kafka_address import check_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Settings:
     def from_env(cls) -> Settings:
         """`PARLEY_KAFKA`, `PARLEY_PARTITIONS`, `PARLEY_REPLICATION`. Raises EventsError."""
         return cls(
-            os.environ.get("PARLEY_KAFKA", "127.0.0.1:9092"),
+            check_address(os.environ.get("PARLEY_KAFKA", "127.0.0.1:9092")),
             _number("PARLEY_PARTITIONS", 8),
             _number("PARLEY_REPLICATION", 1),
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from parley_events.log.kafka_address import check_address
+
 Number = TypeVar("Number", int, float)
 
 CURRENT_CLAUDE = "claude-sonnet-5-5"
@@ -77,7 +79,7 @@ class Settings:
         urls = env.get("PARLEY_HISTORY_URL")
         return cls(
             log=env.get("PARLEY_LOG", default.log),
-            kafka=env.get("PARLEY_KAFKA", default.kafka),
+            kafka=check_address(env.get("PARLEY_KAFKA", default.kafka)),
             data=Path(env.get("PARLEY_DATA", str(default.data))),
             objects=env.get("PARLEY_OBJECTS", default.objects),
             partitions=number("PARLEY_PARTITIONS", default.partitions),

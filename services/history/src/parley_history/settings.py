@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from parley_events.errors import BadAddress
+from parley_events.log.kafka_address import check_address
+
 PROJECTOR_ROLE = "parley_projector"
 READER_ROLE = "parley_reader"
 
@@ -63,6 +66,10 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     kind = environ.get("PARLEY_LOG", "kafka")
     if kind not in ("kafka", "embedded"):
         raise SettingsError(f"PARLEY_LOG must be kafka or embedded, not {kind!r}")
+    try:
+        kafka = check_address(environ.get("PARLEY_KAFKA", "127.0.0.1:9092"))
+    except BadAddress as error:
+        raise SettingsError(str(error)) from None
     log_file = environ.get("PARLEY_LOG_FILE")
     return Settings(
         postgres_projector=_needed(environ, "PARLEY_POSTGRES_PROJECTOR"),
@@ -70,7 +77,7 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
         internal_token=_needed(environ, "PARLEY_INTERNAL_TOKEN"),
         postgres=environ.get("PARLEY_POSTGRES"),
         log="kafka" if kind == "kafka" else "embedded",
-        kafka=environ.get("PARLEY_KAFKA", "127.0.0.1:9092"),
+        kafka=kafka,
         data=Path(environ.get("PARLEY_DATA", ".parley")),
         objects=environ.get("PARLEY_OBJECTS", ""),
         partitions=_number(environ, "PARLEY_PARTITIONS", 8, 1, 256),

@@ -30,6 +30,12 @@ def servers_of(address: str) -> str:
     return address.partition("://")[2].rpartition("@")[2].partition("?")[0] if "://" in address else address
 
 
+def check_address(address: str) -> str:
+    """The address, unless it cannot be read. Raises BadAddress."""
+    client_options(address)
+    return address
+
+
 def client_options(address: str) -> dict[str, Any]:
     """What aiokafka's clients are made with. Raises BadAddress, which shows no secret."""
     scheme, found, rest = address.partition("://")
@@ -45,7 +51,10 @@ def client_options(address: str) -> dict[str, Any]:
         raise BadAddress(f"PARLEY_KAFKA begins with none of {', '.join(f'{name}://' for name in _KNOWN)}")
     unknown = asked.keys() - _KNOWN[scheme]
     if unknown or parts.fragment or parts.path not in ("", "/"):
-        raise BadAddress(f"PARLEY_KAFKA: {scheme}:// takes {', '.join(sorted(_KNOWN[scheme]))} after a ?")
+        raise BadAddress(
+            f"PARLEY_KAFKA: {scheme}:// takes {', '.join(sorted(_KNOWN[scheme]))} after a ?, and nothing else behind "
+            "the hosts; a #, / or ? in a user or password is percent-encoded"
+        )
     login, _, servers = parts.netloc.rpartition("@")
     options: dict[str, Any] = {"bootstrap_servers": servers, "security_protocol": scheme.upper()}
     if not servers:
