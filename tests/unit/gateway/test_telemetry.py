@@ -50,6 +50,7 @@ async def test_a_request_is_part_of_its_callers_trace_and_its_command_part_of_th
     path = f"{THREADS}/{thread}/messages"
     got = await ask(app, "POST", path, key=here.key, body={"content": SECRET}, headers={"traceparent": CALLER})
     assert got.status == 202
+    assert await told.look(t.REQUESTS) == [(0, {})]
     [request], [send] = told.of(t.REQUEST), told.of(t.SEND)
     assert request.parent == CALLER and request.ended
     assert request.attributes["http.route"] == ROUTE
@@ -121,6 +122,7 @@ async def test_a_command_that_is_never_handed_over_is_ended_too(
     core = app.state.core
 
     async def nothing(*_: Any) -> Any:
+        assert await told.look(t.REQUESTS) == [(1, {})]
         await asyncio.Event().wait()
 
     monkeypatch.setattr(core.sender, "_send", nothing)

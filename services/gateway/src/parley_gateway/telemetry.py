@@ -87,6 +87,7 @@ FIRST_DELTA = Metric(
     "from a POST that is answered with a stream to its first piece of text or thought",
     ("http.route",),
 )
+REQUESTS = Metric("parley.gateway.requests", "gauge", "{request}", "requests whose answer has not begun yet")
 STREAMS = Metric("parley.gateway.streams", "gauge", "{stream}", "open streams")
 LISTENERS = Metric(
     "parley.gateway.listeners", "gauge", "{listener}", "who listens at the hub: streams, and calls that wait"
@@ -112,6 +113,7 @@ METRICS = (
     REQUEST_DURATION,
     SEND_DURATION,
     FIRST_DELTA,
+    REQUESTS,
     STREAMS,
     LISTENERS,
     QUEUED,
@@ -134,6 +136,7 @@ class Instruments:
 
     def __init__(self, telemetry: Telemetry = OFF, system: str = "kafka") -> None:
         self._telemetry, self._system = telemetry.scope("parley.gateway"), system
+        self._requests = 0
 
     def request(self, request: Request, route: str) -> AbstractContextManager[_Answered]:
         """One request. Gives a function that is to be handed the answer, and hands it on."""
@@ -160,10 +163,12 @@ class Instruments:
 
         # A request without a trace begins one, whatever is around it in the process.
         joins = () if came_with is None else None
+        self._requests += 1
         try:
             with self._telemetry.span(REQUEST, what | more, parent=came_with, joins=joins) as span:
                 yield answered
         finally:
+            self._requests -= 1
             _POSTED.reset(posted)
 
     def sending(self, command: Command) -> Sending:
@@ -207,6 +212,7 @@ class Instruments:
         if not self._telemetry.on:
             return
         counts = hub.counts
+        self._telemetry.watch(REQUESTS, lambda: [(self._requests, {})])
         self._telemetry.watch(STREAMS, lambda: [(counts.streams, {})])
         self._telemetry.watch(LISTENERS, lambda: [(hub.listening, {})])
         self._telemetry.watch(QUEUED, lambda: [(hub.queued()[0], {})])
