@@ -12,7 +12,6 @@ from parley_standalone.parts.kafka import Kafka
 from tests.support.kafka import NewBroker, brokers
 from tests.support.postgres import NewServer, Server, servers
 
-
 # A busy machine may take any time for an example; what is right does not depend on it.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
