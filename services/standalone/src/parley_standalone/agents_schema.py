@@ -48,6 +48,8 @@ EXPLAINED: dict[str, str] = {
     "agents.roles": "other ids by which the `org_chat` contract knows it",
     "agents.model": "the model that answers",
     "agents.base_url": "a server of its own that speaks the Messages API",
+    "agents.api_key": "the variable with that server's own key, as `env:NAME`; never the key",
+    "agents.thinking": "how much the model thinks before it speaks: `adaptive`, `off`, or a budget in tokens",
     "agents.system_prompt": "what the model is told first",
     "agents.context": "what it should know from the start; shown after the workspace's",
     "agents.temperature": "the model's",
