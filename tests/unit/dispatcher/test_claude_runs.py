@@ -124,12 +124,18 @@ async def test_a_thought_two_tools_and_an_answer(world: World) -> None:
 
 async def test_the_pieces_have_the_numbers_of_the_blocks(world: World) -> None:
     thread = new_thread()
-    async with running(world, turn(redacted(), thought("hm"), text(), text("a", "b"), tool("clock", "t")), turn()):
+    said = (redacted(), thought(), thought("hm"), text(), text("a", "b"), tool("clock", "t"))
+    async with running(world, turn(*said, stop="tool_use"), turn(text("Done."))):
         await ask(world, thread, "go")
-        await world.read.ended(thread)
-    returned = world.read.of(thread, f.ModelReturned)[0]
-    spoken = {(piece.block, piece.kind) for piece in world.read.pieces}
-    assert spoken == {(i, b.kind) for i, b in enumerate(returned.blocks) if b.kind in ("text", "thought")}
+        ended = await world.read.ended(thread)
+    assert isinstance(ended, f.RunCompleted)
+    first, second = world.read.of(thread, f.ModelReturned)
+    assert [block.kind for block in first.blocks] == ["opaque", "thought", "thought", "text", "tool"]
+    assert [block.text for block in first.blocks] == ["", "", "hm", "ab", ""]
+    assert first.blocks[1].signature == first.blocks[2].signature == SIGNATURE
+    whole = {(first.call, 2): "hm", (first.call, 3): "ab", (second.call, 0): "Done."}
+    assert {(piece.call, piece.block) for piece in world.read.pieces} == whole.keys()
+    assert all(piece.text in whole[piece.call, piece.block] for piece in world.read.pieces)
 
 
 async def test_a_paused_turn_goes_on_with_what_it_said(world: World) -> None:

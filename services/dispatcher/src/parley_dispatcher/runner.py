@@ -608,10 +608,10 @@ def without_nul(text: str) -> str:
 
 def _malformed(run: Run, use: ToolUse) -> str:
     """What the model is told of arguments that cannot be read."""
-    turn = next((turn for turn in run.turns if use in turn.tools), None)
-    if turn is not None and turn.stop_reason in ("max_tokens", "model_context_window_exceeded"):
+    turn = next((turn for turn in run.turns if any(one is use for one in turn.tools)), None)
+    if turn is not None and turn.stop_reason == "max_tokens":
         return (
-            f"This call was not made: the answer was cut off ({turn.stop_reason}) before its arguments were complete. "
+            "This call was not made: the answer was cut off (max_tokens) before its arguments were complete. "
             "Make it again with shorter arguments, or in several steps."
         )
     return f"The arguments are not a JSON object: {(use.malformed or '')[:500]}"

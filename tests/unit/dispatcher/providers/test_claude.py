@@ -414,8 +414,8 @@ async def test_a_cancelled_attempt_hangs_up_at_once() -> None:
 async def test_the_connection_is_used_again_and_closed_at_the_end() -> None:
     async with MessagesApi(turn(text("a")), failure(529, "overloaded_error"), turn(text("b"))) as api:
         async with model(api) as claude:
-            for _ in range(3):
-                await hear(claude)
+            heard = [await hear(claude) for _ in range(3)]
+        assert [h.error is None for h in heard] == [True, False, True]
         assert api.connections == 1
         assert len(api.requests) == 3
 
