@@ -17,6 +17,7 @@ from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.port import Incoming, Outgoing
 from parley_history.app import build
 from parley_history.settings import Settings
+from parley_history.sql import migrations
 from tests.contract.history.conftest import TOKEN, running, settings_for
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.reference import Reference
@@ -76,7 +77,7 @@ async def test_the_process_migrates_serves_and_ends(postgres: Server, tmp_path: 
             *command, "migrate", env=environ, stdout=asyncio.subprocess.PIPE
         )
         output, _ = await asyncio.wait_for(migrated.communicate(), 30)
-        assert (migrated.returncode, output.decode()) == (0, "the schema is at migration 1\n")
+        assert (migrated.returncode, output.decode()) == (0, f"the schema is at migration {len(migrations())}\n")
     process = await asyncio.create_subprocess_exec(*command, env=environ)
     try:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
