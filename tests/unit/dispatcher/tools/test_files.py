@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from parley_dispatcher.errors import ToolError
+from parley_dispatcher.pdf import text_of_pdf
 from parley_dispatcher.tools import TOOLS, files
 from parley_dispatcher.tools.base import Call, Result
-from parley_dispatcher.tools.pdf import text_of_pdf
 from parley_events.body import Attachment
 from tests.support.pdf import pdf
 from tests.unit.dispatcher.tools.test_everyday import call_of

@@ -11,7 +11,7 @@ import base64
 from dataclasses import dataclass
 
 from parley_dispatcher.errors import ModelError
-from parley_dispatcher.pdf import pages_of
+from parley_dispatcher.pdf import pages_of_pdf
 from parley_dispatcher.prompt import not_shown
 from parley_events.body import Json
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
@@ -57,8 +57,9 @@ async def load_files(messages: list[Json], workspace_id: str, objects: Objects, 
         except ObjectsUnavailable as error:
             raise ModelError("objects", "the object store could not be read", retry=True) from error
         else:
-            # Encoding some megabytes, and reading a PDF, would hold up every stream of this process.
-            shown[id(block)] = await asyncio.to_thread(_show, block, data, room)
+            pages = await pages_of_pdf(data, source["sha256"]) if _is_pdf(source) else None
+            # Encoding some megabytes would hold up every stream of this process.
+            shown[id(block)] = await asyncio.to_thread(_show, block, data, room, pages)
     return shown
 
 
@@ -84,14 +85,18 @@ def _line(source: Json, why: str, *, readable: bool = True) -> Json:
     return {"type": "text", "text": not_shown(source["name"], source["media_type"], why, readable=readable)}
 
 
-def _show(block: Json, data: bytes, room: _Room) -> Json:
+def _is_pdf(source: Json) -> bool:
+    return bool(source["media_type"].partition(";")[0].strip().lower() == "application/pdf")
+
+
+def _show(block: Json, data: bytes, room: _Room, pages: int | None) -> Json:
     source = block["source"]
     if not data:
         return _line(source, "empty", readable=False)
     if block["type"] == "image":
         return _image(source, data, room)
-    if source["media_type"].partition(";")[0].strip().lower() == "application/pdf":
-        return _pdf(block, data, room)
+    if _is_pdf(source):
+        return _pdf(block, data, room, pages)
     return _text(block, data, room)
 
 
@@ -108,12 +113,11 @@ def _image(source: Json, data: bytes, room: _Room) -> Json:
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": _encode(data)}}
 
 
-def _pdf(block: Json, data: bytes, room: _Room) -> Json:
+def _pdf(block: Json, data: bytes, room: _Room, pages: int | None) -> Json:
     source = block["source"]
     size = _travelling(data)
     if size > MAX_BYTES:
         return _line(source, f"{len(data)} bytes, too large to be shown")
-    pages = pages_of(data)
     if not pages:
         return _line(source, "which cannot be opened as a PDF")
     if pages > MAX_PAGES:

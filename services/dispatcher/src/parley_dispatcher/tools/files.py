@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from parley_dispatcher.errors import ToolError
+from parley_dispatcher.pdf import text_of_pdf
 from parley_dispatcher.prompt import MAX_SHOWN_CHARS
 from parley_dispatcher.tools.base import Arguments, Call, Result, Tool
-from parley_dispatcher.tools.pdf import text_of_pdf
 from parley_events.body import Attachment, Json
 from parley_events.errors import ObjectMissing
 from parley_events.file_names import content_type, file_name
