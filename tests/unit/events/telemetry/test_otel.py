@@ -210,7 +210,7 @@ async def test_closing_takes_its_limit_and_no_longer(
         while any(thread.name.startswith("Otel") for thread in threading.enumerate()):
             await asyncio.sleep(0.02)
     complaints = [record for record in caplog.records if record.name.startswith("opentelemetry")]
-    assert len(complaints) <= 6, "a line of a kind per minute"
+    assert len(complaints) <= 12, "a line of a kind per minute, of 20,000 spans that did not fit or did not arrive"
 
 
 async def test_what_the_sdk_complains_of_again_and_again_is_logged_once_a_minute(
