@@ -250,7 +250,8 @@ async def test_an_endpoint_that_hangs_or_refuses_slows_nothing(
     assert stopped < 10
     log = (system.folder / "data" / "logs" / "parley.log").read_text().splitlines()
     complaints = [line for line in log if '"logger": "opentelemetry' in line]
-    assert len(complaints) <= 6, "a line of a kind per minute"
+    assert sum("Transient error" in line for line in complaints) <= 2, "a line a minute of each exporter"
+    assert len(complaints) <= 12
     if answers == "refuse":
         assert complaints, "that nothing arrives is said"
 

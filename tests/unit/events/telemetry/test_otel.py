@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -204,8 +205,12 @@ async def test_closing_takes_its_limit_and_no_longer(
         began = time.monotonic()
         on.close(0.5)
         assert time.monotonic() - began < 2.0
+    # Once the endpoint lets go of them, the SDK's threads end: nothing is tried again and again in the background.
+    async with asyncio.timeout(TEST_LIMIT_S):
+        while any(thread.name.startswith("Otel") for thread in threading.enumerate()):
+            await asyncio.sleep(0.02)
     complaints = [record for record in caplog.records if record.name.startswith("opentelemetry")]
-    assert len(complaints) <= 6, "a line of a kind per minute"
+    assert len(complaints) <= 12, "a line of a kind per minute, of 20,000 spans that did not fit or did not arrive"
 
 
 async def test_what_the_sdk_complains_of_again_and_again_is_logged_once_a_minute(

@@ -152,14 +152,19 @@ class OpenTelemetry(Telemetry):
         self.content = settings.content
         self._ids = _Ids()
         self._closing: list[Callable[[], object]] = []
+        self._exporters: list[OTLPSpanExporter | OTLPMetricExporter] = []
         self._tracers: TracerProvider | None = None
         resource = _resource(service)
         if settings.traces:
             self._tracers = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
             self._tracers.sampler = _AcrossTheLog(self._tracers.sampler)
-            self._tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            self._exporters.append(spans := OTLPSpanExporter())
+            self._tracers.add_span_processor(BatchSpanProcessor(spans))
             self._closing.append(self._tracers.shutdown)
-        readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if settings.metrics else []
+        readers = []
+        if settings.metrics:
+            self._exporters.append(points := OTLPMetricExporter())
+            readers.append(PeriodicExportingMetricReader(points))
         self._meters = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
         self._closing.append(self._meters.shutdown)
         self._enter("parley")
@@ -264,6 +269,10 @@ class OpenTelemetry(Telemetry):
             thread.start()
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0))
+        if any(thread.is_alive() for thread in threads):
+            # What waits to try again gives up, and tries no more.
+            for exporter in self._exporters:
+                exporter.shutdown()
 
 
 def _resource(service: str) -> Resource:
