@@ -162,11 +162,11 @@ def test_only_the_gateway_can_be_reached_and_by_default_only_from_this_machine()
         assert all(networks[network]["internal"] is True for network in ALL[name]["networks"])
 
 
-def test_gateways_and_dispatchers_see_the_same_objects() -> None:
-    for name in ("gateway", "dispatcher"):
+def test_all_services_see_the_same_objects() -> None:
+    for name in ("gateway", "dispatcher", "history"):
         assert environment(name)["PARLEY_OBJECTS"] == "${PARLEY_OBJECTS:-file:/data/objects}"
         assert "data:/data" in ALL[name]["volumes"]
-    assert {name for name in ALL if "PARLEY_OBJECTS" in environment(name)} == {"gateway", "dispatcher"}
+    assert {name for name in ALL if "PARLEY_OBJECTS" in environment(name)} == {"gateway", "dispatcher", "history"}
 
 
 def test_kafka_keeps_its_word_about_records_and_topics() -> None:
