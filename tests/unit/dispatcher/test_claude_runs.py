@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pypdf import PdfWriter
 
-from parley_dispatcher import runner as runner_module
+from parley_dispatcher import tool_calls
 from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.providers.claude import Claude
 from parley_dispatcher.providers.scripted import ScriptedModel
@@ -201,7 +201,7 @@ async def test_a_hundred_calls_all_have_their_results_and_few_run_at_once(
     async def busy(call: Call, arguments: Arguments) -> Result:
         under_way.add(call.tool_call_id)
         most.append(len(under_way))
-        if len(under_way) == runner_module.TOOLS_AT_ONCE:
+        if len(under_way) == tool_calls.TOOLS_AT_ONCE:
             full.set()
         await gate.wait()
         under_way.discard(call.tool_call_id)
@@ -219,7 +219,7 @@ async def test_a_hundred_calls_all_have_their_results_and_few_run_at_once(
         await world.read.ended(thread)
         results = api.requests[1].messages[2]["content"]
     assert [(part["tool_use_id"], part["content"]) for part in results] == [(f"t{i}", f"t{i}") for i in range(100)]
-    assert max(most) == runner_module.TOOLS_AT_ONCE
+    assert max(most) == tool_calls.TOOLS_AT_ONCE
 
 
 async def test_calls_that_wait_for_their_place_are_not_begun_once_the_run_is_cancelled(
@@ -230,7 +230,7 @@ async def test_calls_that_wait_for_their_place_are_not_begun_once_the_run_is_can
 
     async def busy(call: Call, arguments: Arguments) -> Result:
         begun.append(call.tool_call_id)
-        if len(begun) == runner_module.TOOLS_AT_ONCE:
+        if len(begun) == tool_calls.TOOLS_AT_ONCE:
             full.set()
         await gate.wait()
         return Result("done")
@@ -244,7 +244,7 @@ async def test_calls_that_wait_for_their_place_are_not_begun_once_the_run_is_can
         gate.set()
         ended = await world.read.ended(thread)
     assert isinstance(ended, f.RunCancelled)
-    assert len(begun) == len(world.read.of(thread, f.ToolCalled)) == runner_module.TOOLS_AT_ONCE
+    assert len(begun) == len(world.read.of(thread, f.ToolCalled)) == tool_calls.TOOLS_AT_ONCE
 
 
 async def test_a_cancelled_run_hangs_up_at_once_and_keeps_each_block_at_its_number(world: World) -> None:

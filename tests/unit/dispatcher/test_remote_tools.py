@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parley_dispatcher import runner as runner_module
+from parley_dispatcher import tool_calls
 from parley_dispatcher.prompt import UNKNOWN_OUTCOME
 from parley_dispatcher.tools.servers import Servers
 from parley_events import commands as c
@@ -104,7 +104,7 @@ async def test_a_call_that_was_begun_and_only_looks_is_made_again(world: World, 
 async def test_a_cancelled_run_ends_within_the_grace_and_the_server_is_told(
     world: World, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(tool_calls, "CANCEL_GRACE_S", 0.2)
     thread = new_thread()
     async with world.dispatcher(**ALLOWED):
         posted = await world.ask(thread, post("/tool ledger__hang {}\n/text Done."))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parley_dispatcher import runner as runner_module
+from parley_dispatcher import journal, tool_calls
 from parley_dispatcher.providers.base import Event, Request, Said, Stopped, Used
 from parley_dispatcher.tools import TOOLS
 from parley_dispatcher.tools.base import Arguments, Call, Result, Tool
@@ -302,7 +302,7 @@ async def test_a_tool_that_breaks_says_so_without_details(world: World, monkeypa
 
 
 async def test_a_long_result_is_cut_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "MAX_RESULT_CHARS", 20)
+    monkeypatch.setattr(journal, "MAX_RESULT_CHARS", 20)
     thread = new_thread()
     async with world.dispatcher():
         await world.ask(thread, post('/tool echo {"a": "' + "x" * 100 + '"}'))
@@ -458,7 +458,7 @@ async def test_a_call_under_way_gets_a_grace_that_other_commands_do_not_end(worl
 async def test_a_call_that_outlasts_the_grace_is_unknown(
     world: World, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "CANCEL_GRACE_S", 0.02)
+    monkeypatch.setattr(tool_calls, "CANCEL_GRACE_S", 0.02)
     thread = new_thread()
     async with world.dispatcher():
         posted = await world.ask(thread, post("/tool held"))
@@ -473,7 +473,7 @@ async def test_a_call_that_outlasts_the_grace_is_unknown(
 async def test_cancelling_stops_the_agents_that_were_asked_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "CANCEL_GRACE_S", 600.0)
+    monkeypatch.setattr(tool_calls, "CANCEL_GRACE_S", 600.0)
     thread, model = new_thread(), HeldModel()
     async with world.dispatcher(providers={"scripted": model}):
         script = '/tool ask_agent {"agent_id": "assistant", "message": "/text so far HOLD"}'
@@ -506,7 +506,7 @@ async def test_what_is_open_inside_a_run_that_breaks_is_ended_with_it(
 ) -> None:
     """A sibling call breaks inside Parley while an effect and a child are under way."""
     thread, model = new_thread(), HeldModel()
-    outcome = runner_module.Runner._outcome
+    outcome = tool_calls.ToolCalls._outcome
 
     async def breaking(self: Any, owner: Any, state: Any, run: Any, use: Any, *rest: Any) -> Any:
         if use.name == "clock":
@@ -515,7 +515,7 @@ async def test_what_is_open_inside_a_run_that_breaks_is_ended_with_it(
             raise RuntimeError("a mistake")
         return await outcome(self, owner, state, run, use, *rest)
 
-    monkeypatch.setattr(runner_module.Runner, "_outcome", breaking)
+    monkeypatch.setattr(tool_calls.ToolCalls, "_outcome", breaking)
     async with world.dispatcher(providers={"scripted": model}):
         ask = '/tool ask_agent {"agent_id": "assistant", "message": "/text HOLD"}'
         await world.ask(thread, post(f"/tool held\n{ask}\n/tool clock"))

@@ -21,9 +21,10 @@ from parley_dispatcher import providers as models
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.deltas import Deltas
 from parley_dispatcher.history import History
+from parley_dispatcher.model_turns import Attempts
 from parley_dispatcher.owner import World
 from parley_dispatcher.providers.base import Provider
-from parley_dispatcher.runner import Attempts, Runner
+from parley_dispatcher.runner import Runner
 from parley_dispatcher.sender import Sender
 from parley_dispatcher.settings import Settings, named_value
 from parley_dispatcher.telemetry import Instruments

@@ -1,0 +1,213 @@
+"""The tool calls of a model turn: the intent on record first, then the call, then its result.
+
+Above it: `runner`. Beside it: `model_turns`. What a tool does, and what a second call would do, its `Tool` says. A tool
+that does not only read is called once its intent was read back: what cannot be taken back is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from parley_dispatcher.errors import HistoryUnavailable, NotOwner, ToolDoubt, ToolError
+from parley_dispatcher.history import History
+from parley_dispatcher.journal import Journal, returned_of
+from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
+from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME
+from parley_dispatcher.state import Run, ThreadState, ToolUse
+from parley_dispatcher.steps import CallTools
+from parley_dispatcher.tools.base import Call, Result, Tool
+from parley_events import facts as f
+from parley_events import ids
+from parley_events.clock import Clock
+from parley_events.errors import ObjectsUnavailable
+from parley_events.positions import PartitionPosition
+from parley_events.reads import SkillView
+
+_log = logging.getLogger(__name__)
+
+CANCEL_GRACE_S = 5.0
+TOOLS_AT_ONCE = 16
+"""How many calls of one model turn are under way at once; the others wait for their place."""
+
+Ask = Callable[[ToolUse, str, str, str], Awaitable[str]]
+"""Asks another agent for a tool use: the use, its effect key, the agent, the message; gives the answer."""
+
+
+class ToolCalls:
+    """Calls tools. `stopping` says whether this process leaves the partition to another."""
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        timeout_s: float,
+        effects: Path,
+        stopping: Callable[[Owner], bool],
+    ) -> None:
+        self._world, self._journal, self._stopping = world, journal, stopping
+        self._tool_timeout_s, self._effects = timeout_s, effects
+        self._clock: Clock = world.clock
+
+    async def call(
+        self, owner: Owner, state: ThreadState, run: Run, step: CallTools, tools: Mapping[str, Tool], ask: Ask
+    ) -> None:
+        """All open calls of a turn, several at once; their results are recorded as they come."""
+        places = asyncio.Semaphore(TOOLS_AT_ONCE)
+
+        async def in_turn(use: ToolUse) -> None:
+            async with places:
+                # Those that still wait when the run is cancelled are not begun in the grace of the others.
+                if run.status != "cancelling":
+                    await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), ask)
+
+        work = [asyncio.get_running_loop().create_task(in_turn(use)) for use in step.uses]
+        try:
+            for task in asyncio.as_completed(work):
+                await task
+        except asyncio.CancelledError:
+            if not self._stopping(owner):
+                for task, use in zip(work, step.uses, strict=True):
+                    if use.name == "ask_agent":
+                        task.cancel()  # its model stops at once, too; the tools that it called get their grace
+                await asyncio.wait(work, timeout=CANCEL_GRACE_S)
+            raise
+        finally:
+            for task in work:
+                task.cancel()
+                if task.done() and not task.cancelled():
+                    task.exception()
+
+    async def _call_tool(
+        self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, tool: Tool | None, ask: Ask
+    ) -> None:
+        if use.called is not None and _doubtful(use, tool):
+            # It was called before, and nobody knows what came of it: never a silent second call.
+            self._journal.returned(owner, state, run, returned_of(run, call, use, "unknown", Result(UNKNOWN_OUTCOME)))
+            return
+        key = use.effect_key or ids.derived_uuid("effect", run.run_id, str(call), str(use.index))
+        if use.called is None:
+            called = f.ToolCalled(
+                run_id=run.run_id,
+                call=call,
+                index=use.index,
+                tool_call_id=use.tool_call_id,
+                name=use.name,
+                arguments=use.arguments,
+                effect=tool.effect if tool else "read_only",
+                effect_key=key,
+            )
+            await owner.keep(state.workspace_id, called)
+            intent = self._journal.append(owner, state, run, called)
+            if tool is not None and tool.effect != "read_only":
+                await owner.read_back(intent)
+                if run.status == "cancelling":
+                    self._journal.returned(owner, state, run, returned_of(run, call, use, "cancelled", Result(NOT_RUN)))
+                    return
+        began = self._clock()
+        with self._world.instruments.tool_call(state, run, use, tool) as came:
+            status, result = came(await self._outcome(owner, state, run, use, tool, key, ask))
+        returned = returned_of(run, call, use, status, result, self._clock() - began)
+        await owner.keep(state.workspace_id, returned)
+        self._journal.returned(owner, state, run, returned)
+
+    async def _outcome(
+        self, owner: Owner, state: ThreadState, run: Run, use: ToolUse, tool: Tool | None, key: str, ask: Ask
+    ) -> tuple[str, Result]:
+        if tool is None:
+            return "error", Result(f"There is no tool {use.name!r}.")
+        if use.malformed is not None:
+            return "error", Result(_malformed(run, use))
+        try:
+            arguments = tool.arguments.model_validate(use.arguments)
+        except ValidationError as error:
+            return "error", Result(f"The arguments do not fit: {_problems(error)}")
+
+        call = Call(
+            workspace_id=state.workspace_id,
+            thread_id=state.stream,
+            run_id=run.run_id,
+            agent_id=run.agent_id,
+            tool_call_id=use.tool_call_id,
+            effect_key=key,
+            clock=self._clock,
+            skills=_SkillShelf(self._world),
+            objects=self._world.objects,
+            effects=self._effects,
+            ask=partial(ask, use, key),
+            attachments=state.attachments,
+            artifacts=state.artifacts,
+        )
+        # An answer of another agent takes as long as that agent's own limits allow.
+        limit_s = None if tool.name == "ask_agent" else tool.timeout_s or self._tool_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                result = await tool.run(call, arguments)
+        except ToolError as error:
+            return "error", Result(str(error))
+        except ToolDoubt:
+            return "unknown", Result(UNKNOWN_OUTCOME)
+        except TimeoutError:
+            if tool.effect == "read_only":
+                return "error", Result(f"The tool did not answer within {limit_s:g} s.")
+            return "unknown", Result(UNKNOWN_OUTCOME)
+        except NotOwner:
+            raise
+        except (HistoryUnavailable, ObjectsUnavailable):
+            return "error", Result("The tool's store cannot be reached just now.")
+        except Exception as error:
+            _log.exception("the tool %s broke", tool.name)
+            return "error", Result(f"The tool broke ({type(error).__name__}).")
+        return "ok", result
+
+
+class _SkillShelf:
+    """Skills as tools find them: with everything that was on the log when the call began."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def _now(self) -> list[PartitionPosition]:
+        ends = await self._world.log.ends(EVENTS_TOPIC)
+        return [PartitionPosition(partition, end) for partition, end in ends.items() if end > 0]
+
+    async def skills(self, workspace_id: str, agent_id: str, query: str | None) -> tuple[SkillView, ...]:
+        return await self._history.skills(workspace_id, agent_id, query, await self._now())
+
+    async def skill(self, workspace_id: str, agent_id: str, slug: str) -> SkillView | None:
+        return await self._history.skill(workspace_id, agent_id, slug, await self._now())
+
+    @property
+    def _history(self) -> History:
+        return self._world.history
+
+
+def _doubtful(use: ToolUse, tool: Tool | None) -> bool:
+    """Whether a call that was begun before may not be made again: by what was recorded of the tool then (its server may
+    be away now), and by what it is now."""
+    if tool is None:
+        return use.effect != "read_only"
+    return not {use.effect, tool.effect} <= {"read_only", "idempotent"}
+
+
+def _malformed(run: Run, use: ToolUse) -> str:
+    """What the model is told of arguments that cannot be read."""
+    turn = next((turn for turn in run.turns if any(one is use for one in turn.tools)), None)
+    if turn is not None and turn.stop_reason == "max_tokens":
+        return (
+            "This call was not made: the answer was cut off (max_tokens) before its arguments were complete. "
+            "Make it again with shorter arguments, or in several steps."
+        )
+    return f"The arguments are not a JSON object: {(use.malformed or '')[:500]}"
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'arguments'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)[:5]
+    )
