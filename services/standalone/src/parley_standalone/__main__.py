@@ -1,4 +1,5 @@
-"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `keys`, `workspaces` talk to one."""
+"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `keys` and `workspaces` talk to a
+running one over HTTP."""
 
 # What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
 
@@ -188,7 +189,9 @@ class Beginning(StrEnum):
 def tail(
     thread: Annotated[str | None, typer.Option(help="The facts of this thread alone.")] = None,
     run: Annotated[str | None, typer.Option(help="The facts of this run, to its end.")] = None,
-    begin: Annotated[Beginning | None, typer.Option("--from", help="Else a run begins at its start, all others now.")] = None,
+    begin: Annotated[
+        Beginning | None, typer.Option("--from", help="Else a run begins at its start, the rest now.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Facts as they come, of all threads, until Ctrl-C."""
