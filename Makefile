@@ -16,12 +16,63 @@ SERVICES := gateway dispatcher history standalone
 export BASE_IMAGE PARLEY_TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help sync lock jars check fmt test unit contract e2e bench up cluster reset images compose-up compose-down
+.PHONY: help up cluster reset compose-up compose-down images test check unit contract e2e bench fmt sync jars lock
 
 help: ## list what there is
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-sync: $(STAMP) ## install everything into .venv
+up: $(STAMP) ## start Parley in one process, needing nothing (PORT= DATA= AGENTS= READY=)
+	@exec $(BIN)/parley up
+
+cluster: jars ## start Parley as in production, on this machine (GATEWAYS= DISPATCHERS= HISTORIES= RESTART=1)
+	@exec $(BIN)/parley cluster
+
+reset: $(STAMP) ## delete DATA, after asking (YES=1: without)
+	@exec $(BIN)/parley reset $(if $(YES),--yes)
+
+compose-up: images ## start Parley in containers, with a new .env if there is none
+	@deploy/new-env.sh
+	@$(DOCKER) compose up -d --wait --no-build
+	@echo "Parley is at http://$$($(DOCKER) compose port gateway 8080); the key is PARLEY_API_KEY in .env (docs/deploy.md)"
+
+compose-down: ## stop the containers; the data stays
+	@$(DOCKER) compose down
+
+images: ## build the container images (BASE_IMAGE= PARLEY_TAG= PIP_CONF= DOCKER=)
+	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "parley: $(DOCKER) is not on the path: images need Docker, or what answers to it (DOCKER=)" >&2; exit 1; }
+	@for service in $(SERVICES); do \
+		DOCKER_BUILDKIT=1 $(DOCKER) build -q -f deploy/docker/Dockerfile --build-arg SERVICE=$$service \
+			$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(PIP_CONF),--secret id=pip$(,)src=$(PIP_CONF)) \
+			--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+			-t parley-$$service:$(or $(PARLEY_TAG),latest) . || exit 1; \
+	done
+
+test: jars check ## run every check and every test
+	$(BIN)/pytest -q tests/unit tests/contract tests/e2e
+
+check: $(STAMP) ## the static part of it: lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+unit: $(STAMP) ## the tests that need nothing
+	$(BIN)/pytest -q tests/unit
+
+contract: jars ## the tests of ports, records and views, on real parts
+	$(BIN)/pytest -q tests/contract
+
+e2e: jars ## the tests of the whole, on real parts
+	$(BIN)/pytest -q tests/e2e
+
+bench: jars ## measure first delta, streams and CPU (about ten minutes)
+	$(BIN)/python -m tests.bench
+
+fmt: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix -q .
+	$(BIN)/ruff format -q .
+
+sync: $(STAMP) ## install everything into .venv (the others do it)
 
 $(STAMP): requirements.lock pyproject.toml $(PACKAGES:=/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "parley: Python 3.11 or newer is needed and none is on the path (PYTHON= names one)" >&2; exit 1; }
@@ -36,59 +87,8 @@ $(STAMP): requirements.lock pyproject.toml $(PACKAGES:=/pyproject.toml)
 		|| { echo "parley: Parley's own packages could not be installed (what pip said: $(VENV)/pip.log)" >&2; exit 1; }
 	@touch $@
 
-lock: ## make requirements.lock anew from requirements.in (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q requirements.in -o requirements.lock
-
-jars: $(STAMP) ## fetch Apache Kafka's jars with Maven, once
+jars: $(STAMP) ## fetch Apache Kafka's jars with Maven, once (cluster and test do it)
 	@$(BIN)/parley jars
 
-check: $(STAMP) ## lint, format, types, import rules
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check -q .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-
-fmt: $(STAMP) ## format the code
-	$(BIN)/ruff check --fix -q .
-	$(BIN)/ruff format -q .
-
-test: jars check ## every check and every test
-	$(BIN)/pytest -q tests/unit tests/contract tests/e2e
-
-unit: $(STAMP) ## the tests that need nothing
-	$(BIN)/pytest -q tests/unit
-
-contract: jars ## the tests of ports, records and views, on real parts
-	$(BIN)/pytest -q tests/contract
-
-e2e: jars ## the tests of the whole, on real parts
-	$(BIN)/pytest -q tests/e2e
-
-bench: jars ## measure first delta, streams and CPU (about ten minutes)
-	$(BIN)/python -m tests.bench
-
-up: $(STAMP) ## start Parley in one process, needing nothing
-	@exec $(BIN)/parley up
-
-cluster: jars ## start Parley as in production, on this machine
-	@exec $(BIN)/parley cluster
-
-reset: $(STAMP) ## delete DATA, after asking (YES=1: without)
-	@exec $(BIN)/parley reset $(if $(YES),--yes)
-
-images: ## build the container images (BASE_IMAGE= PARLEY_TAG= PIP_CONF= DOCKER=)
-	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "parley: $(DOCKER) is not on the path: images need Docker, or what answers to it (DOCKER=)" >&2; exit 1; }
-	@for service in $(SERVICES); do \
-		DOCKER_BUILDKIT=1 $(DOCKER) build -q -f deploy/docker/Dockerfile --build-arg SERVICE=$$service \
-			$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(PIP_CONF),--secret id=pip$(,)src=$(PIP_CONF)) \
-			--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-			-t parley-$$service:$(or $(PARLEY_TAG),latest) . || exit 1; \
-	done
-
-compose-up: images ## start Parley in containers, with a new .env if there is none
-	@deploy/new-env.sh
-	@$(DOCKER) compose up -d --wait --no-build
-	@echo "Parley is at http://$$($(DOCKER) compose port gateway 8080); the key is PARLEY_API_KEY in .env (docs/deploy.md)"
-
-compose-down: ## stop it; the data stays
-	@$(DOCKER) compose down
+lock: ## make requirements.lock anew from requirements.in (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q requirements.in -o requirements.lock

@@ -73,6 +73,11 @@ async def chat(system: System, api: MessagesApi) -> None:
     assert sorted((call["name"], call["status"]) for call in tools) == [("calculator", "ok"), ("clock", "ok")]
     assert next(call["result"] for call in tools if call["name"] == "calculator").count("42") == 1
     assert [fact["model"] for fact in facts if fact["type"] == "model.called"] == ["claude-sonnet-5-5"] * 2
+    usage = frames[-1].data["usage"]
+    assert (usage["cache_read_tokens"], usage["cache_write_tokens"]) == (1000, 0)
+    async with system.client() as client:
+        run = (await client.get(f"/api/v1/chat/runs/{frames[-1].data['run_id']}")).json()
+    assert run["usage"] == usage, "history tells what the end told"
     thinking = {"type": "thinking", "thinking": "Both tools are needed.", "signature": SIGNATURE}
     assert api.requests[1].messages[1]["content"][0] == thinking
     assert api.requests[0].body["thinking"] == {"type": "adaptive", "display": "summarized"}

@@ -6,7 +6,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from tests.support.pdf import pdf
 from tests.support.system import System, collect, eventually, new_thread
 from tests.support.topics import read_topic
 
+PAGE = Path(__file__).parents[2] / "docs" / "files.md"
 THREADS = "/api/v1/chat/threads"
 ORG = "/api/org/chat"
 LARGE = "\x01" * (1024 * 1024)
@@ -38,6 +41,28 @@ async def messages(client: httpx2.AsyncClient, thread: str) -> list[dict[str, An
     assert answer.status_code == 200, answer.text
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
+
+
+def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
+    ready = standalone.ready()
+    [known, *blocks] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^(\w+)=", known, re.MULTILINE)) == {"KEY", "URL"}
+    given = {"KEY": ready["api_key"], "URL": ready["base_url"], "WORKSPACE_ID": ready["workspace_id"]}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\necho; echo ----\n".join(blocks)],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1", **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    into, out, org = done.stdout.split("----")
+    answer = json.loads(into)
+    assert (answer["run"]["status"], answer["message"]["content"]) == ("completed", "Read and saved.")
+    assert out.count('"name":"report.md"') == 1 and out.count('"name":"plan.txt"') == 2
+    assert "HTTP/1.1 200 OK" in out and "\n# Done" in out
+    assert '"artifacts":["report.md"]' in org and org.rstrip().endswith("# Done")
 
 
 async def test_a_file_goes_in_is_read_and_comes_out_of_a_thread(system: System) -> None:
@@ -64,6 +89,8 @@ async def test_a_file_goes_in_is_read_and_comes_out_of_a_thread(system: System) 
         results = [json.loads(item["content"]) for item in found if item["role"] == "tool" and item["content"]]
         by_name: dict[str, Any] = {result["name"]: result for result in results if "name" in result}
         assert {file["name"] for file in results[0]["attachments"]} == {"plan.pdf", "notes é.md"}
+        [made] = [file for item in found if item["role"] == "tool" for file in item["attachments"]]
+        assert (made["name"], made["size"]) == ("result.html", len("<b>ü</b>".encode())), "what the tool made"
         assert by_name["plan.pdf"]["text"] == "Buy tea\n\nBoil water" and by_name["plan.pdf"]["pages"] == 2
         assert by_name["notes é.md"]["text"] == "# Größe"
         assert by_name["result.html"]["text"] == "<b>ü</b>"

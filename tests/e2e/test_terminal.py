@@ -166,6 +166,41 @@ async def test_orders(standalone: System, on: Open, tmp_path: Path) -> None:
     assert (tmp_path / "typed").stat().st_mode & 0o077 == 0, "what was typed is its owner's alone"
 
 
+async def test_files_go_in_are_read_and_what_was_made_comes_out(standalone: System, on: Open, tmp_path: Path) -> None:
+    (tmp_path / "plan b.txt").write_text("Buy tea.")
+    (tmp_path / "out").mkdir()
+    tty = on(standalone, "chat", "--agent", "scripted", "--attach", str(tmp_path / "plan b.txt"), columns=200)
+    await tty.until(at_prompt)
+    tty.type('/tool read_attachment {"name": "plan b.txt"}\x1b\r')
+    tty.type('/tool save_artifact {"name": "tea list.md", "content": "# Tea"}\x1b\r')
+    tty.type("/text Read and saved.\r")
+    shown = await tty.until(lambda text: at_prompt(text) and "\nRead and saved." in text)
+    assert re.search(r'✓ read_attachment {"name": "plan b\.txt"} → .*Buy tea\.', shown)
+    assert re.search(r'^    made tea list\.md · :save "tea list\.md"$', shown, re.MULTILINE)
+    for typed, seen in [
+        (f':save "tea list.md" {tmp_path}/out', "out/tea list.md"),
+        (f':save "tea list.md" {tmp_path}/out', "out/tea list-2.md"),
+        (f':save "plan b.txt" {tmp_path}/out/plan.txt', "out/plan.txt"),
+        (f':save "plan b.txt" {tmp_path}/out/plan.txt', "plan.txt is there already: name another path"),
+        (":save none.md", "there is no file none.md in this thread"),
+        (":save ../plan.txt", "must be a plain name"),
+    ]:
+        before = tty.screen.text().count(READY.rstrip())
+        tty.type(f"{typed}\r")
+        shown = await tty.until(
+            lambda text, before=before: at_prompt(text) and text.count(READY.rstrip()) > before  # type: ignore[misc]
+        )
+        assert seen in shown.rsplit(typed, 1)[-1], typed
+    found = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert found == {"tea list.md": "# Tea", "tea list-2.md": "# Tea", "plan.txt": "Buy tea."}
+    tty.type(":quit\r")
+    assert await tty.ended() == 0
+    [thread] = BACK.findall(tty.screen.text())
+    back = on(standalone, "chat", "--thread", thread, columns=200)
+    shown = await back.until(at_prompt)
+    assert "  with plan b.txt" in shown and ':save "tea list.md"' in shown, "who comes back sees both again"
+
+
 async def test_a_model_cannot_touch_the_terminal(standalone: System, on: Open) -> None:
     tty = on(standalone, "chat", "--agent", "scripted")
     await tty.until(at_prompt)
@@ -234,6 +269,19 @@ def test_a_piped_message_gives_the_plain_answer_on_stdout(standalone: System, tm
     [thread] = re.findall(r"--thread ([0-9a-f-]{36})", done.stderr)
     more = run(standalone, tmp_path, "chat", "--thread", thread, "/text one\n/error cut\n/text  two")
     assert (more.returncode, more.stdout) == (0, "one two\n"), "an attempt that broke leaves no trace"
+
+
+def test_a_script_sends_files_and_is_told_what_was_made(standalone: System, tmp_path: Path) -> None:
+    (tmp_path / "plan.txt").write_text("Buy tea.")
+    script = (
+        '/tool read_attachment {"name": "plan.txt"}\n/tool save_artifact {"name": "a.md", "content": "x"}\n/text Done.'
+    )
+    done = run(
+        standalone, tmp_path, "chat", "--agent", "scripted", "--attach", str(tmp_path / "plan.txt"), stdin=script
+    )
+    assert (done.returncode, done.stdout) == (0, "Done.\n")
+    assert re.search(r"read_attachment .* ok → .*Buy tea\.", done.stderr)
+    assert "[made a.md; in the chat, :save a.md]" in done.stderr
 
 
 def test_a_run_that_fails_is_exit_status_1(standalone: System, tmp_path: Path) -> None:

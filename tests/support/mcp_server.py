@@ -76,7 +76,8 @@ async def called(ctx: ServerRequestContext[Any], params: types.CallToolRequestPa
     """Do it, and write it down first."""
     meta = {key: value for key, value in (ctx.meta or {}).items() if key.startswith("parley/")}
     again = done(params.name) > 0
-    note(params.name, arguments=params.arguments, meta=meta)
+    trace = (ctx.meta or {}).get("traceparent")
+    note(params.name, arguments=params.arguments, meta=meta, **({"trace": trace} if trace else {}))
     print(f"stderr of {params.name}", file=sys.stderr, flush=True)
     match params.name:
         case "hang" | "hang_looking":

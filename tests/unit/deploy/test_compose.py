@@ -134,11 +134,10 @@ def test_every_variable_of_the_file_is_explained_and_every_one_explained_is_ther
     passed_on = {key for name in ALL for key, value in environment(name).items() if value is None}
     used = set(re.findall(r"\$\{(\w+)", TEXT)) | passed_on
     explained = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", example, re.MULTILINE))
-    settings = {"PARLEY_PARTITIONS", "PARLEY_LOG_LEVEL"}
-    assert used - settings == explained
+    assert used == explained
     defaults = dict(re.findall(r"^# (\w+)=(.+)$", example, re.MULTILINE))
     for name, default in re.findall(r"\$\{(\w+):-([^}]+)\}", TEXT):
-        if name not in {*settings, "AGENTS", "PARLEY_OBJECTS"}:
+        if name not in {"AGENTS", "PARLEY_OBJECTS"}:
             assert defaults[name] == default
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parley_dispatcher import telemetry as t
 from parley_dispatcher import tool_calls
 from parley_dispatcher.prompt import UNKNOWN_OUTCOME
 from parley_dispatcher.tools.servers import Servers
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events.body import AgentSpec, McpServer
+from parley_events.telemetry import TelemetrySettings, open_telemetry
 from tests.support.mcp_servers import Ledger, liar, over_stdio
+from tests.support.otlp import receiver
+from tests.support.recorder import Recorder
 from tests.unit.dispatcher.world import ANN, World, agent, eventually, make_world, new_thread, post
 
 LIMIT_S = 20.0
@@ -60,6 +65,7 @@ async def test_the_intent_is_on_record_with_the_servers_word_and_the_key_that_th
     assert intents["ledger__pay"].effect == "unsafe" and intents["ledger__look"].effect == "read_only"
     [entry] = ledger.entries("pay")
     assert entry["meta"] == {"parley/effect-key": intents["ledger__pay"].effect_key}
+    assert "trace" not in entry, "there is no telemetry, so there is no trace to be part of"
 
 
 async def test_the_model_is_shown_the_tools_of_the_servers_that_are_there(world: World, ledger: Ledger) -> None:
@@ -143,3 +149,35 @@ async def test_a_workspace_without_servers_never_asks_for_any(world: World, monk
     async with world.dispatcher():
         await world.ask(thread, post("/tool echo {}\n/tool ghost {}\n/text Done."))
         assert (await ended(world, thread)).type == "run.completed"
+
+
+async def test_a_call_is_a_span_and_is_counted_under_the_name_that_the_model_knows(world: World) -> None:
+    thread, told = new_thread(), Recorder()
+    async with world.dispatcher(telemetry=told, **ALLOWED):
+        await world.ask(thread, post('/tool ledger__pay {"amount": 1}\n/tool ledger__steal {}\n/text Done.'))
+        await ended(world, thread)
+    spans = {span.attributes["gen_ai.tool.name"]: span for span in told.of(t.TOOL)}
+    assert set(spans) == {"ledger__pay", "_OTHER"}, "a server is there, the second tool is not"
+    assert spans["ledger__pay"].attributes["parley.tool.effect"] == "unsafe"
+    counted = {(said["gen_ai.tool.name"], said["parley.tool.status"]) for _, said in told.said(t.TOOL_DURATION)}
+    assert counted == {("ledger__pay", "ok"), ("_OTHER", "error")}
+
+
+async def test_a_server_is_told_the_span_of_the_call(
+    world: World, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = new_thread()
+    with receiver() as got:
+        for name, value in got.environment.items():
+            monkeypatch.setenv(name, value)
+        telemetry = open_telemetry("test", TelemetrySettings(traces=True, metrics=False))
+        try:
+            async with world.dispatcher(telemetry=telemetry, **ALLOWED):
+                await world.ask(thread, post('/tool ledger__pay {"amount": 1}\n/text Done.'))
+                await ended(world, thread)
+        finally:
+            await asyncio.to_thread(telemetry.close, LIMIT_S)
+    [entry] = ledger.entries("pay")
+    [span] = [span for span in got.spans if span.name == "execute_tool ledger__pay"]
+    assert entry["trace"] == f"00-{span.trace_id}-{span.span_id}-01"
+    assert {span.scope for span in got.spans} == {"parley.dispatcher"}, "the SDK adds no spans of its own"

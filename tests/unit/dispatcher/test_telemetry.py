@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from parley_dispatcher import telemetry as t
 from parley_dispatcher.providers.base import Event, Request, Said, Stopped
+from parley_dispatcher.providers.scripted import ScriptedModel
 from parley_events import commands as c
 from parley_events.body import Usage
 from parley_events.ids import run_id
 from tests.support.recorder import Recorder
-from tests.unit.dispatcher.world import ANN, HeldModel, World, eventually, new_thread, post, within
+from tests.unit.dispatcher.world import (
+    ANN,
+    HeldModel,
+    World,
+    agent,
+    eventually,
+    make_world,
+    new_thread,
+    post,
+    within,
+)
 
 SENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "rumpelstiltskin"
@@ -90,6 +102,32 @@ async def test_each_attempt_at_a_model_call_is_a_span_with_what_it_came_to(world
     assert tokens == {"input": 10, "output": 4}
     [(_, ended)] = told.said(t.RUN_DURATION)
     assert ended["parley.run.end"] == "run.completed"
+
+
+@pytest.mark.parametrize(
+    ("model", "base_url", "default", "provider", "called"),
+    [
+        ("scripted", None, "claude-sonnet-4-5", "parley.scripted", "scripted"),
+        ("default", None, "scripted", "parley.scripted", "scripted"),
+        ("default", None, "claude-sonnet-4-5", "anthropic", "claude-sonnet-4-5"),
+        ("my-model", "http://127.0.0.1:9000", "scripted", "anthropic", "my-model"),
+    ],
+)
+async def test_a_model_call_names_the_model_that_was_called_and_the_way_it_speaks(
+    tmp_path: Path, told: Recorder, model: str, base_url: str | None, default: str, provider: str, called: str
+) -> None:
+    thread, spec = new_thread(), agent(model=model, base_url=base_url)
+    providers = {"scripted": ScriptedModel(60.0), "claude": ScriptedModel(60.0)}
+    async with (
+        make_world(tmp_path, spec) as world,
+        world.dispatcher(telemetry=told, providers=providers, model=default),
+    ):
+        await world.ask(thread, post("/text A"))
+        await world.read.ended(thread)
+    [span], [(_, counted)] = told.of(t.MODEL), told.said(t.MODEL_DURATION)
+    for attributes in (span.attributes, counted):
+        assert attributes["gen_ai.provider.name"] == provider
+        assert attributes["gen_ai.request.model"] == called
 
 
 async def test_a_run_that_fails_says_how(world: World, told: Recorder) -> None:

@@ -389,7 +389,8 @@ class Instruments:
 
 
 def provider_name(model: str) -> str:
-    """The provider of a model, as OpenTelemetry names them: whose way of speaking it is."""
+    """The provider of a model, as OpenTelemetry names them: whose way of speaking it is. An agent's own server speaks
+    the Messages API, whoever runs it; the model's name tells it apart."""
     return "parley.scripted" if model == "scripted" else "anthropic"
 
 

@@ -1,4 +1,5 @@
-"""The `parley` command. `up` and `cluster` start a Parley; the others talk to a running one over HTTP."""
+"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `keys` and `workspaces` talk to a
+running one over HTTP."""
 
 # What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
 
@@ -19,7 +20,7 @@ from parley_standalone.errors import CommandError
 from parley_standalone.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-workspaces = typer.Typer(no_args_is_help=True, help="Workspaces.")
+workspaces = typer.Typer(no_args_is_help=True, help="Workspaces: made. Each has its own keys, agents and threads.")
 keys = typer.Typer(no_args_is_help=True, help="Keys: made, listed, revoked. A key is shown once; its hash is kept.")
 app.add_typer(workspaces, name="workspaces")
 agents = typer.Typer(no_args_is_help=True, help="The file that declares agents.")
@@ -167,7 +168,7 @@ def chat(
 @app.command()
 def threads(
     archived: Annotated[bool, typer.Option("--archived", help="The archived ones instead.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Your threads, the most recent first."""
@@ -188,7 +189,9 @@ class Beginning(StrEnum):
 def tail(
     thread: Annotated[str | None, typer.Option(help="The facts of this thread alone.")] = None,
     run: Annotated[str | None, typer.Option(help="The facts of this run, to its end.")] = None,
-    begin: Annotated[Beginning | None, typer.Option("--from", help="A run begins at its start, the rest now.")] = None,
+    begin: Annotated[
+        Beginning | None, typer.Option("--from", help="Else a run begins at its start, the rest now.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Facts as they come, of all threads, until Ctrl-C."""
@@ -214,7 +217,7 @@ def create_workspace(name: str, as_json: AsJson = False) -> None:
 def create_key(
     workspace: Workspace = None,
     user: Annotated[str, typer.Option(help="Whose key it is.")] = "owner",
-    scopes: Annotated[str, typer.Option(help="Separated by commas.")] = "*",
+    scopes: Annotated[str, typer.Option(help="Separated by commas: chat, read, admin …; * is all but admin.")] = "*",
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown now and never again."""

@@ -131,6 +131,10 @@ class Answer:
     async def json(self) -> Any:
         return json.loads(await self._response.aread())
 
+    async def whole(self) -> bytes:
+        """All of it, as it is."""
+        return await self._response.aread()
+
     async def lines(self) -> AsyncIterator[bytes]:
         """The lines, without their ends. Only LF ends a line: a text may hold other characters that break one."""
         rest = b""

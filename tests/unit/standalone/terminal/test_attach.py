@@ -43,6 +43,11 @@ def test_what_cannot_be_attached_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_home_of_nobody_is_one_line() -> None:
+    with pytest.raises(CommandError, match="~nobody-of-this-name/a cannot be read"):
+        attach("~nobody-of-this-name/a", [])
+
+
 def test_twenty_five_mib_together_are_the_limit(tmp_path: Path) -> None:
     for name, size in (("half", LIMIT // 2), ("rest", LIMIT - LIMIT // 2), ("more", LIMIT - LIMIT // 2 + 1)):
         with (tmp_path / name).open("wb") as file:

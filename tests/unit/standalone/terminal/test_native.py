@@ -19,7 +19,7 @@ from parley_standalone.folder import Folder
 from parley_standalone.parts.process import free_port
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import native as native_
-from parley_standalone.terminal.native import Frame, Native, frame_of
+from parley_standalone.terminal.native import Frame, Native, Unknown, frame_of
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 RUN = f"{THREAD}.r1"
@@ -168,6 +168,23 @@ async def test_a_refusal_is_not_tried_again() -> None:
             await post(native)
         await native.close()
     assert (caught.value.status, caught.value.code, len(asked)) == (400, "unsupported", 1)
+
+
+async def test_a_file_is_fetched_whole_and_again_when_it_broke_off() -> None:
+    async with gateway(says(200, {}), breaks, says(200, "Buy tea.")) as (url, asked):
+        native = client(url)
+        await native.ask("GET", "/met")
+        assert await native.file(THREAD, "a b%.md") == b'"Buy tea."'
+        await native.close()
+    assert [request.path for request in asked[1:]] == [f"/api/v1/chat/threads/{THREAD}/files/a%20b%25.md"] * 2
+
+
+async def test_a_file_that_is_not_there_is_said() -> None:
+    async with gateway(says(404, {"error": "not_found", "message": "no such file"})) as (url, _):
+        native = client(url)
+        with pytest.raises(Unknown, match=r"^there is no file a\.md in this thread$"):
+            await native.file(THREAD, "a.md")
+        await native.close()
 
 
 async def test_a_gateway_that_never_answered_is_said_at_once() -> None:

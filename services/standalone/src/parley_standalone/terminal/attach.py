@@ -28,10 +28,11 @@ class Attached:
 
 def attach(text: str, already: list[Attached]) -> Attached:
     """The file at a path. Raises CommandError when it is none, empty, or too large with those that are there."""
-    path = Path(text).expanduser()
+    path = Path(text)
     try:
+        path = path.expanduser()
         found = path.stat()
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise CommandError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(found.st_mode):
         raise CommandError(f"{path} is no file")

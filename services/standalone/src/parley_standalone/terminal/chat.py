@@ -17,6 +17,7 @@ from parley_standalone.terminal.keys import Typed, listening
 from parley_standalone.terminal.line import Line
 from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, Refused, runs_of
 from parley_standalone.terminal.region import EMPTY
+from parley_standalone.terminal.save import asked, save
 from parley_standalone.terminal.screen import Screen
 from parley_standalone.terminal.watch import Watch
 
@@ -115,6 +116,12 @@ class Chat:
                 self._screen.say(f"with the next message: {', '.join(other.name for other in self._files)}", "dim")
             case orders.Order(":detach"):
                 self._files = []
+            case orders.Order(":save", rest):
+                name, path = asked(rest)
+                if self.thread_id is None:
+                    raise CommandError("there are no files: this thread has not begun")
+                data = await self._heed(self._native.file(self.thread_id, name))
+                self._screen.say(f"saved: {story.clean(str(save(data, name, path)))}", "dim")
             case orders.Order(":agent", name):
                 agents = await self._heed(self._native.agents())
                 self._agent = named(agents, name) if name else await self._choose(agents)

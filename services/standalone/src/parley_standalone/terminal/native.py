@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from parley_events.ids import NewUuid
-from parley_standalone.client import Api, Refused, Unreached, running
+from parley_standalone.client import Answer, Api, Refused, Unreached, running
 from parley_standalone.errors import CommandError
 from parley_standalone.settings import Settings
 
@@ -109,6 +109,16 @@ class Native:
         path = f"{CHAT}/threads/{quote(thread_id, safe='')}/messages"
         found = await self.ask("GET", path, query={"limit": str(limit), "order": "desc"})
         return list(found["items"])[::-1]
+
+    async def file(self, thread_id: str, name: str) -> bytes:
+        """The newest file of the thread with this name. Raises Unknown when there is none."""
+        path = f"{CHAT}/threads/{quote(thread_id, safe='')}/files/{quote(name, safe='')}"
+        try:
+            return bytes(await self.ask("GET", path, read=Answer.whole))
+        except Refused as refused:
+            if refused.status == 404:
+                raise Unknown(f"there is no file {name} in this thread") from None
+            raise
 
     async def facts(self, run_id: str) -> list[Json]:
         """The first facts of a run, as they are stored."""
@@ -216,7 +226,13 @@ class Native:
                 lost()
 
     async def ask(
-        self, method: str, path: str, *, query: dict[str, str] | None = None, body: Json | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Json | None = None,
+        read: Callable[[Answer], Awaitable[Any]] = Answer.json,
     ) -> Any:
         """The answer to one request, which may be asked again."""
         raw = None if body is None else json.dumps(body).encode()
@@ -228,7 +244,7 @@ class Native:
             try:
                 async with self._api().open(method, path, query=query, headers=headers, body=raw) as answer:
                     self._reached()
-                    return await answer.json()
+                    return await read(answer)
             except Unreached as error:
                 await patience.wait(error)
 

@@ -20,6 +20,7 @@ from parley_standalone.settings import Settings
 from parley_standalone.terminal import story
 from parley_standalone.terminal.attach import Attached, encoded
 from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, runs_of
+from parley_standalone.terminal.save import order
 
 Show = Callable[[AsyncGenerator[Frame, None]], Awaitable[int]]
 """Shows an answer to its end; the exit status."""
@@ -152,6 +153,8 @@ def _say(data: Json, as_json: bool, last: str) -> int | None:
             case story.ToolEnded():
                 result = f" → {event.result}" if event.result else ""
                 print(f"[{event.name} {event.arguments} {event.status}{result}]", file=sys.stderr)
+                for name in event.files:
+                    print(f"[made {name}; in the chat, {order(name)}]", file=sys.stderr)
             case story.Note(text):
                 print(f"[{text}]", file=sys.stderr)
             case story.Ended():

@@ -13,6 +13,7 @@ from typing import NamedTuple
 ORDERS = {
     ":attach": ("FILE", "send a file with the next message"),
     ":detach": ("", "forget the files that were attached"),
+    ":save": ("NAME [PATH]", "fetch a file of this thread; never over one that is there"),
     ":agent": ("[ID]", "talk to another agent, in a new thread"),
     ":threads": ("", "list your threads"),
     ":thread": ("ID", "go on in another thread"),

@@ -137,7 +137,7 @@ def _tool(kind: str, frame: Json) -> Event:
     call_id, name = str(call.get("id")), short(str(call.get("name") or "the client's tool"), 80)
     if kind == "tool.called":
         return ToolBegan(call_id, name, _arguments(call))
-    files = tuple(short(str(file.get("name")), 80) for file in frame.get("files") or ())
+    files = tuple(clean(str(file.get("name"))) for file in frame.get("files") or ())
     took = frame.get("duration_ms")
     result = short(str(call.get("result") or ""), 400)
     return ToolEnded(call_id, name, _arguments(call), str(call.get("status")), took, result, files)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
-from parley_standalone.terminal import story
+from parley_standalone.terminal import save, story
 from parley_standalone.terminal.native import Frame
 from parley_standalone.terminal.prose import Prose
 from parley_standalone.terminal.region import EMPTY, Region, Row
@@ -200,7 +200,7 @@ def ending(screen: Screen, event: story.Ended, columns: int) -> list[Row]:
 
 
 def tool(screen: Screen, event: story.ToolEnded, columns: int) -> list[Row]:
-    """A tool call that has its answer: one row, and one for what it made."""
+    """A tool call that has its answer: one row, and one for each file that it made, with the order that fetches it."""
     sign, colour = _SIGNS.get(event.status, ("?", "yellow"))
     took = "" if event.duration_ms is None else f" {event.duration_ms / 1000:.1f} s" if event.duration_ms >= 100 else ""
     status = "" if event.status == "ok" else f" {event.status}"
@@ -212,6 +212,6 @@ def tool(screen: Screen, event: story.ToolEnded, columns: int) -> list[Row]:
         (f" → {event.result}" if event.result else "", ""),
         columns=columns,
     )
-    if event.files:
-        rows += screen.line((f"    made {', '.join(event.files)}", "dim"), columns=columns, whole=True)
+    for name in event.files:
+        rows += screen.line((f"    made {name} · {save.order(name)}", "dim"), columns=columns, whole=True)
     return rows

@@ -98,7 +98,11 @@ class EveryThread:
 
 
 def usage(value: Usage) -> Json:
-    return {"input_tokens": value.input_tokens, "output_tokens": value.output_tokens}
+    """Tokens as clients see them; what the model's cache had to do with them, where it had anything."""
+    shown = {"input_tokens": value.input_tokens, "output_tokens": value.output_tokens}
+    if value.cache_read_tokens or value.cache_write_tokens:
+        shown |= {"cache_read_tokens": value.cache_read_tokens, "cache_write_tokens": value.cache_write_tokens}
+    return shown
 
 
 def _posted(body: f.MessagePosted) -> Json:
