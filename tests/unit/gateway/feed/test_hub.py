@@ -322,8 +322,8 @@ async def large(
     """A fact that refers to its text."""
     contents, body = Contents(bench.objects), body or returned(2, LARGE)
     await contents.keep(WORKSPACE, body)
-    run = {} if body.type == f.WorkspaceChanged.type else {"run_id": RUN, "call": 2}
-    fact = Fact(body.type, stream, seq, epoch, WORKSPACE, 0, body, **run, **more)
+    run, call = (RUN, 2) if isinstance(body, f.ModelReturned) else (None, None)
+    fact = Fact(body.type, stream, seq, epoch, WORKSPACE, 0, body, run_id=run, call=call, **more)
     await bench.write(encode_fact(fact, partition_of(stream.encode(), PARTITIONS), contents.stored))
 
 
