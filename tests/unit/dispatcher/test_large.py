@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from parley_dispatcher.prompt import MAX_SHOWN_CHARS
+from parley_dispatcher.state import MAX_SHOWN_CHARS
 from parley_events import facts as f
 from parley_events.codec import encode_command
 from parley_events.commands import CancelRun

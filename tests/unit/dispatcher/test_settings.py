@@ -58,13 +58,21 @@ def test_the_default_model_is_claude_where_there_is_a_key_and_scripted_where_the
 
 
 def test_the_key_is_not_in_what_settings_look_like() -> None:
-    assert "sk-secret" not in repr(Settings.from_env({"ANTHROPIC_API_KEY": "sk-secret"}))
+    env = {"ANTHROPIC_API_KEY": "sk-secret", "PARLEY_INTERNAL_TOKEN": "sk-secret"}
+    assert "sk-secret" not in repr(Settings.from_env(env))
 
 
 def test_a_secret_is_looked_up_by_its_name_and_parleys_own_are_not_for_agents() -> None:
-    env = {"MINE": "value", "EMPTY": "", "PARLEY_INTERNAL_TOKEN": "token", "ANTHROPIC_API_KEY": "key"}
+    ours = (
+        "PARLEY_INTERNAL_TOKEN",
+        "ANTHROPIC_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "aws_secret_access_key",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+    )
+    env = {"MINE": "value", "EMPTY": ""} | dict.fromkeys(ours, "ours")
     assert secret_of("env:MINE", env) == "value"
-    for reference in ("env:EMPTY", "env:NOT_THERE", "env:PARLEY_INTERNAL_TOKEN", "env:ANTHROPIC_API_KEY", "MINE", ""):
+    for reference in ("env:EMPTY", "env:NOT_THERE", *(f"env:{name}" for name in ours), "MINE", ""):
         assert secret_of(reference, env) is None
 
 

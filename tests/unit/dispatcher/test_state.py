@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 
-from parley_dispatcher.state import REMEMBER_MS, ThreadState, evolve, initial
+from parley_dispatcher.state import MAX_SHOWN_CHARS, REMEMBER_MS, ThreadState, evolve, initial
 from parley_events import facts as f
 from parley_events.body import Attachment, ThreadSeed, Usage
 from parley_events.codec import Fact, UnknownBody
@@ -185,7 +185,31 @@ def test_size_grows_with_what_is_said() -> None:
     story.tool_called(run)
     story.tool_returned(run, result="x" * 10_000)
     sizes.append(story.state.size)
+    large = {"text": "x" * 10_000}
+    for more in ({"context": large}, {"lead_context": large}, {"system_prompt": large["text"]}):
+        run = story.posted(text="short", name=str(more.keys()), **more)
+        sizes.append(story.state.size)
+    story.returned(run, use(arguments=large))
+    sizes.append(story.state.size)
+    story.returned(run, use(malformed=large["text"]))
+    sizes.append(story.state.size)
+    story.happened(
+        f.RunCancelled(run_id=run.run_id, message_id="m", by="ann", blocks=(text("x" * 10_000),), usage=Usage())
+    )
+    sizes.append(story.state.size)
     assert all(after - before >= 10_000 for before, after in pairwise(sizes))
+
+
+def test_of_a_tools_result_no_more_is_held_than_a_model_is_shown() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, use())
+    story.tool_called(run)
+    size = story.state.size
+    story.tool_returned(run, result="y" * (8 * 1024 * 1024))
+    (held,) = run.turns[-1].tools
+    assert (len(held.result), held.length) == (MAX_SHOWN_CHARS, 8 * 1024 * 1024)
+    assert story.state.size - size <= 3 * MAX_SHOWN_CHARS
 
 
 def test_a_workspace_knows_the_digest_of_the_newest_file() -> None:

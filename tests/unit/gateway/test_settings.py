@@ -51,3 +51,8 @@ def test_the_address_of_kafka_is_read_at_once_and_its_password_shown_to_nobody()
     settings = Settings.from_env({"PARLEY_KAFKA": address})
     assert settings.kafka == address
     assert "hush" not in repr(settings) + str(caught.value)
+
+
+def test_secrets_are_not_in_what_settings_look_like() -> None:
+    shown = repr(Settings.from_env({"PARLEY_INTERNAL_TOKEN": "hush-1", "PARLEY_ANONYMOUS_KEY": "hush-2"}))
+    assert "hush" not in shown

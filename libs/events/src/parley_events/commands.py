@@ -6,12 +6,38 @@ Commands to a thread go to the thread's stream, commands about a workspace to th
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
+from parley_events.file_names import content_type, file_name
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
+
+MAX_ATTACHMENTS = 100
+_MOST_SIZE = 2**53
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def _sound(files: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+    """Attachments as a gateway would send them. A command may come from anyone who may write the topic, and what a
+    view cannot hold would stop the projector at the fact that it becomes."""
+    if len(files) > MAX_ATTACHMENTS:
+        raise ValueError(f"a message may have at most {MAX_ATTACHMENTS} attachments")
+    found = []
+    for file in files:
+        if not _HASH.fullmatch(file.sha256):
+            raise ValueError("an attachment's sha256 must be 64 hexadecimal digits")
+        if not 0 <= file.size <= _MOST_SIZE:
+            raise ValueError("an attachment's size is no size of a file")
+        name = file_name(file.name)
+        kind = content_type(file.content_type, name)
+        found.append(file.model_copy(update={"name": name, "content_type": kind}))
+    return tuple(found)
+
+
+Attachments = Annotated[tuple[Attachment, ...], AfterValidator(_sound)]
 
 
 class CommandBody(Body):
@@ -88,7 +114,7 @@ class PostMessage(CommandBody):
     agent_id: str | None = None
     agent_version: int | None = None
     open: ThreadSeed | None = None
-    attachments: tuple[Attachment, ...] = ()
+    attachments: Attachments = ()
     context: Json | None = None
     lead_context: Json | None = None
     knowledge_ids: tuple[str, ...] = ()

@@ -14,8 +14,6 @@ from parley_dispatcher.state import Run, ThreadState, ToolUse, Turn
 from parley_events.body import AgentSpec, Attachment, Json
 
 UNKNOWN_OUTCOME = "The outcome of this call is unknown: it was started, and nothing came back. It was not repeated."
-MAX_SHOWN_CHARS = 200_000
-"""More of a tool's result the model is not shown; the record has all of it."""
 NOT_RUN = "This call was not made: the run was stopped before."
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _TEXTS = ("application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript")
@@ -151,7 +149,7 @@ def _result(use: ToolUse) -> Json:
     elif use.open:
         text = NOT_RUN if use.called is None else UNKNOWN_OUTCOME
     else:
-        text = _shown(use.result)
+        text = _shown(use)
     result: Json = {"type": "tool_result", "tool_use_id": use.tool_call_id, "content": text}
     images = [_attached(file) for file in use.files if file.content_type in _IMAGES]
     if images:
@@ -161,10 +159,10 @@ def _result(use: ToolUse) -> Json:
     return result
 
 
-def _shown(text: str) -> str:
-    if len(text) <= MAX_SHOWN_CHARS:
-        return text
-    return f"{text[:MAX_SHOWN_CHARS]}\n[the result goes on: these were {MAX_SHOWN_CHARS} of its {len(text)} characters]"
+def _shown(use: ToolUse) -> str:
+    if use.length <= len(use.result):
+        return use.result
+    return f"{use.result}\n[the result goes on: these were {len(use.result)} of its {use.length} characters]"
 
 
 def _add(messages: list[Json], role: str, content: list[Json]) -> None:

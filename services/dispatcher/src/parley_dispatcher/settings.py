@@ -17,6 +17,9 @@ CURRENT_CLAUDE = "claude-sonnet-5-5"
 """What `model: default` means where there is a key for it."""
 UNPREFIXED = ("anthropic_api_key", "anthropic_base_url")
 """Fields whose variable is known by its own name, without `PARLEY_`."""
+OURS = ("PARLEY_", "ANTHROPIC_", "AWS_", "OTEL_")
+"""What the dispatcher itself logs in with: its settings, and what the object store and telemetry read. Who declares an
+agent or a server says where a value is sent, so none of these can be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Settings:
     objects: str = ""
     partitions: int = 8
     history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
-    internal_token: str = ""
+    internal_token: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8081
     log_file: Path | None = None
@@ -114,7 +117,7 @@ def secret_of(reference: str, env: Mapping[str, str] | None = None) -> str | Non
     up at each use and goes nowhere else."""
     env = os.environ if env is None else env
     kind, _, name = reference.partition(":")
-    if kind != "env" or name.startswith(("PARLEY_", "ANTHROPIC_")):
+    if kind != "env" or name.upper().startswith(OURS):
         return None
     return env.get(name) or None
 

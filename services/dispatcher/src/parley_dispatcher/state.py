@@ -17,6 +17,8 @@ from parley_events.codec import Fact
 
 REMEMBER_MS = 7 * 86_400_000
 """How long a decided command is recognised, in record time."""
+MAX_SHOWN_CHARS = 200_000
+"""More of a tool's result no model is shown, and none is held here; the record has all of it."""
 _OUTCOME_SIZE = 400
 
 
@@ -45,6 +47,8 @@ class ToolUse:
     effect: str = ""
     status: str | None = None
     result: str = ""
+    """Its beginning, as far as a model is shown it; of `length` characters in all."""
+    length: int = 0
     files: tuple[Attachment, ...] = ()
 
     @property
@@ -236,6 +240,7 @@ def _seed(state: ThreadState, seed: ThreadSeed) -> None:
     state.exists = True
     state.user_id, state.agent_id, state.team_id = seed.user_id, seed.agent_id, seed.team_id
     state.channel, state.system_prompt, state.context = seed.channel, seed.system_prompt, seed.context
+    state.size += 2 * len(seed.system_prompt or "") + _size(seed.context)
 
 
 def _deleted(state: ThreadState, fact: Fact, body: f.ThreadDeleted) -> None:
@@ -280,7 +285,13 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
     )
     state.open_runs[body.run_id] = state.runs[body.run_id]
     _shelve(state, state.attachments, body.attachments)
-    state.size += 600 + 2 * len(body.text)
+    state.size += 600 + 2 * len(body.text) + _size(body.context, body.lead_context)
+    state.size += 2 * (len(body.system_prompt or "") + len(body.system_append or ""))
+
+
+def _size(*values: Json | None) -> int:
+    """About what JSON takes in memory."""
+    return sum(2 * len(str(value)) for value in values if value)
 
 
 def _shelve(state: ThreadState, shelf: dict[str, Attachment], files: tuple[Attachment, ...]) -> None:
@@ -326,7 +337,8 @@ def _returned(state: ThreadState, fact: Fact, body: f.ModelReturned) -> None:
     ]
     run.turns.append(Turn(body.call, body.blocks, body.stop_reason, uses, run.model))
     state.size += 400 + sum(300 + 2 * len(block.text) for block in body.blocks)
-    state.size += sum(2 * len(str(block.data)) for block in body.blocks if block.data is not None)
+    state.size += _size(*(block.data for block in body.blocks), *(block.arguments for block in body.blocks))
+    state.size += sum(2 * len(block.malformed) for block in body.blocks if block.malformed)
 
 
 def _failed(state: ThreadState, fact: Fact, body: f.ModelFailed) -> None:
@@ -342,8 +354,10 @@ def _tool_called(state: ThreadState, fact: Fact, body: f.ToolCalled) -> None:
 
 def _tool_returned(state: ThreadState, fact: Fact, body: f.ToolReturned) -> None:
     use = _use(state, body.run_id, body.call, body.index)
-    use.status, use.result, use.files = body.status, body.result, body.files
-    state.size += 2 * len(body.result)
+    # A turn may have a hundred results of 8 MiB; what nobody will be shown stays on the log.
+    use.status, use.result, use.files = body.status, body.result[:MAX_SHOWN_CHARS], body.files
+    use.length = len(body.result)
+    state.size += 2 * len(use.result)
     if state.runs[body.run_id].posted_seq > state.cleared_seq:
         _shelve(state, state.artifacts, body.files)
 
@@ -373,6 +387,7 @@ def _ended(state: ThreadState, fact: Fact, body: f.RunCompleted | f.RunFailed | 
     state.open_runs.pop(body.run_id, None)
     if isinstance(body, f.RunCancelled) and body.blocks:
         run.turns.append(Turn(body.call or state.seq, body.blocks, "cancelled", [], run.model))
+        state.size += sum(300 + 2 * len(block.text) for block in body.blocks)
 
 
 _THREAD: dict[type[f.FactBody], Callable[[ThreadState, Fact, Any], None]] = {

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parley_events.body import Attachment, Json
+from parley_events.commands import MAX_ATTACHMENTS
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
 from parley_events.file_names import content_type, file_name
 from parley_events.objects import Objects
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 MAX_FILES_BYTES = 25 * 1024 * 1024
 """What the attachments of one message may have together."""
-MAX_FILES = 100
 BASE64_MB = MAX_FILES_BYTES * 4 // 3 // (1024 * 1024) + 1
 """How much larger than others the body of a request with attachments may be."""
 _PIECE = 256 * 1024
@@ -70,8 +70,10 @@ async def uploads(given: Sequence[NewFile] | None) -> list[Upload]:
 
 def read_files(given: Sequence[NewFile]) -> list[Upload]:
     """The same, at once. Pure."""
-    if len(given) > MAX_FILES:
-        raise Problem("too_large", f"a message may have at most {MAX_FILES} attachments", 413, {"limit": MAX_FILES})
+    if len(given) > MAX_ATTACHMENTS:
+        raise Problem(
+            "too_large", f"a message may have at most {MAX_ATTACHMENTS} attachments", 413, {"limit": MAX_ATTACHMENTS}
+        )
     found: dict[str, Upload] = {}
     size = 0
     for place, file in enumerate(given):

@@ -32,13 +32,13 @@ class Settings:
     objects: str = ""
     partitions: int = 8
     history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
-    internal_token: str = ""
+    internal_token: str = field(default="", repr=False)
     host: str = "127.0.0.1"
     port: int = 8080
     log_file: Path | None = None
     log_level: str = "INFO"
     workspace_id: str = ""
-    anonymous_key: str = ""
+    anonymous_key: str = field(default="", repr=False)
     anonymous_key_forced: bool = False
     outcome_s: float = 5.0
     beat_s: float = 15.0

@@ -238,7 +238,19 @@ async def test_a_hundred_calls_are_a_hundred_calls() -> None:
 async def test_a_turn_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parley_dispatcher.providers.reading.MAX_CHARS", 1000)
     monkeypatch.setattr("parley_dispatcher.providers.reading.MAX_BLOCKS", 10)
-    for play in (turn(text(*["0123456789"] * 101)), turn(*(text("x") for _ in range(11)))):
+    signed = block(
+        {"type": "thinking", "thinking": "", "signature": ""},
+        *[{"type": "signature_delta", "signature": "0123456789"}] * 101,
+    )
+    filled = [block({"type": "text", "text": "", "more": "0123456789" * 11}, stop=False) for _ in range(10)]
+    plays = (
+        turn(text(*["0123456789"] * 101)),
+        turn(*(text("x") for _ in range(11))),
+        turn(signed),
+        turn(*filled),
+        turn(*(block({"type": "text", "text": ""}, stop=False) for _ in range(11))),
+    )
+    for play in plays:
         failed = (await answer(play)).failed
         assert (failed.kind, failed.retry) == ("too_long", False)
 

@@ -23,7 +23,7 @@ from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from parley_events.reads import PartitionPositionView, Positions
 from parley_gateway.errors import Unavailable
-from parley_gateway.feed.hub import Hub, HubLimits, kept_sizes
+from parley_gateway.feed.hub import Hub, HubLimits, every_thread, kept_sizes
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 OTHER = "0f0f0f0f-1111-4222-8333-444444444445"
@@ -75,9 +75,9 @@ class Bench:
         await producer.close()
         return offsets[-1]
 
-    async def claim(self) -> int:
+    async def claim(self, partition: int = HERE) -> int:
         body = f.PartitionClaimed(owner="test")
-        return await self.write(encode_fact(Fact(body.type, "", None, -1, "", 0, body), HERE))
+        return await self.write(encode_fact(Fact(body.type, "", None, -1, "", 0, body), partition))
 
     async def fact(self, seq: int | None, body: f.FactBody, epoch: int, stream: str = THREAD, **more: Any) -> None:
         fact = Fact(body.type, stream, seq, epoch, "w", 0, body, run_id=getattr(body, "run_id", None), **more)
@@ -316,11 +316,14 @@ LARGE = "x" * (LARGE_BYTES + 1)
 WORKSPACE = "11111111-2222-4333-8444-555555555555"
 
 
-async def large(bench: Bench, seq: int, epoch: int, stream: str = THREAD, **more: Any) -> None:
+async def large(
+    bench: Bench, seq: int, epoch: int, stream: str = THREAD, body: f.FactBody | None = None, **more: Any
+) -> None:
     """A fact that refers to its text."""
-    contents, body = Contents(bench.objects), returned(2, LARGE)
+    contents, body = Contents(bench.objects), body or returned(2, LARGE)
     await contents.keep(WORKSPACE, body)
-    fact = Fact(body.type, stream, seq, epoch, WORKSPACE, 0, body, run_id=RUN, call=2, **more)
+    run, call = (RUN, 2) if isinstance(body, f.ModelReturned) else (None, None)
+    fact = Fact(body.type, stream, seq, epoch, WORKSPACE, 0, body, run_id=run, call=call, **more)
     await bench.write(encode_fact(fact, partition_of(stream.encode(), PARTITIONS), contents.stored))
 
 
@@ -374,6 +377,45 @@ async def test_who_waits_too_long_for_contents_is_closed_and_resumes(
     await until(lambda: not hub._held)
     await bench.fact(2, created(), epoch)
     assert [fact.seq for fact in await heard(again, 1)] == [2]
+
+
+async def test_who_follows_all_threads_hears_a_fact_with_its_contents(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(every_thread(WORKSPACE), pieces=False)
+    await large(bench, 1, epoch)
+    (fact,) = await heard(listener, 1)
+    assert fact.body.blocks[0].text == LARGE
+
+
+async def test_who_follows_all_threads_never_misses_a_fact_silently(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parley_gateway.feed.hub.CONTENTS_S", 0.05)
+    store = bench.objects = Store(bench.objects)
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = hub.listen(every_thread(WORKSPACE), pieces=False)
+    store.away = True
+    await large(bench, 1, epoch)
+    await until(lambda: listener.closed)
+    assert await listener.take(0) == []
+
+
+async def test_a_revoked_key_does_not_wait_for_the_contents_of_what_came_before_it(bench: Bench) -> None:
+    store = bench.objects = Store(bench.objects)
+    stream = ids.workspace_stream(WORKSPACE)
+    epoch = await bench.claim(partition_of(stream.encode(), PARTITIONS))
+    hub = await bench.start()
+    heard_of: list[str] = []
+    for kind in (f.WorkspaceChanged.type, f.KeyRevoked.type):
+        hub.watch(kind, lambda fact: heard_of.append(fact.type))
+    store.away = True
+    await large(bench, 1, epoch, stream, body=f.WorkspaceChanged(context=LARGE))
+    await bench.fact(2, f.KeyRevoked(key_id="k"), epoch, stream)
+    await until(lambda: heard_of == [f.KeyRevoked.type])
+    store.away = False
+    await until(lambda: heard_of == [f.KeyRevoked.type, f.WorkspaceChanged.type])
 
 
 async def test_one_fact_is_taken_however_large_it_is(bench: Bench) -> None:

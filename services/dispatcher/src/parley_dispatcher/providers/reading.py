@@ -115,6 +115,9 @@ class Reading:
 
     def _start(self, index: int, content: Json) -> list[Event]:
         events = self._release(whole=True)
+        if len(self._open) >= MAX_BLOCKS:
+            raise self._too_long(f"{MAX_BLOCKS} blocks")
+        self._grow(json.dumps(content))  # held until the block ends, whatever is in it
         block = self._open[index] = _Open(str(content["type"]), content)
         first = content.get({"text": "text", "thinking": "thinking"}.get(block.kind, ""))
         block.signature = str(content.get("signature") or "") if block.kind == "thinking" else ""
@@ -127,6 +130,7 @@ class Reading:
             case "thinking_delta":
                 return self._say(block, delta["thinking"])
             case "signature_delta":
+                self._grow(delta["signature"])
                 block.signature += delta["signature"]
             case "input_json_delta":
                 self._grow(delta["partial_json"])
@@ -160,7 +164,6 @@ class Reading:
                 data = dict(block.start)
                 if block.parts:
                     data["input"] = orjson.loads("".join(block.parts))
-                self._grow(json.dumps(data))
                 if not _fits(data):
                     raise self.garbled("a block that no record can carry")
                 return [Kept(self._next(), data)]
@@ -191,13 +194,16 @@ class Reading:
     def _next(self) -> int:
         self._blocks += 1
         if self._blocks > MAX_BLOCKS:
-            raise ModelError("too_long", f"a turn of more than {MAX_BLOCKS} blocks", retry=False, usage=self.usage)
+            raise self._too_long(f"{MAX_BLOCKS} blocks")
         return self._blocks - 1
 
     def _grow(self, text: str) -> None:
         self._chars += len(text)
         if self._chars > MAX_CHARS:
-            raise ModelError("too_long", f"a turn of more than {MAX_CHARS} characters", retry=False, usage=self.usage)
+            raise self._too_long(f"{MAX_CHARS} characters")
+
+    def _too_long(self, most: str) -> ModelError:
+        return ModelError("too_long", f"a turn of more than {most}", retry=False, usage=self.usage)
 
 
 def _arguments(text: str, given: Any, whole: bool) -> tuple[Json, str | None]:

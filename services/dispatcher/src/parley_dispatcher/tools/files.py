@@ -16,7 +16,7 @@ from pydantic import Field
 
 from parley_dispatcher.errors import ToolError
 from parley_dispatcher.pdf import text_of_pdf
-from parley_dispatcher.prompt import MAX_SHOWN_CHARS
+from parley_dispatcher.state import MAX_SHOWN_CHARS
 from parley_dispatcher.tools.base import Arguments, Call, Result, Tool
 from parley_events.body import Attachment, Json
 from parley_events.errors import ObjectMissing

@@ -19,7 +19,15 @@ from parley_events.clock import Clock
 from parley_events.codec import EVENTS_TOPIC, Fact, FactHead, decode_fact, head_of
 from parley_events.contents import Contents
 from parley_events.errors import EventsError, LogUnavailable, ObjectError, Undecodable
-from parley_events.facts import RUN_ENDS, ModelCalled, ModelReturned, PartitionClaimed
+from parley_events.facts import (
+    RUN_ENDS,
+    KeyCreated,
+    KeyRevoked,
+    KeyRotated,
+    ModelCalled,
+    ModelReturned,
+    PartitionClaimed,
+)
 from parley_events.fence import FactFence, PieceFence
 from parley_events.log import Incoming, Log, Tail
 from parley_events.partition import partition_of
@@ -37,6 +45,9 @@ _CALL_LIMIT = 4 * 1024 * 1024
 CONTENTS_S = 30.0
 """How long the listeners of a stream wait for a fact's contents; then they are closed, and resume by their cursors."""
 _CONTENTS_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+_AT_ONCE = (KeyCreated.type, KeyRotated.type, KeyRevoked.type)
+"""Facts that depend on no other fact of their stream: a revoked key must not go on while an object store is away."""
 
 Item = Fact | Piece
 
@@ -352,7 +363,7 @@ class Hub:
         if head.type == PartitionClaimed.type:
             self._piece_fences[record.partition].claimed(record.offset)
             return
-        if self._held and head.stream in self._held:
+        if self._held and head.stream in self._held and head.type not in _AT_ONCE:
             self._held[head.stream].append((head, record))
         elif head.objects and self._wanted(head):
             self._held[head.stream] = deque([(head, record)])
@@ -367,7 +378,7 @@ class Hub:
         return (
             head.causation_id in self._waiting
             or (head.seq is not None and head.type in self._watchers)
-            or (head.seq is not None and head.stream in self._listeners)
+            or (head.seq is not None and any(stream in self._listeners for stream in _heard_by(head)))
         )
 
     def _pass_on(self, head: FactHead, record: Incoming) -> None:
@@ -383,7 +394,7 @@ class Hub:
             fact = fact or decode_fact(record)
             for callback in watchers:
                 callback(fact)
-        for stream in (head.stream, every_thread(head.workspace_id)):
+        for stream in _heard_by(head):
             listeners = self._listeners.get(stream)
             if listeners is not None:
                 fact = fact or decode_fact(record)
@@ -432,8 +443,9 @@ class Hub:
                 if tries % 10 == 0:
                     log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
             if asyncio.get_running_loop().time() > until or len(self._held[head.stream]) > self._limits.queue_items:
-                for listener in self._listeners.get(head.stream, ()):
-                    listener.close()
+                for heard in _heard_by(head):
+                    for listener in self._listeners.get(heard, ()):
+                        listener.close()
                 if head.type not in self._watchers:
                     return None
             await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
@@ -512,6 +524,11 @@ class Hub:
 def every_thread(workspace_id: str) -> str:
     """What to listen to for the facts of all streams of a workspace, instead of one stream's."""
     return f"every:{workspace_id}"
+
+
+def _heard_by(head: FactHead) -> tuple[str, str]:
+    """What those listen to who hear a fact."""
+    return head.stream, every_thread(head.workspace_id)
 
 
 def kept_sizes(hub: Hub) -> Mapping[str, int]:
