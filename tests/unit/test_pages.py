@@ -76,7 +76,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{target}: there is no such heading"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+@pytest.mark.parametrize(
+    "page",
+    # A changelog may name what was taken away.
+    [page for page in PAGES if page.name != "CHANGELOG.md"],
+    ids=lambda page: str(page.relative_to(TOP)),
+)
 def test_every_command_that_is_named_is_there(page: Path) -> None:
     for line in commands(page):
         assert (why := wrong(line)) is None, f"{line!r}: {why}"

@@ -130,6 +130,30 @@ async def test_a_model_call_names_the_model_that_was_called_and_the_way_it_speak
         assert attributes["gen_ai.request.model"] == called
 
 
+class Cached(ScriptedModel):
+    """A model that had read most of what it was given before."""
+
+    async def stream(self, request: Request) -> AsyncIterator[Event]:
+        async for event in super().stream(request):
+            if isinstance(event, Stopped):
+                usage = Usage(input_tokens=10, output_tokens=4, cache_read_tokens=200, cache_write_tokens=3000)
+                event = Stopped(event.stop_reason, usage)
+            yield event
+
+
+async def test_what_came_from_the_cache_is_within_the_input(world: World, told: Recorder) -> None:
+    thread = new_thread()
+    async with world.dispatcher(telemetry=told, providers={"scripted": Cached(60.0)}):
+        await world.ask(thread, post("/text A"))
+        await world.read.ended(thread)
+    for span in (*told.of(t.MODEL), *told.of(t.RUN)):
+        said = {name.removeprefix("gen_ai.usage."): value for name, value in span.attributes.items()}
+        assert (said["input_tokens"], said["output_tokens"]) == (3210, 4)
+        assert (said["cache_read.input_tokens"], said["cache_creation.input_tokens"]) == (200, 3000)
+    tokens = {said["gen_ai.token.type"]: value for value, said in told.said(t.TOKENS)}
+    assert tokens == {"input": 3210, "output": 4, "cache_read": 200, "cache_creation": 3000}
+
+
 async def test_a_run_that_fails_says_how(world: World, told: Recorder) -> None:
     thread = new_thread()
     async with world.dispatcher(telemetry=told, model_attempts=1):

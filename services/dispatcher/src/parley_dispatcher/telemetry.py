@@ -436,7 +436,7 @@ def _since(now: Usage, before: Usage) -> Usage:
 
 def _tokens(usage: Usage) -> list[tuple[str, int]]:
     counts = (
-        ("input", usage.input_tokens),
+        ("input", _input(usage)),
         ("output", usage.output_tokens),
         ("cache_read", usage.cache_read_tokens),
         ("cache_creation", usage.cache_write_tokens),
@@ -444,9 +444,15 @@ def _tokens(usage: Usage) -> list[tuple[str, int]]:
     return [(name, count) for name, count in counts if count > 0]
 
 
+def _input(usage: Usage) -> int:
+    """All that the model was given, as OpenTelemetry counts it. The Messages API, and so our records, count what came
+    from the cache or went there beside `input_tokens`, not within."""
+    return usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+
+
 def _usage(usage: Usage) -> Said:
     return {
-        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.input_tokens": _input(usage),
         "gen_ai.usage.output_tokens": usage.output_tokens,
         "gen_ai.usage.cache_read.input_tokens": usage.cache_read_tokens or None,
         "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens or None,

@@ -27,19 +27,18 @@ def test_a_name_and_a_path_are_read(rest: str, name: str, path: str) -> None:
     assert asked(rest) == (name, path)
 
 
-@pytest.mark.parametrize("name", ["report.md", "my report.md", "a  b", '"a', '"a"', 'a"b', 'a "b" c', "-rf", "é.md"])
+@pytest.mark.parametrize(
+    "name", ["report.md", "my report.md", "a  b", '"', '"a', '"a"', 'a"b', 'a "b" c', "-rf", "é.md"]
+)
 def test_what_the_screen_says_to_type_fetches_that_name(name: str) -> None:
     assert asked(order(name).removeprefix(":save ")) == (name, "")
 
 
 @pytest.mark.parametrize(
     "rest",
-    ["../x", "/etc/passwd", "..", ".", "a/b", "a\\b", "C:x", '"../my x"', "a\x00b", "a\u202eb", '"', "x" * 256, '" "'],
+    ["../x", "/etc/passwd", "..", ".", "a/b", "a\\b", "C:x", '"../my x"', "a\x00b", "a\u202eb", "x" * 256, '" "'],
 )
-def test_a_name_that_could_lead_somewhere_is_refused(rest: str, tmp_path: Path) -> None:
-    if rest == '"':
-        assert asked(rest) == ('"', ""), "odd, and a name"
-        return
+def test_a_name_that_could_lead_somewhere_is_refused(rest: str) -> None:
     with pytest.raises(CommandError):
         asked(rest)
 
