@@ -149,8 +149,8 @@ async def test_a_message_of_a_mebibyte_is_whole_everywhere_and_not_on_the_log(pr
             items = (await other.get(f"{CHAT}/threads/{thread}/messages")).json()["items"]
             return str(items[0]["content"]) if items else None
 
+        # History fetches it from the volume that it may only read.
         assert (await eventually(kept)) == large
-        # History fetched it from the volume that it may only read.
         assert _objects(project) > before
 
 
