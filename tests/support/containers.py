@@ -121,10 +121,16 @@ class Project:
         # A few ports, so that two gateways find one each; the engine's limit on files may be lower than the default.
         self.env = {**self.images, "PORTS": f"{first}-{first + 9}", "NOFILE": os.environ.get("NOFILE", "1024")}
 
-    def compose(self, *words: str, limit_s: float = 120.0, check: bool = True) -> str:
-        """A command of compose on this project."""
-        where = ["compose", "-p", self.name, "--env-file", str(self.folder / ".env"), "--project-directory", str(TOP)]
-        return docker(*where, *words, env=self.env, limit_s=limit_s, check=check)
+    def words(self, *words: str) -> list[str]:
+        """A command of compose on this project, as the client wants it."""
+        where = ["-p", self.name, "--env-file", str(self.folder / ".env"), "--project-directory", str(TOP)]
+        return ["compose", *where, *words]
+
+    def compose(
+        self, *words: str, env: Mapping[str, str] | None = None, limit_s: float = 120.0, check: bool = True
+    ) -> str:
+        """A command of compose on this project; `env`: variables for it alone."""
+        return docker(*self.words(*words), env={**self.env, **(env or {})}, limit_s=limit_s, check=check)
 
     def up(self, **scale: int) -> None:
         """Start it, and wait until all of it is ready."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from parley_dispatcher.pdf import AT_ONCE
+from parley_dispatcher.pdf_reader import MEMORY_BYTES
 from parley_dispatcher.settings import Settings as DispatcherSettings
 from parley_events.settings import Settings as EventsSettings
 from parley_gateway.settings import Settings as GatewaySettings
@@ -33,7 +35,7 @@ SETTINGS: dict[str, tuple[type[Any], ...]] = {
     "parley": (CommandSettings,),
 }
 DRAIN_S = {"gateway": GatewaySettings().drain_s, "dispatcher": DispatcherSettings().drain_s, "history": 3.0}
-OF_LIBRARIES = re.compile(r"(AWS|OTEL|ANTHROPIC)_[A-Z_]+")
+OF_LIBRARIES = re.compile(r"(AWS|OTEL|ANTHROPIC)_[A-Z_]+|PARLEY_TRACE_CONTENT")
 SECRET = re.compile(r"PASSWORD|TOKEN|KEY|POSTGRES_(PROJECTOR|READER)$|PARLEY_POSTGRES$|SECRET")
 
 
@@ -137,8 +139,17 @@ def test_every_variable_of_the_file_is_explained_and_every_one_explained_is_ther
     assert used == explained
     defaults = dict(re.findall(r"^# (\w+)=(.+)$", example, re.MULTILINE))
     for name, default in re.findall(r"\$\{(\w+):-([^}]+)\}", TEXT):
-        if name not in {"AGENTS", "PARLEY_OBJECTS"}:
+        if name not in {"AGENTS", "SKILLS", "PARLEY_OBJECTS"}:
             assert defaults[name] == default
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_telemetry_reads_is_passed_on(name: str) -> None:
+    pages = [(TOP / "docs" / page).read_text() for page in ("settings.md", "telemetry.md")]
+    written = {found for page in pages for found in re.findall(r"`((?:OTEL|PARLEY_TRACE)_[A-Z_]*[A-Z])`", page)}
+    # One name for all would make one service of them.
+    assert len(written) > 10 and written - {"OTEL_SERVICE_NAME"} <= environment(name).keys()
+    assert "OTEL_SERVICE_NAME" not in environment(name)
 
 
 def test_images_of_others_can_be_replaced_and_have_a_version() -> None:
@@ -164,8 +175,14 @@ def test_only_the_gateway_can_be_reached_and_by_default_only_from_this_machine()
 def test_all_services_see_the_same_objects() -> None:
     for name in ("gateway", "dispatcher", "history"):
         assert environment(name)["PARLEY_OBJECTS"] == "${PARLEY_OBJECTS:-file:/data/objects}"
-        assert "data:/data" in ALL[name]["volumes"]
+        # History fetches, and puts nothing there.
+        assert ALL[name]["volumes"] == ["data:/data:ro" if name == "history" else "data:/data"]
     assert {name for name in ALL if "PARLEY_OBJECTS" in environment(name)} == {"gateway", "dispatcher", "history"}
+
+
+def test_a_dispatcher_has_room_for_itself_and_for_its_readers_of_pdfs() -> None:
+    given = int(ALL["dispatcher"]["mem_limit"].removesuffix("m")) * 1024**2
+    assert given >= AT_ONCE * MEMORY_BYTES + 512 * 1024**2
 
 
 def test_kafka_keeps_its_word_about_records_and_topics() -> None:

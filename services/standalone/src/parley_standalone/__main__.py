@@ -292,7 +292,7 @@ def _call(method: str, path: str, body: dict[str, Any] | None = None, workspace:
 
 def main() -> None:
     """The console script."""
-    app()
+    app(prog_name="parley")
 
 
 if __name__ == "__main__":
