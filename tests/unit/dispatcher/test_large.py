@@ -156,3 +156,21 @@ async def test_cancelling_while_a_large_answer_is_stored_keeps_what_was_said(wor
         await world.read.ended(thread)
     end = world.read.of(thread, f.RunCancelled)[-1]
     assert end.run_id == posted.run_id and "x" * (LARGE_BYTES - 20) in end.blocks[0].text
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_run_is_cancelled_however_much_was_said(
+    world: World, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    monkeypatch.setattr("parley_dispatcher.owner._KEEP_S", 0.05)
+    thread = new_thread()
+    store = Store(world.objects)
+    async with world.dispatcher(objects=store):
+        posted = await world.ask(thread, post(f"/text {'x' * LARGE_BYTES}\n/wait 60000"))
+        await eventually(lambda: bool(world.read.pieces))
+        monkeypatch.setattr("parley_events.codec.MAX_VALUE_BYTES", LARGE_BYTES)
+        store.writes = None if comes_back else ObjectsUnavailable("away")
+        await world.ask(thread, CancelRun(principal=ANN, run_id=posted.run_id))
+        await world.read.ended(thread)
+    (end,) = world.read.of(thread, f.RunCancelled)
+    assert [len(block.text) for block in end.blocks] == ([LARGE_BYTES] if comes_back else [])

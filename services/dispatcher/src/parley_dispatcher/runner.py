@@ -320,7 +320,7 @@ class Runner:
         except asyncio.CancelledError:
             self._deltas.finish(partition, epoch, thread_id, call)
             if not owner.closed and not self.draining and run.status == "cancelling":
-                self._cancelled_call(owner, state, run, call, blocks)
+                await self._cancelled_call(owner, state, run, call, blocks)
             raise
         self._append(owner, state, run, returned, call=call)
 
@@ -347,25 +347,29 @@ class Runner:
             call=call,
         )
 
-    def _cancelled_call(self, owner: Owner, state: ThreadState, run: Run, call: int, blocks: list[_Saying]) -> None:
+    async def _cancelled_call(
+        self, owner: Owner, state: ThreadState, run: Run, call: int, blocks: list[_Saying]
+    ) -> None:
         """The run was cancelled while the model spoke: keep what it said so far, each block at its number, since the
         pieces that clients have carry those."""
-        said = tuple(saying.block() for saying in blocks)
-        self._append(
-            owner,
-            state,
-            run,
-            f.RunCancelled(
-                run_id=run.run_id,
-                message_id=run.answer_id,
-                by=run.cancelled_by,
-                reason=run.cancel_reason,
-                call=call,
-                blocks=said,
-                usage=run.usage,
-            ),
+        cancelled = f.RunCancelled(
+            run_id=run.run_id,
+            message_id=run.answer_id,
+            by=run.cancelled_by,
+            reason=run.cancel_reason,
             call=call,
+            blocks=tuple(saying.block() for saying in blocks),
+            usage=run.usage,
         )
+        try:
+            self._append(owner, state, run, cancelled, call=call)
+        except RecordTooLarge:
+            await owner.keep(state.workspace_id, cancelled)
+            try:
+                self._append(owner, state, run, cancelled, call=call)
+            except RecordTooLarge:
+                # Rather cancelled without a word than not cancelled.
+                self._append(owner, state, run, cancelled.model_copy(update={"blocks": ()}), call=call)
 
     async def _workspace(self, workspace_id: str) -> WorkspaceView | None:
         pause_s = 0.05
