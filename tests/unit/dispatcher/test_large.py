@@ -174,3 +174,18 @@ async def test_a_run_is_cancelled_however_much_was_said(
         await world.read.ended(thread)
     (end,) = world.read.of(thread, f.RunCancelled)
     assert [len(block.text) for block in end.blocks] == ([LARGE_BYTES] if comes_back else [])
+
+
+async def test_large_commands_that_wait_for_the_store_hold_up_the_reading(world: World) -> None:
+    thread = new_thread()
+    store = Store(world.objects)
+    store.writes = ObjectsUnavailable("away")
+    async with world.dispatcher(objects=store, window_mb=1) as dispatcher:
+        asked = [await world.put(thread, post(f"/text {n}\n{BIG[: LARGE_BYTES // 2]}")) for n in range(3)]
+        owner = dispatcher.owner(thread)
+        await eventually(lambda: owner.waiting == 3)
+        assert owner.choked
+        store.writes = None
+        for one in asked:
+            assert (await world.read.outcome(one)).type == "message.posted"
+        await eventually(lambda: not owner.choked)

@@ -236,7 +236,14 @@ class Owner:
     @property
     def choked(self) -> bool:
         """Whether commands must wait: the window or a queue is over its limit."""
-        return self.waiting > _MOST_WAITING or self._window.size > self._world.window_bytes
+        return self.waiting > _MOST_WAITING or max(self._window.size, self._held_back) > self._world.window_bytes
+
+    @property
+    def _held_back(self) -> int:
+        """The bytes of the commands that wait for their contents or for a claim; those that are decoded are small."""
+        queued = (waiting for queue in self._queues.values() for _, waiting in queue)
+        records = [waiting for waiting in queued if isinstance(waiting, Incoming)]
+        return sum(len(record.value or b"") for record in [*records, *self._backlog])
 
     @property
     def waiting(self) -> int:
