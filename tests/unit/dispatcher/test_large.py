@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from parley_events import facts as f
 from parley_events.codec import encode_command
 from parley_events.commands import CancelRun
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
-from parley_events.large import LARGE_BYTES
+from parley_events.large import LARGE_BYTES, OBJECTS_HEADER
 from parley_events.objects import Objects, open_objects
 from tests.unit.dispatcher.world import ANN, PARTITIONS, World, command, eventually, new_thread, post
 
@@ -189,3 +190,15 @@ async def test_large_commands_that_wait_for_the_store_hold_up_the_reading(world:
         for one in asked:
             assert (await world.read.outcome(one)).type == "message.posted"
         await eventually(lambda: not owner.choked)
+
+
+async def test_a_command_that_refers_to_more_than_memory_should_hold_fetches_nothing(world: World) -> None:
+    thread = new_thread()
+    store = Store(world.objects)
+    record = encode_command(command(thread, post("/text hello")), PARTITIONS)
+    absurd = ",".join(f"field_{letter}={letter * 64}:{32 * 1024 * 1024}" for letter in "abc")
+    async with world.dispatcher(objects=store):
+        await world.send(replace(record, headers=(*record.headers, (OBJECTS_HEADER, absurd.encode()))))
+        await world.ask(thread, post("/text next"))
+    assert store.asked == 0
+    assert len(world.read.of(thread, f.MessagePosted)) == 1
