@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from parley_dispatcher.tools import TOOLS, mcp, mcp_http, remote
-from parley_events.objects import MAX_OBJECT_BYTES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tools.md").read_text()
 
@@ -23,9 +22,9 @@ def test_the_page_says_the_limits_of_the_code() -> None:
         f"{remote.MAX_SCHEMA_BYTES // 1024} KiB",
         f"deeper than {remote.MAX_SCHEMA_DEPTH} levels",
         f"cut at {remote.MAX_DESCRIPTION_CHARS} characters",
-        f"at most {remote.MAX_FILES} files and {MAX_OBJECT_BYTES // 1024 // 1024} MiB",
+        f"at most {remote.MAX_FILES} files and {mcp_http.MAX_FILES_BYTES // 1024 // 1024} MiB",
+        f"One answer has at most {mcp_http.MAX_ANSWER_BYTES // 1024 // 1024} MiB.",
         f"list at {mcp.MAX_TOOLS} tools",
-        f"answer has at most {mcp_http.MAX_ANSWER_BYTES // 1024 // 1024} MiB",
         f'_meta["{remote.EFFECT_KEY}"]',
     ):
         assert said in " ".join(PAGE.split()), said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from parley_events import facts as f
 from parley_events.codec import encode_command
 from parley_events.commands import CancelRun
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
-from parley_events.large import LARGE_BYTES
+from parley_events.large import LARGE_BYTES, OBJECTS_HEADER
 from parley_events.objects import Objects, open_objects
 from tests.unit.dispatcher.world import ANN, PARTITIONS, World, command, eventually, new_thread, post
 
@@ -156,3 +157,48 @@ async def test_cancelling_while_a_large_answer_is_stored_keeps_what_was_said(wor
         await world.read.ended(thread)
     end = world.read.of(thread, f.RunCancelled)[-1]
     assert end.run_id == posted.run_id and "x" * (LARGE_BYTES - 20) in end.blocks[0].text
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_run_is_cancelled_however_much_was_said(
+    world: World, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    monkeypatch.setattr("parley_dispatcher.owner._KEEP_S", 0.05)
+    thread = new_thread()
+    store = Store(world.objects)
+    async with world.dispatcher(objects=store):
+        posted = await world.ask(thread, post(f"/text {'x' * LARGE_BYTES}\n/wait 60000"))
+        await eventually(lambda: bool(world.read.pieces))
+        monkeypatch.setattr("parley_events.codec.MAX_VALUE_BYTES", LARGE_BYTES)
+        store.writes = None if comes_back else ObjectsUnavailable("away")
+        await world.ask(thread, CancelRun(principal=ANN, run_id=posted.run_id))
+        await world.read.ended(thread)
+    (end,) = world.read.of(thread, f.RunCancelled)
+    assert [len(block.text) for block in end.blocks] == ([LARGE_BYTES] if comes_back else [])
+
+
+async def test_large_commands_that_wait_for_the_store_hold_up_the_reading(world: World) -> None:
+    thread = new_thread()
+    store = Store(world.objects)
+    store.writes = ObjectsUnavailable("away")
+    async with world.dispatcher(objects=store, window_mb=1) as dispatcher:
+        asked = [await world.put(thread, post(f"/text {n}\n{BIG[: LARGE_BYTES // 2]}")) for n in range(3)]
+        owner = dispatcher.owner(thread)
+        await eventually(lambda: owner.waiting == 3)
+        assert owner.choked
+        store.writes = None
+        for one in asked:
+            assert (await world.read.outcome(one)).type == "message.posted"
+        await eventually(lambda: not owner.choked)
+
+
+async def test_a_command_that_refers_to_more_than_memory_should_hold_fetches_nothing(world: World) -> None:
+    thread = new_thread()
+    store = Store(world.objects)
+    record = encode_command(command(thread, post("/text hello")), PARTITIONS)
+    absurd = ",".join(f"field_{letter}={letter * 64}:{32 * 1024 * 1024}" for letter in "abc")
+    async with world.dispatcher(objects=store):
+        await world.send(replace(record, headers=(*record.headers, (OBJECTS_HEADER, absurd.encode()))))
+        await world.ask(thread, post("/text next"))
+    assert store.asked == 0
+    assert len(world.read.of(thread, f.MessagePosted)) == 1

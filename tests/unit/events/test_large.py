@@ -115,6 +115,16 @@ async def test_what_one_workspace_stored_is_nothing_to_another(contents: Content
         await contents.whole(moved)
 
 
+async def test_an_object_of_another_size_than_was_said_is_not_taken(contents: Contents) -> None:
+    fact = returned(BIG)
+    await contents.keep(WORKSPACE, fact.body)
+    record = read(encode_fact(fact, 0, contents.stored))
+    field, _, size = (record.header(OBJECTS_HEADER) or b"").rpartition(b":")
+    headers = tuple((name, field + b":1" if name == OBJECTS_HEADER else text) for name, text in record.headers)
+    with pytest.raises(ObjectMissing, match=f"has {size.decode()} bytes, not 1"):
+        await contents.whole(replace(record, headers=headers))
+
+
 async def test_a_record_that_is_not_whole_is_never_decoded(contents: Contents) -> None:
     asked, fact = command("hi", context={"k": BIG}), returned(BIG)
     await contents.keep(WORKSPACE, asked.body)

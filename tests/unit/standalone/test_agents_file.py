@@ -149,6 +149,11 @@ AGENT = "agents:\n  - {id: a, name: A, "
         (AGENT + "base_url: 'http://host'}", "2: agents.0.model: the name of a model that the server"),
         (AGENT + "api_key: sk-123}", "2: agents.0.api_key: the name of a variable is wanted (env:NAME), never the key"),
         (AGENT + "api_key: 'env:ANTHROPIC_API_KEY'}", "2: agents.0.api_key: a variable of its own is wanted"),
+        (AGENT + "api_key: 'env:AWS_SECRET_ACCESS_KEY'}", "2: agents.0.api_key: a variable of its own is wanted"),
+        (
+            SERVERS + "url: 'http://h', headers: {K: 'env:AWS_SECRET_ACCESS_KEY'}}\n" + AGENT + "}",
+            "2: mcp_servers.0.headers.K: a variable of its own is wanted",
+        ),
         (AGENT + "thinking: hard}", "2: agents.0.thinking: `adaptive`, `off` or a number of tokens is wanted"),
         (AGENT + "thinking: 1.5}", "2: agents.0.thinking: `adaptive`, `off` or a number of tokens is wanted"),
         (AGENT + "thinking: 100}", "2: agents.0.thinking: a budget from 1024 to below limits.max_tokens (8192)"),

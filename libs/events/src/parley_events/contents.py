@@ -58,7 +58,10 @@ class Contents:
             if reference.size > MOST_CONTENT_BYTES:
                 raise ObjectMissing(f"the object {reference.sha256} would have {reference.size} bytes")
             if reference.sha256 not in found:
-                found[reference.sha256] = await self._objects.get(workspace_id, reference.sha256)
+                data = await self._objects.get(workspace_id, reference.sha256)
+                if len(data) != reference.size:
+                    raise ObjectMissing(f"the object {reference.sha256} has {len(data)} bytes, not {reference.size}")
+                found[reference.sha256] = data
                 self._note(workspace_id, reference.sha256)
         return made_whole(record, references, found)
 

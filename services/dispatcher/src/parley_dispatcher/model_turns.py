@@ -21,6 +21,7 @@ from parley_dispatcher.state import Run, ThreadState
 from parley_dispatcher.steps import CallModel, backoff_ms
 from parley_events import facts as f
 from parley_events.body import AgentSpec, Block, Json
+from parley_events.errors import RecordTooLarge
 from parley_events.pieces import Piece
 
 
@@ -142,11 +143,25 @@ class ModelTurns:
         except asyncio.CancelledError:
             self._deltas.finish(partition, epoch, thread_id, call)
             if not self._stopping(owner) and run.status == "cancelling":
-                # Each block at its number, since the pieces that clients have carry those.
-                said_so_far = tuple(saying.block() for saying in blocks)
-                self._journal.append(owner, state, run, cancelled(run, call, said_so_far), call=call)
+                await self._cancelled(owner, state, run, call, tuple(saying.block() for saying in blocks))
             raise
         self._journal.append(owner, state, run, returned, call=call)
+
+    async def _cancelled(
+        self, owner: Owner, state: ThreadState, run: Run, call: int, blocks: tuple[Block, ...]
+    ) -> None:
+        """The run was cancelled while the model spoke: keep what it said so far, each block at its number, since the
+        pieces that clients have carry those."""
+        end = cancelled(run, call, blocks)
+        try:
+            self._journal.append(owner, state, run, end, call=call)
+        except RecordTooLarge:
+            await owner.keep(state.workspace_id, end)
+            try:
+                self._journal.append(owner, state, run, end, call=call)
+            except RecordTooLarge:
+                # Rather cancelled without a word than not cancelled.
+                self._journal.append(owner, state, run, cancelled(run, call), call=call)
 
     def _failed(
         self, owner: Owner, state: ThreadState, run: Run, step: CallModel, call: int, error: ModelError

@@ -43,10 +43,10 @@ from parley_events.codec import (
     head_of,
     rejected_record,
 )
-from parley_events.contents import Contents
+from parley_events.contents import MOST_CONTENT_BYTES, Contents
 from parley_events.errors import ObjectError, ObjectMissing, ObjectsUnavailable, RecordTooLarge, Undecodable
 from parley_events.fence import FactFence
-from parley_events.large import LARGE_BYTES, OBJECTS_HEADER
+from parley_events.large import LARGE_BYTES, OBJECTS_HEADER, references_of
 from parley_events.log import Incoming, Log
 from parley_events.objects import Objects
 from parley_events.partition import partition_of
@@ -236,7 +236,14 @@ class Owner:
     @property
     def choked(self) -> bool:
         """Whether commands must wait: the window or a queue is over its limit."""
-        return self.waiting > _MOST_WAITING or self._window.size > self._world.window_bytes
+        return self.waiting > _MOST_WAITING or max(self._window.size, self._held_back) > self._world.window_bytes
+
+    @property
+    def _held_back(self) -> int:
+        """The bytes of the commands that wait for their contents or for a claim; those that are decoded are small."""
+        queued = (waiting for queue in self._queues.values() for _, waiting in queue)
+        records = [waiting for waiting in queued if isinstance(waiting, Incoming)]
+        return sum(len(record.value or b"") for record in [*records, *self._backlog])
 
     @property
     def waiting(self) -> int:
@@ -337,6 +344,9 @@ class Owner:
         """A large command, decoded: its contents are here and stored, so that its outcome can refer to them. None: it
         was refused."""
         try:
+            size = sum(reference.size for reference in references_of(record))
+            if size > MOST_CONTENT_BYTES:
+                raise Undecodable(f"contents of {size} bytes; {MOST_CONTENT_BYTES} are the most of a command")
             command = decode_command(await self._patiently(partial(self._world.contents.whole, record)))
         except ObjectMissing as error:
             await self._refuse(record, "object_missing", str(error))

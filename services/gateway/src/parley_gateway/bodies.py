@@ -7,6 +7,7 @@ costs a few milliseconds, and left as they are; what remains is small. Whatever 
 
 from __future__ import annotations
 
+import secrets
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,6 +15,9 @@ import orjson
 LONG = 256 * 1024
 """A string of this many characters is cut out."""
 _MOST_QUOTES = 100_000
+MARK = f"cut-{secrets.token_hex(8)}"
+"""Begins what stands in the place of a string. Nobody outside knows it: a body full of guesses would cost a search for
+each of them."""
 
 
 class Long(NamedTuple):
@@ -53,10 +57,9 @@ def _cut(raw: bytes | bytearray) -> tuple[bytes, dict[str, memoryview]]:
     starts = [0, *(end for _, end in places)]
     ends = [*(start for start, _ in places), len(raw)]
     kept = [bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)]
-    mark = 0
-    while any(b"cut-%d-" % mark in part for part in kept):
-        mark += 1
-    tokens = [f"cut-{mark}-{number}" for number in range(len(places))]
+    if any(MARK.encode() in part for part in kept):
+        return bytes(raw), {}
+    tokens = [f"{MARK}-{number}" for number in range(len(places))]
     parts = [piece for pair in zip(kept, (token.encode() for token in tokens), strict=False) for piece in pair]
     cuts = {token: view[start:end] for token, (start, end) in zip(tokens, places, strict=True)}
     return b"".join([*parts, kept[-1]]), cuts

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from parley_dispatcher.settings import OURS
 from parley_events.body import AgentSpec, ClientTool, Json, Limits, McpServer, McpTool, Shape, TeamSpec
 from parley_events.ids import is_uuid
 from parley_standalone.errors import CommandError
@@ -314,7 +315,7 @@ def _model_mistakes(agent: _Agent) -> Iterator[tuple[str, str]]:
     if agent.api_key is not None:
         if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", agent.api_key):
             yield "api_key", "the name of a variable is wanted (env:NAME), never the key"
-        elif agent.api_key.startswith(("env:PARLEY_", "env:ANTHROPIC_")):
+        elif agent.api_key[4:].upper().startswith(OURS):
             yield "api_key", "a variable of its own is wanted: Parley's own are not handed to agents"
     if isinstance(agent.thinking, int) and not 1024 <= agent.thinking < agent.limits.max_tokens:
         yield "thinking", f"a budget from 1024 to below limits.max_tokens ({agent.limits.max_tokens}) is wanted"
@@ -347,6 +348,9 @@ def _servers(path: Path, file: _File, lines: dict[tuple[str | int, ...], int]) -
             for key, value in values.items():
                 if value.startswith("env:") and not _VARIABLE.fullmatch(value[4:]):
                     raise _mistake(path, lines, (*place, kind, key), f"{value!r} names no variable of the environment")
+                if value.startswith("env:") and value[4:].upper().startswith(OURS):
+                    why = "a variable of its own is wanted: Parley's own are not handed to servers"
+                    raise _mistake(path, lines, (*place, kind, key), why)
         for tool, says in server.tools.items():
             if says.effect == "checkable" and says.check is None:
                 raise _mistake(path, lines, (*place, "tools", tool), "`checkable` wants a `check`: the tool that tells")

@@ -258,6 +258,15 @@ async def test_a_turn_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
 # ---- what goes wrong
 
 
+async def test_of_a_refusal_without_end_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = failure(429, "rate_limit_error", "y" * 10_000)
+    assert "y" * 500 in (await answer(play)).failed.message
+    monkeypatch.setattr(module, "MAX_REFUSAL_BYTES", 300)
+    failed = (await answer(play)).failed
+    assert (failed.kind, failed.retry) == ("429", True)
+    assert "y" * 400 not in failed.message
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "retry"),
     [

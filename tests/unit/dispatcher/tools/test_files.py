@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -12,11 +13,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from parley_dispatcher import pdf as pdf_module
+from parley_dispatcher import pdf_reader
 from parley_dispatcher.errors import ToolError
 from parley_dispatcher.pdf import text_of_pdf
 from parley_dispatcher.tools import TOOLS, files
 from parley_dispatcher.tools.base import Call, Result
 from parley_events.body import Attachment
+from parley_events.objects import Objects
 from tests.support.pdf import pdf
 from tests.unit.dispatcher.tools.test_everyday import call_of
 from tests.unit.dispatcher.world import WORKSPACE
@@ -158,3 +162,36 @@ async def test_what_is_not_there_says_what_is(shelf: Shelf) -> None:
         await shelf.use("read_attachment", name="gone")
     with pytest.raises(ValidationError):
         await shelf.use("read_attachment", name="x" * 1001)
+
+
+async def test_of_large_files_only_so_many_are_in_memory_at_once(shelf: Shelf) -> None:
+    await shelf.attach("large.txt", b"x" * (files.LARGE_BYTES + 1))
+    counted = Counted(shelf.call.objects)
+    shelf.call = replace(shelf.call, objects=counted)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(shelf.read("large.txt") for _ in range(3 * files.LARGE_AT_ONCE)))
+    assert (counted.most, counted.now) == (files.LARGE_AT_ONCE, 0)
+
+
+class Counted:
+    """Objects, and how many are being fetched."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self.now = self.most = 0
+
+    async def put(self, workspace_id: str, data: bytes) -> str:
+        return await self._objects.put(workspace_id, data)
+
+    async def get(self, workspace_id: str, sha256: str) -> bytes:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await self._objects.get(workspace_id, sha256)
+        finally:
+            self.now -= 1
+
+
+def test_a_pdf_that_never_ends_is_killed_for_that_before_its_time_is_up() -> None:
+    """So that it is known for what it is: a reader that only took too long is started again at every turn."""
+    assert pdf_reader.CPU_S < pdf_module.TIME_S

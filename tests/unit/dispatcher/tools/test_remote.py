@@ -9,6 +9,7 @@ import pytest
 from parley_dispatcher.errors import ToolError
 from parley_dispatcher.tools.base import Result
 from parley_dispatcher.tools.mcp import Answer, Offer, Part
+from parley_dispatcher.tools.mcp_http import MAX_FILES_BYTES
 from parley_dispatcher.tools.remote import (
     MAX_DESCRIPTION_CHARS,
     MAX_FILES,
@@ -21,7 +22,7 @@ from parley_dispatcher.tools.remote import (
 )
 from parley_events.body import Json, McpServer, McpTool
 from parley_events.errors import ObjectsUnavailable
-from parley_events.objects import MAX_OBJECT_BYTES, open_objects
+from parley_events.objects import open_objects
 from tests.unit.dispatcher.world import WORKSPACE
 
 OBJECT: Json = {"type": "object"}
@@ -142,7 +143,7 @@ async def test_a_content_type_that_is_none_is_of_plain_bytes(kind: str) -> None:
 async def test_files_that_are_too_many_or_too_large_are_left_out_and_said_to_be() -> None:
     many = await kept(*(Part(data=b"1") for _ in range(MAX_FILES + 2)))
     assert len(many.files) == MAX_FILES and many.text.count("a file is left out") == 2
-    large = await kept(Part("text"), Part(data=bytes(MAX_OBJECT_BYTES + 1)))
+    large = await kept(Part("text"), Part(data=bytes(MAX_FILES_BYTES + 1)))
     assert large.files == () and "a file is left out" in large.text
 
 

@@ -379,6 +379,18 @@ async def test_who_waits_too_long_for_contents_is_closed_and_resumes(
     assert [fact.seq for fact in await heard(again, 1)] == [2]
 
 
+async def test_what_is_held_behind_a_fact_that_waits_is_bounded_in_bytes(bench: Bench) -> None:
+    store = bench.objects = Store(bench.objects)
+    epoch = await bench.claim()
+    hub = await bench.start(queue_bytes=100_000)
+    listener = hub.listen(THREAD)
+    store.away = True
+    await large(bench, 1, epoch)
+    await bench.fact(2, returned(2, "x" * 50_000), epoch)
+    await until(lambda: listener.closed and not hub._held)
+    assert await listener.take(0) == []
+
+
 async def test_who_follows_all_threads_hears_a_fact_with_its_contents(bench: Bench) -> None:
     epoch = await bench.claim()
     hub = await bench.start()

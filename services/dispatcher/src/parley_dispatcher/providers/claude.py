@@ -38,6 +38,8 @@ LARGE_BYTES = 1024 * 1024
 _CONNECT_S = 10.0
 _DRAIN_S = 0.2
 _MAX_EVENT_BYTES = 8 * 1024 * 1024
+MAX_REFUSAL_BYTES = 64 * 1024
+"""How much of a refusal is read: the SDK reads all of it, and a server may go on for ever."""
 _WITH_TEMPERATURE = "2023-06-01"
 """The last version of the API that takes a temperature."""
 _SENT = ("host", "accept", "connection", "user-agent", "content-type", "content-length", "anthropic-version")
@@ -133,7 +135,7 @@ class Claude:
                 timeout=httpx2.Timeout(self._stall_s, connect=min(_CONNECT_S, self._stall_s), pool=None),
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
                 follow_redirects=False,
-                event_hooks={"request": [only_ours]},
+                event_hooks={"request": [only_ours], "response": [_bound]},
             )
             # Any credential that is named keeps the SDK from looking for one; what is sent, the hook decides.
             found = self._clients[(base_url, key)] = anthropic.AsyncAnthropic(
@@ -205,6 +207,29 @@ class Claude:
             return ModelError("stall", message, retry=True, usage=reading.usage)
         what = type(cause).__name__ if cause is not None else type(error).__name__
         return ModelError("cut", f"the stream broke off ({what})", retry=True, usage=reading.usage)
+
+
+class _Beginning(httpx2.AsyncByteStream):
+    """The first `MAX_REFUSAL_BYTES` of a body."""
+
+    def __init__(self, whole: httpx2.AsyncByteStream) -> None:
+        self._whole = whole
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_REFUSAL_BYTES
+        async for chunk in self._whole:
+            yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
+                return
+
+    async def aclose(self) -> None:
+        await self._whole.aclose()
+
+
+async def _bound(response: httpx2.Response) -> None:
+    if response.status_code >= 400 and isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Beginning(response.stream)
 
 
 def _parsed(frame: bytes, reading: Reading) -> Json | None:

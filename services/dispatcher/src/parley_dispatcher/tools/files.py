@@ -7,10 +7,12 @@ hash; the record of the call that saved an artifact names it, so there is no sec
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from pydantic import Field
 
@@ -27,6 +29,12 @@ MAX_DATA_BYTES = 96 * 1024
 """How much of a file that is no text the model is given."""
 _TEXT_CHARS = MAX_SHOWN_CHARS - 10_000
 """A text is cut here, with room for what stands around it: more would not be shown."""
+
+LARGE_BYTES = 1024 * 1024
+LARGE_AT_ONCE = 8
+"""How many files of more than `LARGE_BYTES` are being read at once; the others wait, within the tool's own limit. Each
+is in memory several times over, and a single turn may ask for a hundred."""
+_large = asyncio.Semaphore(LARGE_AT_ONCE)
 
 
 class Nothing(Arguments):
@@ -89,11 +97,13 @@ async def _read(call: Call, shelf: Mapping[str, Attachment], asked: str, what: s
         raise ToolError(f"{error}.") from None
     if file is None:
         raise ToolError(f"There is no {what} of this name; {hint}.")
-    try:
-        data = await call.objects.get(call.workspace_id, file.sha256)
-    except ObjectMissing:
-        raise ToolError(f"The bytes of this {what} are not in the object store any more.") from None
-    return Result(json.dumps({**_told(file), **await _content(file, data)}, ensure_ascii=False))
+    async with _large if file.size > LARGE_BYTES else nullcontext():
+        try:
+            data = await call.objects.get(call.workspace_id, file.sha256)
+        except ObjectMissing:
+            raise ToolError(f"The bytes of this {what} are not in the object store any more.") from None
+        content = await _content(file, data)
+    return Result(json.dumps({**_told(file), **content}, ensure_ascii=False))
 
 
 async def _content(file: Attachment, data: bytes) -> Json:

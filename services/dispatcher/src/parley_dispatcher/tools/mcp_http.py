@@ -13,13 +13,13 @@ from contextlib import suppress
 
 import httpx2
 
-from parley_events.objects import MAX_OBJECT_BYTES
-
 UNSENT, BROKEN, REFUSED = -31901, -31902, -31903
 """It cannot have arrived (no connection; a session that the server forgot); it may have; the server refused it."""
 MARK = secrets.token_hex(8)
-MAX_ANSWER_BYTES = MAX_OBJECT_BYTES // 3 * 4 + 1024 * 1024
-"""An answer: the largest object in base64, and something around it."""
+MAX_FILES_BYTES = 32 * 1024 * 1024
+"""The files of one answer. Less than an object may have: an answer is parsed at once, and nothing else runs then."""
+MAX_ANSWER_BYTES = MAX_FILES_BYTES // 3 * 4 + 1024 * 1024
+"""An answer: its files in base64, and something around them."""
 
 
 def client_of(headers: Mapping[str, str]) -> httpx2.AsyncClient:

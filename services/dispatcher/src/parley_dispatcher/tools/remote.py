@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict
 from parley_dispatcher.errors import ToolError
 from parley_dispatcher.tools.base import Effect, Result
 from parley_dispatcher.tools.mcp import Answer, Offer, Part
+from parley_dispatcher.tools.mcp_http import MAX_FILES_BYTES
 from parley_events.body import Attachment, Json, McpServer
 from parley_events.errors import ObjectsUnavailable
-from parley_events.objects import MAX_OBJECT_BYTES, Objects
+from parley_events.objects import Objects
 
 EFFECT_KEY = "parley/effect-key"
 """Where a server finds the call's effect key, in `_meta`: the same however often the call is tried."""
@@ -138,7 +139,7 @@ async def keep(
     when the server says that it is an error."""
     texts: list[str] = []
     files: list[Attachment] = []
-    left = MAX_OBJECT_BYTES
+    left = MAX_FILES_BYTES
     for part in answer.parts:
         if part.data is None:
             texts.append(part.text)

@@ -442,7 +442,7 @@ class Hub:
             except ObjectError as error:
                 if tries % 10 == 0:
                     log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
-            if asyncio.get_running_loop().time() > until or len(self._held[head.stream]) > self._limits.queue_items:
+            if asyncio.get_running_loop().time() > until or self._crowded(head.stream):
                 for heard in _heard_by(head):
                     for listener in self._listeners.get(heard, ()):
                         listener.close()
@@ -450,6 +450,12 @@ class Hub:
                     return None
             await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
             tries += 1
+
+    def _crowded(self, stream: str) -> bool:
+        """Whether more of a stream is held than a listener's queue would take."""
+        held = self._held[stream]
+        size = sum(_FACT_COST + 4 * len(record.value or b"") for _, record in held)
+        return len(held) > self._limits.queue_items or size > self._limits.queue_bytes
 
     def _resolve(self, command_id: str, fact: Fact) -> None:
         for correlation_id, future in self._waiting[command_id]:
