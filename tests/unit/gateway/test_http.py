@@ -3,6 +3,7 @@ answers."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -12,6 +13,9 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from parley_gateway import http
+from parley_gateway.auth import Principal
+from parley_gateway.core import Core
 from parley_gateway.errors import Missing, Problem
 from parley_gateway.http import (
     MAX_DEPTH,
@@ -192,6 +196,46 @@ async def test_whatever_a_handler_raises_is_an_answer(flat: bool) -> None:
         assert broken.status == 500 and b"secret" not in broken.body
         wrong = await ask(app, "GET", "/x")
         assert (wrong.status, wrong.headers["allow"]) == (405, "POST"), "before anyone asks for a key"
+
+
+async def test_large_bodies_at_the_same_time_are_refused_until_the_others_are_done() -> None:
+    reading, done = asyncio.Event(), asyncio.Event()
+
+    async def handler(core: Core, request: Request, principal: Principal) -> Response:
+        await body_of(request, Asked, 3)
+        reading.set()
+        await done.wait()
+        return Response(status_code=204)
+
+    large = orjson.dumps({"name": "x" * 2 * 1024 * 1024})
+    async with world(sockets=False, uploads_mb=3) as here:
+        app = FastAPI(openapi_url=None)
+        app.router.routes.append(endpoint(here.core, "/x", {"POST": handler}, flat=True))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(ask(app, "POST", "/x", key=here.key, body=large))
+            await reading.wait()
+            second = await ask(app, "POST", "/x", key=here.key, body=large)
+            assert (second.status, second.headers["connection"]) == (503, "close")
+            assert "retry-after" in second.headers
+            small = tasks.create_task(ask(app, "POST", "/x", key=here.key, body=b'{"name": "x"}'))
+            done.set()
+        assert (first.result().status, small.result().status) == (204, 204)
+        assert (await ask(app, "POST", "/x", key=here.key, body=large)).status == 204
+        assert here.core.uploads.taken == 0
+
+
+async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_S", 0.02)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    with pytest.raises(Problem) as problem:
+        await body_of(Request(scope, receive), Asked, 1)
+    assert refused(problem) == (408, "request_timeout")
+    assert problem.value.headers["Connection"] == "close"
 
 
 async def test_before_the_log_is_open_requests_are_503() -> None:

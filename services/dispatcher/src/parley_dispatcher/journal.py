@@ -43,8 +43,8 @@ class Journal:
         try:
             self.append(owner, state, run, body)
         except RecordTooLarge:
-            nothing = {"result": "The result is too large.", "note": None, "files": ()}
-            small = body.model_copy(update={"status": "error", **nothing})
+            said = "The tool was called and answered, but its result is too large to be kept."
+            small = body.model_copy(update={"status": "error", "result": said, "note": None, "files": ()})
             self.append(owner, state, run, small)
 
     def finish(self, owner: Owner, state: ThreadState, run: Run, end: f.FactBody) -> None:

@@ -37,6 +37,7 @@ from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
 from parley_gateway.telemetry import Instruments
+from parley_gateway.uploads import Uploads
 from parley_gateway.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def build(
         workspaces=Workspaces(hub, asked),
         sender=sender,
         objects=the_objects,
+        uploads=Uploads(settings.uploads_mb * MEGABYTE),
         reads=Reads(asked, hub, sender),
         clock=clock,
         new_uuid=new_uuid,

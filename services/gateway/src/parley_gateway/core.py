@@ -36,6 +36,7 @@ from parley_gateway.runs import RunTold
 from parley_gateway.send import Outcome, Sender
 from parley_gateway.settings import Settings
 from parley_gateway.telemetry import Instruments
+from parley_gateway.uploads import Uploads
 from parley_gateway.workspaces import Workspaces
 
 BOUND_LIMIT = 50_000
@@ -52,6 +53,7 @@ class Core:
     workspaces: Workspaces
     sender: Sender
     objects: Objects
+    uploads: Uploads
     reads: Reads
     clock: Clock
     new_uuid: NewUuid

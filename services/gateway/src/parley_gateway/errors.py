@@ -49,10 +49,11 @@ class Problem(GatewayError):
 
 
 class Unavailable(Problem):
-    """The log or history cannot be reached."""
+    """The log or history cannot be reached, or there is no room just now. `close`: the rest of the body is not read."""
 
-    def __init__(self, message: str, retry_after_s: int = 2) -> None:
-        super().__init__("unavailable", message, 503, headers={"Retry-After": str(retry_after_s)})
+    def __init__(self, message: str, retry_after_s: int = 2, *, close: bool = False) -> None:
+        headers = {"Retry-After": str(retry_after_s)} | ({"Connection": "close"} if close else {})
+        super().__init__("unavailable", message, 503, headers=headers)
 
 
 class Behind(Problem):

@@ -7,6 +7,7 @@ and no absurd nesting.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +24,7 @@ from parley_events.telemetry import about
 from parley_gateway.auth import Principal
 from parley_gateway.bodies import LONG, Long, Parsed, parse_large
 from parley_gateway.errors import Missing, Problem, Unavailable, invalid, not_found
+from parley_gateway.uploads import Held
 
 if TYPE_CHECKING:
     from parley_gateway.core import Core
@@ -34,6 +36,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_DEPTH = 64
 MAX_TEXT_BYTES = 1024 * 1024
+BODY_S = 120.0
+"""How long a body may take to come."""
+_HELD = "parley.held"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
@@ -50,8 +55,12 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
 
     async def serve(request: Request) -> Response:
         ids = {name: request.path_params.get(name) for name in ("thread_id", "run_id")}
-        with about(**ids), core.instruments.request(request, path) as answered:
-            return answered(await respond(request))
+        held = request.scope[_HELD] = core.uploads.begin()
+        try:
+            with about(**ids), core.instruments.request(request, path) as answered:
+                return answered(await respond(request))
+        finally:
+            held.close()
 
     async def respond(request: Request) -> Response:
         try:
@@ -135,11 +144,19 @@ async def _read(request: Request, limit: int) -> bytearray:
     length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
+    held: Held | None = request.scope.get(_HELD)
     raw = bytearray()  # grows in place: joining parts would copy a large body at once
-    async for part in request.stream():
-        if len(raw) + len(part) > limit:
-            raise _too_large(limit)
-        raw += part
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                if len(raw) + len(part) > limit:
+                    raise _too_large(limit)
+                if held is not None:
+                    held.grow(len(raw) + len(part))
+                raw += part
+    except TimeoutError:
+        message = f"the body did not come within {BODY_S:g} s"
+        raise Problem("request_timeout", message, 408, headers={"Connection": "close"}) from None
     return raw
 
 

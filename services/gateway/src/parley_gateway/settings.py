@@ -22,8 +22,9 @@ class Settings:
 
     `workspace_id` is the first workspace's: its admin key alone makes workspaces, and keys of others; empty: nobody's.
     `outcome_s`: how long a request waits for its command's outcome. `beat_s`: the pause after which an idle stream
-    sends a comment. `stall_s`: how long a client may take no byte before it is let go. `kept_mb`: the pieces of
-    unfinished calls that are kept for those who join late. `queue_mb`, `queue_items`: what may wait for one client.
+    sends a comment. `stall_s`: how long a client may take no byte before it is let go. `uploads_mb`: what all large
+    bodies may have together while they are read and stored. `kept_mb`: the pieces of unfinished calls that are kept for
+    those who join late. `queue_mb`, `queue_items`: what may wait for one client.
     """
 
     log: str = "kafka"
@@ -45,6 +46,7 @@ class Settings:
     stall_s: float = 30.0
     drain_s: float = 5.0
     body_mb: int = 8
+    uploads_mb: int = 128
     kept_mb: int = 64
     queue_mb: int = 16
     queue_items: int = 20_000
@@ -88,6 +90,7 @@ class Settings:
             stall_s=_number(env, "PARLEY_STALL_S", default.stall_s),
             drain_s=_number(env, "PARLEY_DRAIN_S", default.drain_s),
             body_mb=_number(env, "PARLEY_BODY_MB", default.body_mb),
+            uploads_mb=_number(env, "PARLEY_UPLOADS_MB", default.uploads_mb),
             kept_mb=_number(env, "PARLEY_KEPT_MB", default.kept_mb),
             queue_mb=_number(env, "PARLEY_QUEUE_MB", default.queue_mb),
             queue_items=_number(env, "PARLEY_QUEUE_ITEMS", default.queue_items),

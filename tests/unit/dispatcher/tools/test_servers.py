@@ -405,7 +405,7 @@ async def test_nothing_that_was_started_is_left_after_the_stop(tmp_path: Path, l
 
 
 async def test_an_unused_connection_is_closed_and_opened_again(tmp_path: Path, ledger: Ledger) -> None:
-    async with shop(tmp_path, idle_s=0.2) as it:
+    async with shop(tmp_path, idle_s=1.5) as it:
         tools = await it.tools(over_stdio(ledger))
         pid = it.pid()
         await eventually(lambda: not psutil.pid_exists(pid), LIMIT_S)
