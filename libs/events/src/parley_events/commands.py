@@ -6,18 +6,17 @@ Commands to a thread go to the thread's stream, commands about a workspace to th
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
 from parley_events.file_names import content_type, file_name
+from parley_events.ids import is_sha256
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
 MAX_ATTACHMENTS = 100
 _MOST_SIZE = 2**53
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def _sound(files: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
@@ -27,7 +26,7 @@ def _sound(files: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
         raise ValueError(f"a message may have at most {MAX_ATTACHMENTS} attachments")
     found = []
     for file in files:
-        if not _HASH.fullmatch(file.sha256):
+        if not is_sha256(file.sha256):
             raise ValueError("an attachment's sha256 must be 64 hexadecimal digits")
         if not 0 <= file.size <= _MOST_SIZE:
             raise ValueError("an attachment's size is no size of a file")

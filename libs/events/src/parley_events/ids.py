@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ PARLEY = uuid.UUID("5c8a1e4e-9f0b-5d6c-8a57-7061726c6579")
 """The namespace of every uuid5 that Parley makes."""
 
 _THREAD_ID_LENGTH = 36
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def random_uuid() -> str:
@@ -37,6 +39,11 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+def is_sha256(text: str) -> bool:
+    """Whether the text is a SHA-256 in lower-case hexadecimal digits."""
+    return _SHA256.fullmatch(text) is not None
 
 
 def workspace_stream(workspace_id: str) -> str:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +23,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
-from parley_events.ids import is_uuid
+from parley_events.ids import is_sha256, is_uuid
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -34,7 +33,6 @@ MAX_OBJECT_BYTES = 64 * 1024 * 1024
 _LIMIT_S = 60.0
 _SLOW_BYTES = 256 * 1024
 """What has more is hashed on a thread: 25 MiB take a tenth of a second, and hashlib lets others go on meanwhile."""
-_HASH = re.compile(r"[0-9a-f]{64}")
 _RETRY: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
 
@@ -98,11 +96,13 @@ class ObjectStore:
         return data
 
 
-def open_objects(address: str) -> ObjectStore:
-    """The store at an address (see the module). ValueError says what is wrong with the address."""
+def open_objects(address: str, data: Path | None = None) -> ObjectStore:
+    """The store at an address (see the module), or below `data` where no address is given. ValueError says what is
+    wrong with the address."""
     parts = urlsplit(address)
-    if parts.scheme == "file" and parts.path:
-        folder = Path(unquote(parts.path))
+    below = data.absolute() / "objects" if data is not None and not address else None
+    if below is not None or (parts.scheme == "file" and parts.path):
+        folder = below or Path(unquote(parts.path))
         return ObjectStore(lambda: _open_folder(folder), folder)
     if parts.scheme == "s3" and parts.netloc:
         prefix = parts.path.strip("/")
@@ -127,6 +127,6 @@ def _open_folder(folder: Path) -> LocalStore:
 
 def _path(workspace_id: str, sha256: str) -> str:
     """Where it lies. Both parts are checked: neither can lead out of the workspace's folder."""
-    if not is_uuid(workspace_id) or not _HASH.fullmatch(sha256):
+    if not is_uuid(workspace_id) or not is_sha256(sha256):
         raise ObjectMissing("not the name of an object")
     return f"{workspace_id}/{sha256[:2]}/{sha256}"

@@ -91,7 +91,7 @@ def build(
             deltas = Deltas(the_log, settings.delta_tick_ms)
             await deltas.start()
             stack.push_async_callback(deltas.close)
-            the_objects = objects or open_objects(settings.objects_address)
+            the_objects = objects or open_objects(settings.objects, settings.data)
             the_providers = providers
             if the_providers is None:
                 the_providers = models.build(settings, the_objects, clock)

@@ -124,7 +124,7 @@ class Owner:
 
     async def claim(self, tail_from: Callable[[int, int], None]) -> None:
         """Claim the partition, read what came before, and begin. `tail_from(partition, offset)` starts the own tail."""
-        view = await self._patiently(lambda: self._world.history.partition(self.partition))
+        view = await self.patiently(lambda: self._world.history.partition(self.partition))
         self._fence.epoch = view.epoch
         self.read_to = view.next_offset
         self._window.trim(view.next_offset)
@@ -332,7 +332,7 @@ class Owner:
             version = None
             agent_id = answering_agent(state, command)
             if agent_id is not None:
-                version = await self._patiently(partial(self._resolve, command, agent_id))
+                version = await self.patiently(partial(self._resolve, command, agent_id))
             state = self._states.get(stream) or await self._load(stream)
             if state is None:
                 return
@@ -347,7 +347,7 @@ class Owner:
             size = sum(reference.size for reference in references_of(record))
             if size > MOST_CONTENT_BYTES:
                 raise Undecodable(f"contents of {size} bytes; {MOST_CONTENT_BYTES} are the most of a command")
-            command = decode_command(await self._patiently(partial(self._world.contents.whole, record)))
+            command = decode_command(await self.patiently(partial(self._world.contents.whole, record)))
         except ObjectMissing as error:
             await self._refuse(record, "object_missing", str(error))
             return None
@@ -455,7 +455,7 @@ class Owner:
             held = self._states.get(stream)
             if held is not None:
                 return held
-            stored = await self._patiently(lambda: self._world.history.facts(stream, 0))
+            stored = await self.patiently(lambda: self._world.history.facts(stream, 0))
             held = self._states.get(stream)
             if held is not None:
                 return held
@@ -471,7 +471,7 @@ class Owner:
                 while beyond := self._window.since(stream, state.seq):
                     # Contents are fetched first: meanwhile the window may grow, and be cut.
                     whole = [
-                        await self._patiently(partial(self._world.contents.whole, record), missing=True)
+                        await self.patiently(partial(self._world.contents.whole, record), missing=True)
                         for record in beyond
                     ]
                     for record in whole:
@@ -531,7 +531,7 @@ class Owner:
             _log.error("partition %d: a task died", self.partition, exc_info=error)
             self.lose("one of its tasks died")
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Answer]], *, missing: bool = False) -> Answer:
+    async def patiently(self, ask: Callable[[], Awaitable[Answer]], *, missing: bool = False) -> Answer:
         """Ask history or the object store until it answers; the thread waits, others go on. `missing`: an object that
         is not there is waited for, too, because a fact refers to it."""
         pause_s = 0.05

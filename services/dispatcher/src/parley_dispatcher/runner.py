@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.deltas import Deltas
-from parley_dispatcher.errors import HistoryUnavailable, NotOwner, ToolError
+from parley_dispatcher.errors import NotOwner, ToolError
 from parley_dispatcher.journal import Journal
 from parley_dispatcher.model_turns import Attempts, ModelTurns, Shown
 from parley_dispatcher.owner import Owner, World
@@ -34,8 +33,6 @@ from parley_events.clock import Clock
 from parley_events.telemetry import about
 
 _log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 MAX_DEPTH = 3
 """How deep agents may ask agents."""
@@ -120,7 +117,7 @@ class Runner:
         if run.status == "cancelling":
             self._journal.finish_cancelled(owner, state, run)
             return
-        spec = await self._spec(run, state)
+        spec = await self._spec(owner, run, state)
         if spec is None:
             self._journal.append(
                 owner,
@@ -153,10 +150,10 @@ class Runner:
                         if self._leaving(depth):
                             return
                         with self._world.instruments.model_call(state, run, spec, step.turn, step.attempt):
-                            shown = await self._shown(state, spec)
+                            shown = await self._shown(owner, state, spec)
                             await self._turns.call(owner, state, run, step, spec, shown)
                 case CallTools():
-                    tools = await self._called(state, spec, step)
+                    tools = await self._called(owner, state, spec, step)
                     ask = partial(self._ask, owner, state, run, depth)
                     await self._calls.call(owner, state, run, step, tools, ask)
 
@@ -164,27 +161,27 @@ class Runner:
         """Whether no step is begun any more. A child's steps are within its parent's: they go on."""
         return self.draining and depth == 0
 
-    async def _spec(self, run: Run, state: ThreadState) -> AgentSpec | None:
-        spec = await _patiently(lambda: self._agents.spec(state.workspace_id, run.agent_id, run.agent_version))
+    async def _spec(self, owner: Owner, run: Run, state: ThreadState) -> AgentSpec | None:
+        spec = await owner.patiently(lambda: self._agents.spec(state.workspace_id, run.agent_id, run.agent_version))
         if spec is not None and spec.model == "default":
             return spec.model_copy(update={"model": self._default_model})
         return spec
 
-    async def _shown(self, state: ThreadState, spec: AgentSpec) -> Shown:
+    async def _shown(self, owner: Owner, state: ThreadState, spec: AgentSpec) -> Shown:
         """What the model is shown beside the thread."""
-        workspace = await _patiently(lambda: self._agents.workspace(state.workspace_id))
+        workspace = await owner.patiently(lambda: self._agents.workspace(state.workspace_id))
         tools = tools_of(spec)
         if workspace is not None and workspace.mcp_servers:
             tools |= await self._servers.tools(workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools)
         return Shown(workspace.context if workspace is not None else None, [tool.schema() for tool in tools.values()])
 
-    async def _called(self, state: ThreadState, spec: AgentSpec, step: CallTools) -> dict[str, Tool]:
+    async def _called(self, owner: Owner, state: ThreadState, spec: AgentSpec, step: CallTools) -> dict[str, Tool]:
         """The tools that a turn may call; servers are asked for theirs only where one of them was called."""
         tools = tools_of(spec)
         remote = [use.name for use in step.uses if use.name not in tools and "__" in use.name]
         if not remote:
             return tools
-        workspace = await _patiently(lambda: self._agents.workspace(state.workspace_id))
+        workspace = await owner.patiently(lambda: self._agents.workspace(state.workspace_id))
         if workspace is not None:
             tools |= await self._servers.tools(
                 workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools, called=remote
@@ -231,14 +228,3 @@ class Runner:
         if child.end != f.RunCompleted.type:
             raise ToolError(f"The agent {agent_id!r} gave no answer ({child.end}).")
         return child.turns[-1].text if child.turns else ""
-
-
-async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Ask history until it answers; the run waits, others go on."""
-    pause_s = 0.05
-    while True:
-        try:
-            return await ask()
-        except HistoryUnavailable:
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 2.0)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 from parley_events.log.kafka_address import check_address
 
@@ -55,11 +54,6 @@ class Settings:
     cache_mb: int = 256
     window_mb: int = 64
     drain_s: float = 8.0
-
-    @property
-    def objects_address(self) -> str:
-        """Where the object store is: `objects`, or a folder below `data`."""
-        return self.objects or f"file:{quote(str(self.data.absolute() / 'objects'))}"
 
     @property
     def default_model(self) -> str:

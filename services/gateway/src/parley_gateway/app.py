@@ -70,7 +70,7 @@ def build(
 
     asked = history or History.over(settings.history_url, settings.internal_token)
     limits = HubLimits(settings.queue_items, settings.queue_mb * MEGABYTE, settings.kept_mb * MEGABYTE)
-    the_objects = objects or open_objects(settings.objects_address)
+    the_objects = objects or open_objects(settings.objects, settings.data)
     contents = Contents(the_objects)
     hub = Hub(the_log, asked.positions, clock, limits, contents)
     instruments = Instruments(telemetry, settings.log)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 from parley_events.log.kafka_address import check_address
 
@@ -57,11 +56,6 @@ class Settings:
                 f"PARLEY_ANONYMOUS_KEY lends a key to everyone who can reach {self.host}: listen on 127.0.0.1, or set "
                 "PARLEY_ANONYMOUS_KEY_FORCED=1 if that is meant"
             )
-
-    @property
-    def objects_address(self) -> str:
-        """Where the object store is: `objects`, or a folder below `data`."""
-        return self.objects or f"file:{quote(str(self.data.absolute() / 'objects'))}"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:

@@ -109,7 +109,7 @@ def build(
 ) -> Starlette:
     """History. Without a log or an object store, the one that the settings name is opened. `on_failure` is called when
     the projector dies, which it never should: the process should end then."""
-    history = History(settings, log, objects or open_objects(settings.objects_address), telemetry)
+    history = History(settings, log, objects or open_objects(settings.objects, settings.data), telemetry)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from parley_events.errors import BadAddress
 from parley_events.log.kafka_address import check_address
@@ -54,11 +54,6 @@ class Settings:
             raise SettingsError("PARLEY_INTERNAL_TOKEN must have at least 8 characters")
         if not self.schema.isidentifier() or not self.schema.islower():
             raise SettingsError("the schema's name must be a plain lower-case identifier")
-
-    @property
-    def objects_address(self) -> str:
-        """Where the object store is: `objects`, or a folder below `data`."""
-        return self.objects or f"file:{quote(str(self.data.absolute() / 'objects'))}"
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
