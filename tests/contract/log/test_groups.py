@@ -81,14 +81,16 @@ def group_of(member: Member) -> Group:
 
 
 def shared(first: Member, second: Member) -> bool:
-    """Whether both have some partitions, each has one reader, and the rebalance is over for both."""
-    return bool(first.has) and bool(second.has) and not first.has & second.has and first.has | second.has == ALL
+    """Whether both have some partitions, each has one reader, and the rebalance is over for both: an assignment is
+    there a moment before its member is told of it."""
+    told = all(member.told[-1:] == [("assigned", member.has)] for member in (first, second))
+    return told and bool(first.has) and bool(second.has) and not first.has & second.has and first.has | second.has == ALL
 
 
 async def test_a_member_alone_has_every_partition_and_reads_from_the_beginning(log: Log, join: Join) -> None:
     await write(log, [record(p, f"{p}:{n}") for n in range(3) for p in range(PARTITIONS)])
     member = await join(poll=False)
-    assert member.told[-1] == ("assigned", ALL)
+    await until(lambda: member.told == [("assigned", ALL)])
     assert member.has == ALL
     found = await read(group_of(member), 3 * PARTITIONS)
     for partition in range(PARTITIONS):
