@@ -9,6 +9,7 @@ from parley_events import commands as c
 from parley_events import facts as f
 from parley_events.body import (
     AgentSpec,
+    Approval,
     Attachment,
     Author,
     Block,
@@ -78,6 +79,7 @@ SEED = ThreadSeed(
     context=JSON,
     metadata=JSON,
     channel="org_chat",
+    idle_s=3600,
 )
 USAGE = Usage(input_tokens=12, output_tokens=345, cache_read_tokens=6789, cache_write_tokens=1)
 BLOCKS = (
@@ -99,8 +101,13 @@ AGENT = AgentSpec(
     context="Wissen",
     temperature=0.25,
     tools=("clock", "calculator"),
-    approvals=("append_line",),
-    client_tools=(ClientTool(name="pick_file", description="Wähle", input_schema={"type": "object", "é": [1]}),),
+    approvals=(
+        "append_line",
+        Approval(tool="ledger/*", question=TEXT, input_schema={"type": "object"}, who=("zoë",), expires_s=77),
+    ),
+    client_tools=(
+        ClientTool(name="pick_file", description="Wähle", input_schema={"type": "object", "é": [1]}, expires_s=3600),
+    ),
     limits=Limits(steps=7, seconds=90, max_tokens=1024),
 )
 TEAM = TeamSpec(
@@ -137,9 +144,10 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         on_busy="queue",
     ),
     c.CancelRun(principal=WHO, run_id=RUN, reason=TEXT),
+    c.CancelThread(principal=WHO, reason=TEXT),
     c.AnswerApproval(principal=WHO, approval_id=approval_id(THREAD, 9), decision="deny", comment=TEXT, arguments=JSON),
     c.AnswerTool(principal=WHO, run_id=RUN, tool_call_id="toolu_1", result=TEXT, is_error=True),
-    c.SettleTool(principal=WHO, tool_call_id="toolu_1", happened=True, comment=TEXT),
+    c.SettleTool(principal=WHO, run_id=RUN, tool_call_id="toolu_1", happened=True, comment=TEXT),
     c.MarkRead(principal=WHO, up_to=41),
     c.FireTimer(principal=WHO, due_key="approval:9", due_at_ms=TIME_MS),
     c.CreateWorkspace(principal=WHO, workspace_id=WORKSPACE, name="Büro 東京"),
@@ -225,7 +233,16 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         agent_version=2,
         text=TEXT,
     ),
-    f.ModelCalled(run_id=RUN, turn=2, attempt=3, agent_id="researcher", agent_version=3, model="scripted", shown=11),
+    f.ModelCalled(
+        run_id=RUN,
+        turn=2,
+        attempt=3,
+        agent_id="researcher",
+        agent_version=3,
+        model="scripted",
+        shown=11,
+        due_at_ms=TIME_MS,
+    ),
     f.ModelReturned(run_id=RUN, call=12, turn=2, blocks=BLOCKS, stop_reason="tool_use", usage=USAGE),
     f.ModelFailed(
         run_id=RUN,
@@ -246,8 +263,9 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         tool_call_id="toolu_1",
         name="append_line",
         arguments=JSON,
-        effect="unsafe",
+        effect="client",
         effect_key=f"{RUN}/13/1",
+        due_at_ms=TIME_MS,
         message_id=fact_message_id(THREAD, 14),
     ),
     f.ToolReturned(
@@ -273,9 +291,11 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         result=TEXT,
         is_error=True,
         pending=("toolu_3",),
+        call=12,
+        index=1,
         message_id=fact_message_id(THREAD, 16),
     ),
-    f.ToolSettled(run_id=RUN, tool_call_id="toolu_1", happened=True, by="zoë", comment=TEXT),
+    f.ToolSettled(run_id=RUN, tool_call_id="toolu_1", happened=True, by="zoë", comment=TEXT, call=12, index=0),
     f.RunWaiting(run_id=RUN, waits_for="client_tool", tool_call_ids=("toolu_2", "toolu_3"), due_at_ms=TIME_MS),
     f.ApprovalRequested(
         approval_id=approval_id(THREAD, 9),
@@ -285,13 +305,16 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         tool_call_id="toolu_1",
         name="append_line",
         arguments=JSON,
+        question=TEXT,
+        input_schema={"type": "object", "é": [1]},
+        who=("zoë", "bob"),
         due_at_ms=TIME_MS,
     ),
     f.ApprovalAnswered(
         approval_id=approval_id(THREAD, 9), run_id=RUN, decision="approve", by="zoë", comment=TEXT, arguments=JSON
     ),
     f.ApprovalExpired(approval_id=approval_id(THREAD, 9), run_id=RUN),
-    f.RunCancelling(run_id=RUN, by="zoë", reason=TEXT),
+    f.RunCancelling(run_id=RUN, by="zoë", reason=TEXT, code="time_limit"),
     f.RunCompleted(run_id=RUN, message_id=ANSWER, stop_reason="end_turn", usage=USAGE),
     f.RunFailed(run_id=RUN, message_id=ANSWER, code="model_529", message=TEXT, usage=USAGE),
     f.RunCancelled(run_id=RUN, message_id=ANSWER, by="zoë", reason=TEXT, call=12, blocks=BLOCKS, usage=USAGE),
@@ -318,6 +341,8 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     ),
     f.PartitionClaimed(owner="dispatcher-é/4711", first_unfinished=88, attempt=2),
     f.SkillChanged(agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH),
+    f.ToolExpired(run_id=RUN, call=12, index=1, tool_call_id="toolu_2"),
+    f.ThreadCancelling(by="zoë", reason=TEXT, run_ids=(RUN, f"{THREAD}.r0123456789abcdef")),
 )
 
 

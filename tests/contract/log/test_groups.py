@@ -84,7 +84,7 @@ def shared(first: Member, second: Member) -> bool:
     """Whether both have some partitions, each has one reader, and the rebalance is over for both: an assignment is
     there a moment before its member is told of it."""
     told = all(member.told[-1:] == [("assigned", member.has)] for member in (first, second))
-    return told and bool(first.has) and bool(second.has) and not first.has & second.has and first.has | second.has == ALL
+    return told and all((first.has, second.has)) and not first.has & second.has and first.has | second.has == ALL
 
 
 async def test_a_member_alone_has_every_partition_and_reads_from_the_beginning(log: Log, join: Join) -> None:

@@ -76,6 +76,8 @@ class ThreadSeed(Shape):
     context: Json | None = None
     metadata: Json = Field(default_factory=dict)
     channel: str = "threads"
+    idle_s: int | None = None
+    """The thread expires after that many seconds in which nothing happened and nothing ran. None: never."""
 
 
 class Usage(Shape):
@@ -124,12 +126,31 @@ class Note(Shape):
     description: str | None = None
 
 
+MOST_WAIT_S = 90 * 86_400
+"""The longest that a run may be parked for one answer."""
+
+
 class ClientTool(Shape):
-    """A tool that the client runs."""
+    """A tool that the client runs. Its result is waited for `expires_s` seconds."""
 
     name: str
     description: str = ""
     input_schema: Json = Field(default_factory=lambda: {"type": "object"})
+    expires_s: int = Field(default=86_400, ge=1, le=MOST_WAIT_S)
+
+
+class Approval(Shape):
+    """A tool that a person must approve before it is called; `tool` is named as in an agent's `tools`.
+
+    `question`: what the person is asked. `input_schema`: what edited arguments must look like (None: as the tool's).
+    `who`: the users that may answer, beside admins (none named: whoever may approve in the workspace).
+    """
+
+    tool: str
+    question: str | None = None
+    input_schema: Json | None = None
+    who: tuple[str, ...] = ()
+    expires_s: int = Field(default=86_400, ge=1, le=MOST_WAIT_S)
 
 
 class Limits(Shape):
@@ -159,9 +180,14 @@ class AgentSpec(Shape):
     context: str | None = None
     temperature: float | None = None
     tools: tuple[str, ...] = ()
-    approvals: tuple[str, ...] = ()
+    approvals: tuple[str | Approval, ...] = ()
     client_tools: tuple[ClientTool, ...] = ()
     limits: Limits = Field(default_factory=Limits)
+
+    @property
+    def approval_terms(self) -> tuple[Approval, ...]:
+        """`approvals`, those that are only named with the usual terms."""
+        return tuple(Approval(tool=entry) if isinstance(entry, str) else entry for entry in self.approvals)
 
 
 class McpTool(Shape):

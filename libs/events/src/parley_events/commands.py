@@ -132,8 +132,16 @@ class CancelRun(CommandBody):
     reason: str | None = None
 
 
+class CancelThread(CommandBody):
+    """Stop every open run of the thread. Outcome: `thread.cancelling`, also when there is none."""
+
+    type: ClassVar[str] = "thread.cancel"
+    content: ClassVar[tuple[str, ...]] = ("reason",)
+    reason: str | None = None
+
+
 class AnswerApproval(CommandBody):
-    """Answer an open approval. Outcome: `approval.answered`."""
+    """Answer an open approval; `arguments` replace those that were asked about. Outcome: `approval.answered`."""
 
     type: ClassVar[str] = "approval.answer"
     content: ClassVar[tuple[str, ...]] = ("comment", "arguments")
@@ -155,10 +163,12 @@ class AnswerTool(CommandBody):
 
 
 class SettleTool(CommandBody):
-    """Say what became of a call whose outcome is unknown. Outcome: `tool.settled`."""
+    """Say what became of a call whose outcome is unknown; `run_id` where two runs have a call of that id. Outcome:
+    `tool.settled`."""
 
     type: ClassVar[str] = "tool.settle"
     content: ClassVar[tuple[str, ...]] = ("comment",)
+    run_id: str | None = None
     tool_call_id: str
     happened: bool
     comment: str | None = None
@@ -172,9 +182,11 @@ class MarkRead(CommandBody):
 
 
 class FireTimer(CommandBody):
-    """Something that was due is due now; its id is a uuid5 of the fact that named the time.
+    """Something that was due is due now; its id is a uuid5 of the stream, the key and the time. Only a partition's
+    owner asks this, of itself: on `parley.commands` it is refused.
 
-    Outcome: what the timer means (`approval.expired`, `thread.expired`, `run.cancelling`), or `command.repeated`.
+    Outcome: what the timer means (`approval.expired`, `tool.expired`, `thread.expired`, `run.cancelling`); none where
+    it means nothing any more.
     """
 
     type: ClassVar[str] = "timer.fire"
@@ -308,6 +320,7 @@ COMMANDS: dict[str, type[CommandBody]] = {
         ClearThread,
         PostMessage,
         CancelRun,
+        CancelThread,
         AnswerApproval,
         AnswerTool,
         SettleTool,

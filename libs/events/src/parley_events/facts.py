@@ -94,6 +94,8 @@ class ThreadForked(FactBody):
 
 
 class ThreadExpired(FactBody):
+    """Nothing happened in the thread for as long as its seed allows (a timer, `due_key` = `session`)."""
+
     type: ClassVar[str] = "thread.expired"
     idle_since_ms: int
 
@@ -159,7 +161,8 @@ class ChildStarted(FactBody):
 class ModelCalled(FactBody):
     """An attempt at a model turn begins. `turn` counts from 0 within the run, `attempt` from 1 within the turn.
 
-    `shown` says by reference what the model is shown: the thread's facts up to and with that seq.
+    `shown` says by reference what the model is shown: the thread's facts up to and with that seq. `due_at_ms`: the
+    run's deadline, as it stands now (a timer, `due_key` = the run's id); time in which it was parked is not its own.
     """
 
     type: ClassVar[str] = "model.called"
@@ -170,6 +173,7 @@ class ModelCalled(FactBody):
     agent_version: int
     model: str
     shown: int
+    due_at_ms: int | None = None
 
 
 class ModelReturned(FactBody):
@@ -202,7 +206,11 @@ class ModelFailed(FactBody):
 
 
 class ToolCalled(Numbered):
-    """The intent to call a tool, on record before the call unless the tool only reads."""
+    """The intent to call a tool, on record before the call unless the tool only reads.
+
+    `effect` `client`: the client runs it, and its result is waited for until `due_at_ms` (a timer, `due_key` = the
+    fact's `message_id`).
+    """
 
     type: ClassVar[str] = "tool.called"
     content: ClassVar[tuple[str, ...]] = ("arguments",)
@@ -212,8 +220,9 @@ class ToolCalled(Numbered):
     tool_call_id: str
     name: str
     arguments: Json
-    effect: Literal["read_only", "idempotent", "checkable", "unsafe"]
+    effect: Literal["read_only", "idempotent", "checkable", "unsafe", "client"]
     effect_key: str
+    due_at_ms: int | None = None
     message_id: str = ""
 
 
@@ -244,7 +253,8 @@ class ToolReturned(Numbered):
 
 
 class ToolAnswered(Numbered):
-    """The client's result of a tool that the client runs."""
+    """The client's result of a tool that the client runs. `pending`: the ids of the calls that the client has still to
+    answer."""
 
     type: ClassVar[str] = "tool.answered"
     content: ClassVar[tuple[str, ...]] = ("result",)
@@ -253,10 +263,24 @@ class ToolAnswered(Numbered):
     result: str
     is_error: bool = False
     pending: tuple[str, ...] = ()
+    call: int | None = None
+    index: int | None = None
     message_id: str = ""
 
 
+class ToolExpired(FactBody):
+    """The client gave no result in time: the run goes on, and the model is told so (by a `tool.returned`)."""
+
+    type: ClassVar[str] = "tool.expired"
+    run_id: str
+    call: int
+    index: int
+    tool_call_id: str
+
+
 class ToolSettled(FactBody):
+    """A person said what became of a call whose outcome was unknown."""
+
     type: ClassVar[str] = "tool.settled"
     content: ClassVar[tuple[str, ...]] = ("comment",)
     run_id: str
@@ -264,10 +288,14 @@ class ToolSettled(FactBody):
     happened: bool
     by: str
     comment: str | None = None
+    call: int | None = None
+    index: int | None = None
 
 
 class RunWaiting(FactBody):
-    """The run is parked until someone answers; it holds no task, slot or memory."""
+    """The run is parked until someone answers; it holds no task, slot or memory. `tool_call_ids`: the calls that wait,
+    for whomever; `waits_for` is `approval` as long as one of them waits for that. `due_at_ms`: when the first of them
+    expires."""
 
     type: ClassVar[str] = "run.waiting"
     run_id: str
@@ -277,8 +305,13 @@ class RunWaiting(FactBody):
 
 
 class ApprovalRequested(FactBody):
+    """A person is asked before a tool is called: with these arguments, or as they edit them within `input_schema`.
+
+    `who`: the users that may answer, beside admins (none: whoever may approve). A timer, `due_key` = its `approval_id`.
+    """
+
     type: ClassVar[str] = "approval.requested"
-    content: ClassVar[tuple[str, ...]] = ("arguments",)
+    content: ClassVar[tuple[str, ...]] = ("arguments", "question", "input_schema")
     approval_id: str = ""
     run_id: str
     call: int
@@ -286,10 +319,15 @@ class ApprovalRequested(FactBody):
     tool_call_id: str
     name: str
     arguments: Json
+    question: str | None = None
+    input_schema: Json | None = None
+    who: tuple[str, ...] = ()
     due_at_ms: int
 
 
 class ApprovalAnswered(FactBody):
+    """`arguments`: as the person edited them; None: as they were asked."""
+
     type: ClassVar[str] = "approval.answered"
     content: ClassVar[tuple[str, ...]] = ("comment", "arguments")
     approval_id: str
@@ -301,19 +339,33 @@ class ApprovalAnswered(FactBody):
 
 
 class ApprovalExpired(FactBody):
+    """Nobody answered in time: the call is not made, and the model is told so."""
+
     type: ClassVar[str] = "approval.expired"
     approval_id: str
     run_id: str
 
 
 class RunCancelling(FactBody):
-    """Someone asked the run to stop; from here on no effect starts."""
+    """Someone asked the run to stop; from here on no effect starts. `code`: a timer asked, and the run then fails with
+    this code instead of being cancelled."""
 
     type: ClassVar[str] = "run.cancelling"
     content: ClassVar[tuple[str, ...]] = ("reason",)
     run_id: str
     by: str
     reason: str | None = None
+    code: str | None = None
+
+
+class ThreadCancelling(FactBody):
+    """Someone asked everything in the thread to stop: `run_ids` are the runs that were open."""
+
+    type: ClassVar[str] = "thread.cancelling"
+    content: ClassVar[tuple[str, ...]] = ("reason",)
+    by: str
+    reason: str | None = None
+    run_ids: tuple[str, ...] = ()
 
 
 class RunCompleted(FactBody):
@@ -517,12 +569,14 @@ FACTS: dict[str, type[FactBody]] = {
         ToolCalled,
         ToolReturned,
         ToolAnswered,
+        ToolExpired,
         ToolSettled,
         RunWaiting,
         ApprovalRequested,
         ApprovalAnswered,
         ApprovalExpired,
         RunCancelling,
+        ThreadCancelling,
         RunCompleted,
         RunFailed,
         RunCancelled,

@@ -62,6 +62,7 @@ EXPLAINED: dict[str, str] = {
     "agents.client_tools.name": "its name",
     "agents.client_tools.description": "what it does, for the model",
     "agents.client_tools.input_schema": "the JSON schema of its arguments",
+    "agents.client_tools.expires_s": "seconds for which its result is waited for",
     "agents.limits.steps": "model turns",
     "agents.limits.seconds": "seconds from the first model turn on",
     "agents.limits.max_tokens": "tokens of one model turn",

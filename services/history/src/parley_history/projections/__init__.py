@@ -53,7 +53,15 @@ FOLDS: dict[str, Fold] = {
 }
 """What each fact does, by its type."""
 
-STORED_ONLY: frozenset[str] = frozenset({f.ThreadRead.type, f.KnowledgeAdded.type, f.KnowledgeRemoved.type})
+STORED_ONLY: frozenset[str] = frozenset(
+    {
+        f.ThreadRead.type,
+        f.KnowledgeAdded.type,
+        f.KnowledgeRemoved.type,
+        f.ToolExpired.type,
+        f.ThreadCancelling.type,
+    }
+)
 """Facts with a seq that have no rows of their own yet."""
 
 
