@@ -43,6 +43,8 @@ TOOLS = {
         types.Tool(name="fail", description="Fails.", input_schema=ANYTHING),
         types.Tool(name="sum", description="Adds.", input_schema=ANYTHING, output_schema=SUM),
         types.Tool(name="wrong_sum", description="Lies.", input_schema=ANYTHING, output_schema=SUM),
+        types.Tool(name="book", description="Books, and never says so.", input_schema=ANYTHING),
+        types.Tool(name="booked", description="Tells.", input_schema=ANYTHING, annotations=READ_ONLY),
         types.Tool(name="secret", description="Tells its secret.", input_schema=ANYTHING),
     )
 }
@@ -58,6 +60,14 @@ def done(tool: str) -> int:
     """How often it was done, over all processes."""
     ledger = Path(os.environ["LEDGER"])
     return sum(json.loads(line)["tool"] == tool for line in ledger.read_text().splitlines()) if ledger.exists() else 0
+
+
+def was_done(tool: str, effect_key: object) -> bool:
+    lines = Path(os.environ["LEDGER"]).read_text().splitlines()
+    return any(
+        entry["tool"] == tool and entry.get("meta", {}).get("parley/effect-key") == effect_key
+        for entry in map(json.loads, lines)
+    )
 
 
 def text(said: str) -> types.CallToolResult:
@@ -80,7 +90,10 @@ async def called(ctx: ServerRequestContext[Any], params: types.CallToolRequestPa
     note(params.name, arguments=params.arguments, meta=meta, **({"trace": trace} if trace else {}))
     print(f"stderr of {params.name}", file=sys.stderr, flush=True)
     match params.name:
-        case "hang" | "hang_looking":
+        case "booked":
+            happened = was_done("book", meta["parley/effect-key"])
+            return types.CallToolResult(content=[], structured_content={"happened": happened, "result": "seat 7"})
+        case "hang" | "hang_looking" | "book":
             try:
                 await asyncio.sleep(3600)
             except BaseException:

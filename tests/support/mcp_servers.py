@@ -32,9 +32,10 @@ class Ledger:
 
 
 def over_stdio(ledger: Ledger, name: str = "ledger", **more: Any) -> McpServer:
-    """The server as a command. `tools`: declarations, as effects."""
+    """The server as a command. `tools`: declarations, as effects (`checkable:<check>` with its check)."""
     env = {"LEDGER": str(ledger.path), **more.pop("env", {})}
-    tools = {tool: McpTool(effect=effect) for tool, effect in more.pop("tools", {}).items()}
+    said = {tool: effect.partition(":") for tool, effect in more.pop("tools", {}).items()}
+    tools = {tool: McpTool(effect=effect, check=check or None) for tool, (effect, _, check) in said.items()}
     command = (sys.executable, str(SERVER), "stdio")
     return McpServer(name=name, command=command, env=env, tools=tools, **more)
 

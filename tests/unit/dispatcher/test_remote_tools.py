@@ -107,6 +107,19 @@ async def test_a_call_that_was_begun_and_only_looks_is_made_again(world: World, 
     assert len(ledger.entries("hang_looking")) == 2
 
 
+async def test_a_checkable_call_without_an_answer_is_asked_about_and_not_repeated(world: World, ledger: Ledger) -> None:
+    thread = new_thread()
+    # The check waits until no try can be under way any more: twice the limits of a call.
+    declare(world, over_stdio(ledger, timeout_s=0.5, tools={"book": "checkable:booked"}))
+    async with world.dispatcher(session_ms=100, mcp_commands=True, mcp_start_s=4.0):
+        await world.ask(thread, post('/tool ledger__book {"seat": 7}\n/text Done.'))
+        result = await returned(world, thread)
+        assert (await ended(world, thread)).type == "run.completed"
+    assert (result.status, result.result) == ("ok", "seat 7")
+    [booked], [asked] = ledger.entries("book"), ledger.entries("booked")
+    assert asked["meta"] == booked["meta"] and asked["arguments"] == booked["arguments"] == {"seat": 7}
+
+
 async def test_a_cancelled_run_ends_within_the_grace_and_the_server_is_told(
     world: World, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,7 +292,7 @@ async def test_a_tool_that_breaks_says_so_without_details(world: World, monkeypa
     async def broken(call: Call, arguments: Arguments) -> Result:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setitem(TOOLS, "broken", Tool("broken", "", Arguments, broken))
+    monkeypatch.setitem(TOOLS, "broken", Tool("broken", "", Arguments, broken, "read_only"))
     thread = new_thread()
     async with world.dispatcher():
         await world.ask(thread, post("/tool broken"))

@@ -124,6 +124,7 @@ def build(
                 Attempts(settings.model_attempts, settings.model_backoff_ms),
                 settings.run_slots,
                 settings.tool_timeout_s,
+                settings.session_ms / 1000,
                 settings.data / "effects",
                 settings.default_model,
                 servers,

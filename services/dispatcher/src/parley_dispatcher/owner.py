@@ -44,7 +44,14 @@ from parley_events.codec import (
     rejected_record,
 )
 from parley_events.contents import MOST_CONTENT_BYTES, Contents
-from parley_events.errors import ObjectError, ObjectMissing, ObjectsUnavailable, RecordTooLarge, Undecodable
+from parley_events.errors import (
+    LogUnavailable,
+    ObjectError,
+    ObjectMissing,
+    ObjectsUnavailable,
+    RecordTooLarge,
+    Undecodable,
+)
 from parley_events.fence import FactFence
 from parley_events.large import LARGE_BYTES, OBJECTS_HEADER, references_of
 from parley_events.log import Incoming, Log
@@ -264,6 +271,19 @@ class Owner:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault((fact.stream, fact.seq), []).append(future)
         await future
+
+    async def still_ours(self) -> None:
+        """Until the own tail was read as far as the partition goes now, and shows no newer claim. For what is about to
+        be done once more, where no new fact is read back before it. Raises NotOwner."""
+        end = (await self.patiently(self._ends))[self.partition]
+        while self.read_to < end and not self.closed:
+            self._advanced.clear()
+            await self._advanced.wait()
+        if self.closed:
+            raise NotOwner(f"partition {self.partition} is not ours any more")
+
+    async def _ends(self) -> dict[int, int]:
+        return await self._world.log.ends(EVENTS_TOPIC)
 
     # ---- commands
 
@@ -532,8 +552,8 @@ class Owner:
             self.lose("one of its tasks died")
 
     async def patiently(self, ask: Callable[[], Awaitable[Answer]], *, missing: bool = False) -> Answer:
-        """Ask history or the object store until it answers; the thread waits, others go on. `missing`: an object that
-        is not there is waited for, too, because a fact refers to it."""
+        """Ask history, the log or the object store until it answers; the thread waits, others go on. `missing`: an
+        object that is not there is waited for, too, because a fact refers to it."""
         pause_s = 0.05
         while True:
             if self.closed:
@@ -542,7 +562,7 @@ class Owner:
                 answer = await ask()
                 if not self.closed:
                     return answer
-            except (HistoryUnavailable, ObjectError) as error:
+            except (HistoryUnavailable, ObjectError, LogUnavailable) as error:
                 if isinstance(error, ObjectMissing) and not missing:
                     raise
                 if pause_s > 1:

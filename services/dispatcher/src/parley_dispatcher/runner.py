@@ -49,6 +49,7 @@ class Runner:
         attempts: Attempts,
         slots: int,
         tool_timeout_s: float,
+        session_s: float,
         effects: Path,
         default_model: str,
         servers: Servers,
@@ -57,7 +58,7 @@ class Runner:
         self._slots = asyncio.Semaphore(slots)
         self._journal = Journal(world)
         self._turns = ModelTurns(self._journal, deltas, providers, attempts, self._stopping)
-        self._calls = ToolCalls(world, self._journal, tool_timeout_s, effects, self._stopping)
+        self._calls = ToolCalls(world, self._journal, tool_timeout_s, session_s, effects, self._stopping)
         self._agents: Agents = world.agents
         self._clock: Clock = world.clock
         self.draining = False

@@ -35,7 +35,8 @@ class Remembered:
 
 @dataclass(slots=True)
 class ToolUse:
-    """A call of a tool that a model turn asked for. `called` is the seq of its `tool.called`, which says `effect`."""
+    """A call of a tool that a model turn asked for. `called` is the seq of its `tool.called`, which says `effect`, and
+    `called_ms` the time of that."""
 
     tool_call_id: str
     name: str
@@ -43,6 +44,7 @@ class ToolUse:
     index: int
     malformed: str | None = None
     called: int | None = None
+    called_ms: int = 0
     effect_key: str = ""
     effect: str = ""
     status: str | None = None
@@ -349,7 +351,8 @@ def _failed(state: ThreadState, fact: Fact, body: f.ModelFailed) -> None:
 
 def _tool_called(state: ThreadState, fact: Fact, body: f.ToolCalled) -> None:
     use = _use(state, body.run_id, body.call, body.index)
-    use.called, use.effect_key, use.effect = state.seq, body.effect_key, body.effect
+    use.called, use.called_ms = state.seq, fact.time_ms
+    use.effect_key, use.effect = body.effect_key, body.effect
 
 
 def _tool_returned(state: ThreadState, fact: Fact, body: f.ToolReturned) -> None:

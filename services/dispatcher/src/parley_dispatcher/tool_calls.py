@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from parley_dispatcher.errors import HistoryUnavailable, NotOwner, ToolDoubt, ToolError
 from parley_dispatcher.history import History
@@ -21,7 +21,7 @@ from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
 from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME
 from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import CallTools
-from parley_dispatcher.tools.base import Call, Result, Tool
+from parley_dispatcher.tools.base import Call, Result, Tool, Verdict
 from parley_events import facts as f
 from parley_events import ids
 from parley_events.clock import Clock
@@ -35,23 +35,30 @@ CANCEL_GRACE_S = 5.0
 TOOLS_AT_ONCE = 16
 """How many calls of one model turn are under way at once; the others wait for their place."""
 
+_TRIES_S = (0.0, 0.5, 2.0)
+"""The pauses before the tries at a call that may be made again, and at a check."""
+_BY_HARM = ("read_only", "idempotent", "checkable", "unsafe")
+_UNKNOWN = Result(UNKNOWN_OUTCOME)
+
 Ask = Callable[[ToolUse, str, str, str], Awaitable[str]]
 """Asks another agent for a tool use: the use, its effect key, the agent, the message; gives the answer."""
 
 
 class ToolCalls:
-    """Calls tools. `stopping` says whether this process leaves the partition to another."""
+    """Calls tools. `stopping` says whether this process leaves the partition to another; a dispatcher that was cut off
+    knows of it after `session_s` at the latest."""
 
     def __init__(
         self,
         world: World,
         journal: Journal,
         timeout_s: float,
+        session_s: float,
         effects: Path,
         stopping: Callable[[Owner], bool],
     ) -> None:
         self._world, self._journal, self._stopping = world, journal, stopping
-        self._tool_timeout_s, self._effects = timeout_s, effects
+        self._tool_timeout_s, self._session_s, self._effects = timeout_s, session_s, effects
         self._clock: Clock = world.clock
 
     async def call(
@@ -86,12 +93,9 @@ class ToolCalls:
     async def _call_tool(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, tool: Tool | None, ask: Ask
     ) -> None:
-        if use.called is not None and _doubtful(use, tool):
-            # It was called before, and nobody knows what came of it: never a silent second call.
-            self._journal.returned(owner, state, run, returned_of(run, call, use, "unknown", Result(UNKNOWN_OUTCOME)))
-            return
         key = use.effect_key or ids.derived_uuid("effect", run.run_id, str(call), str(use.index))
-        if use.called is None:
+        begun = use.called is not None
+        if not begun:
             called = f.ToolCalled(
                 run_id=run.run_id,
                 call=call,
@@ -111,24 +115,63 @@ class ToolCalls:
                     return
         began = self._clock()
         with self._world.instruments.tool_call(state, run, use, tool) as came:
-            status, result = came(await self._outcome(owner, state, run, use, tool, key, ask))
+            status, result = came(await self._outcome(owner, state, run, use, tool, key, ask, begun))
         returned = returned_of(run, call, use, status, result, self._clock() - began)
         await owner.keep(state.workspace_id, returned)
         self._journal.returned(owner, state, run, returned)
 
     async def _outcome(
-        self, owner: Owner, state: ThreadState, run: Run, use: ToolUse, tool: Tool | None, key: str, ask: Ask
+        self,
+        owner: Owner,
+        state: ThreadState,
+        run: Run,
+        use: ToolUse,
+        tool: Tool | None,
+        key: str,
+        ask: Ask,
+        begun: bool,
     ) -> tuple[str, Result]:
+        """What came of the call. `begun`: it was made before, and nobody knows what came of it; the same holds after a
+        try that nothing came back from. What happens then is the effect's to say: never a silent second call."""
+        effect = effect_of(use, tool)
         if tool is None:
-            return "error", Result(f"There is no tool {use.name!r}.")
+            return ("unknown", _UNKNOWN) if begun and effect != "read_only" else ("error", _no_tool(use))
         if use.malformed is not None:
             return "error", Result(_malformed(run, use))
         try:
             arguments = tool.arguments.model_validate(use.arguments)
         except ValidationError as error:
             return "error", Result(f"The arguments do not fit: {_problems(error)}")
+        call = self._call(state, run, use, key, ask)
+        # An answer of another agent takes as long as that agent's own limits allow.
+        limit_s = None if tool.name == "ask_agent" else tool.timeout_s or self._tool_timeout_s
+        doubt = begun
+        for pause_s in _TRIES_S:
+            if doubt and effect != "read_only":
+                if effect == "unsafe":
+                    break
+                if effect == "checkable":
+                    verdict = await self._verdict(use, tool, call, arguments, limit_s or 0.0)
+                    if verdict is None:
+                        break
+                    if verdict.happened:
+                        return "ok", verdict.result
+                else:
+                    await asyncio.sleep(pause_s)
+                # Nothing new is on record to be read back: the tail says whether the call is still ours to make.
+                await owner.still_ours()
+                if run.status == "cancelling":
+                    break
+            try:
+                return await self._once(tool, call, arguments, limit_s)
+            except ToolDoubt:
+                if effect == "read_only":
+                    return "error", Result("The tool was asked, and gave no answer.")
+                doubt = True
+        return "unknown", _UNKNOWN
 
-        call = Call(
+    def _call(self, state: ThreadState, run: Run, use: ToolUse, key: str, ask: Ask) -> Call:
+        return Call(
             workspace_id=state.workspace_id,
             thread_id=state.stream,
             run_id=run.run_id,
@@ -143,27 +186,53 @@ class ToolCalls:
             attachments=state.attachments,
             artifacts=state.artifacts,
         )
-        # An answer of another agent takes as long as that agent's own limits allow.
-        limit_s = None if tool.name == "ask_agent" else tool.timeout_s or self._tool_timeout_s
+
+    async def _once(self, tool: Tool, call: Call, arguments: BaseModel, limit_s: float | None) -> tuple[str, Result]:
+        """One try. Raises ToolDoubt when nobody knows whether it did what was asked."""
         try:
             async with asyncio.timeout(limit_s):
-                result = await tool.run(call, arguments)
+                return "ok", await tool.run(call, arguments)
         except ToolError as error:
             return "error", Result(str(error))
-        except ToolDoubt:
-            return "unknown", Result(UNKNOWN_OUTCOME)
+        except (ToolDoubt, NotOwner):
+            raise
         except TimeoutError:
             if tool.effect == "read_only":
                 return "error", Result(f"The tool did not answer within {limit_s:g} s.")
-            return "unknown", Result(UNKNOWN_OUTCOME)
-        except NotOwner:
-            raise
+            raise ToolDoubt(f"it did not answer within {limit_s:g} s", timed_out=True) from None
         except (HistoryUnavailable, ObjectsUnavailable):
             return "error", Result("The tool's store cannot be reached just now.")
         except Exception as error:
             _log.exception("the tool %s broke", tool.name)
-            return "error", Result(f"The tool broke ({type(error).__name__}).")
-        return "ok", result
+            if tool.effect == "read_only":
+                return "error", Result(f"The tool broke ({type(error).__name__}).")
+            raise ToolDoubt("it broke in the middle") from error
+
+    async def _verdict(
+        self, use: ToolUse, tool: Tool, call: Call, arguments: BaseModel, limit_s: float
+    ) -> Verdict | None:
+        """Whether the call took place; None when nobody can tell. It is asked once the call can be under way no more,
+        also not by a dispatcher that has lost the partition and does not know it yet."""
+        if tool.check is None:
+            return None
+        over_ms = use.called_ms + round(1000 * (limit_s + self._session_s))
+        await asyncio.sleep(max(over_ms - self._clock(), 0) / 1000)
+        for pause_s in _TRIES_S:
+            await asyncio.sleep(pause_s)
+            try:
+                async with asyncio.timeout(limit_s or None):
+                    return await tool.check(call, arguments)
+            except ToolError as error:
+                _log.warning("whether %s took place cannot be told: %s", tool.name, error)
+                return None
+            except (ToolDoubt, TimeoutError):
+                continue
+            except NotOwner:
+                raise
+            except Exception:
+                _log.exception("the check of %s broke", tool.name)
+                return None
+        return None
 
 
 class _SkillShelf:
@@ -187,12 +256,16 @@ class _SkillShelf:
         return self._world.history
 
 
-def _doubtful(use: ToolUse, tool: Tool | None) -> bool:
-    """Whether a call that was begun before may not be made again: by what was recorded of the tool then (its server may
-    be away now), and by what it is now."""
+def effect_of(use: ToolUse, tool: Tool | None) -> str:
+    """What a second call might do: the worse of what was recorded of the tool at the first (its server may be away
+    now) and of what it is now. A tool that is not known now cannot be asked anything."""
     if tool is None:
-        return use.effect != "read_only"
-    return not {use.effect, tool.effect} <= {"read_only", "idempotent"}
+        return "read_only" if use.effect in ("", "read_only") else "unsafe"
+    return max(use.effect or tool.effect, tool.effect, key=_BY_HARM.index)
+
+
+def _no_tool(use: ToolUse) -> Result:
+    return Result(f"There is no tool {use.name!r}.")
 
 
 def _malformed(run: Run, use: ToolUse) -> str:

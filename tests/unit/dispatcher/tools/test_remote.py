@@ -19,6 +19,7 @@ from parley_dispatcher.tools.remote import (
     known_tools,
     names,
     uses,
+    verdict_of,
 )
 from parley_events.body import Json, McpServer, McpTool
 from parley_events.errors import ObjectsUnavailable
@@ -201,3 +202,35 @@ async def test_an_error_says_something_even_if_the_server_does_not() -> None:
 def test_what_is_known_of_a_tool_is_what_was_offered() -> None:
     [tool], refused = known_tools(SERVER, [offer(description="Buys.")])
     assert tool == Known("shop__buy", tool.offer, "Buys.", OBJECT, "unsafe") and refused == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "happened", "text"),
+    [
+        (Answer((), {"happened": True, "result": "seat 7"}, False), True, "seat 7"),
+        (Answer((), {"happened": True, "result": {"seat": 7}}, False), True, '{"seat": 7}'),
+        (Answer((Part('{"happened": true}'),), None, False), True, "The call took place; its own answer was lost."),
+        (Answer((Part('{"happened": '), Part("false}")), None, False), False, ""),
+        (Answer((), {"happened": True, "result": "the key is s3cret"}, False), True, "the key is ***"),
+    ],
+)
+def test_a_check_says_whether_a_call_took_place(answer: Answer, happened: bool, text: str) -> None:
+    verdict = verdict_of(answer, lambda said: said.replace("s3cret", "***"))
+    assert (verdict.happened, verdict.result.text) == (happened, text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer((), {"happened": True}, True),
+        Answer((), {"happened": "yes"}, False),
+        Answer((), None, False),
+        Answer((Part("yes"),), None, False),
+        Answer((Part("[true]"),), None, False),
+        Answer((Part("[" * 100_000),), None, False),
+        Answer((Part('{"happened": true, "x": "' + "x" * 1_100_000 + '"}'),), None, False),
+    ],
+)
+def test_a_check_that_says_anything_else_tells_nothing(answer: Answer) -> None:
+    with pytest.raises(ToolError, match="happened"):
+        verdict_of(answer, str)

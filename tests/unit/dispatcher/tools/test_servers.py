@@ -72,7 +72,7 @@ async def test_a_server_offers_its_tools_page_after_page_with_the_effects_that_i
 ) -> None:
     async with shop(tmp_path) as it:
         tools = await it.tools(over_stdio(ledger))
-        assert len(tools) == 13 and all(name.startswith("ledger__") for name in tools)
+        assert len(tools) == 15 and all(name.startswith("ledger__") for name in tools)
         effects = {name.removeprefix("ledger__"): tool.effect for name, tool in tools.items()}
         assert (effects["look"], effects["set"], effects["pay"]) == ("read_only", "idempotent", "unsafe")
         shown = tools["ledger__pay"].schema()
@@ -99,7 +99,7 @@ async def test_an_agent_has_what_its_patterns_name_and_everything_of_the_connect
         assert await it.tools(a, b, patterns=("*",)) == {}
         found = await it.tools(a, b, patterns=("a/pay",), connectors=("b",))
         assert {name for name in found if name.startswith("a__")} == {"a__pay"}
-        assert len(found) == 1 + 13
+        assert len(found) == 1 + 15
 
 
 async def test_a_list_that_changes_is_asked_for_again(tmp_path: Path, ledger: Ledger) -> None:
@@ -185,9 +185,9 @@ async def test_a_server_killed_in_a_call_is_doubt_and_the_next_call_starts_it_an
         assert ledger.entries("pay")[0]["pid"] != ledger.entries("die")[0]["pid"]
 
 
-async def test_what_does_no_harm_twice_is_called_again_with_the_same_key(tmp_path: Path, ledger: Ledger) -> None:
+async def test_what_only_reads_is_called_again_with_the_same_key(tmp_path: Path, ledger: Ledger) -> None:
     async with shop(tmp_path) as it:
-        tools = await it.tools(over_stdio(ledger))
+        tools = await it.tools(over_stdio(ledger, tools={"die_once": "read_only"}))
         assert (await it.use(tools["ledger__die_once"])).text == "die_once: {}"
     first, second = ledger.entries("die_once")
     assert first["meta"] == second["meta"] == {"parley/effect-key": "key"}

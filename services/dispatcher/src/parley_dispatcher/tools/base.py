@@ -65,9 +65,20 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of an earlier call that nobody had an answer to: whether it took place, and what it gave."""
+
+    happened: bool
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """A tool. `run` gets arguments that passed `arguments`; it raises `errors.ToolError` for the model to read, and
     `errors.ToolDoubt` when nobody knows what came of the call.
+
+    `check` is what a `checkable` tool has beside it: asked with the same call and arguments, it tells whether that call
+    took place, or raises as `run` does when it cannot tell.
 
     `input_schema` is what the model is shown in place of the schema of `arguments`, where others check them.
     `timeout_s` is its limit, where that is another than the usual one.
@@ -80,6 +91,7 @@ class Tool:
     effect: Effect = "unsafe"
     input_schema: Json | None = field(default=None, compare=False)
     timeout_s: float | None = None
+    check: Callable[[Call, Any], Awaitable[Verdict]] | None = field(default=None, compare=False)
 
     def schema(self) -> Json:
         """The tool as the model is shown it. Treat it as frozen: it is made once."""

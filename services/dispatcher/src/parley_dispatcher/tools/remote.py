@@ -20,7 +20,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict
 
 from parley_dispatcher.errors import ToolError
-from parley_dispatcher.tools.base import Effect, Result
+from parley_dispatcher.tools.base import Effect, Result, Verdict
 from parley_dispatcher.tools.mcp import Answer, Offer, Part
 from parley_dispatcher.tools.mcp_http import MAX_FILES_BYTES
 from parley_events.body import Attachment, Json, McpServer
@@ -33,6 +33,7 @@ MAX_DESCRIPTION_CHARS = 8000
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 40
 MAX_FILES = 20
+MAX_VERDICT_CHARS = 1024 * 1024
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _CONTENT_TYPE = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,80}")
@@ -62,6 +63,8 @@ class Known:
     description: str
     input_schema: Json
     effect: Effect
+    check: str | None = None
+    """Of a `checkable` tool: the server's name for the tool that tells whether a call took place."""
 
 
 def uses(patterns: Iterable[str], server: str) -> bool:
@@ -95,7 +98,8 @@ def known_tools(declared: McpServer, offers: Iterable[Offer]) -> tuple[list[Know
         description = offer.description
         if len(description) > MAX_DESCRIPTION_CHARS:
             description = description[:MAX_DESCRIPTION_CHARS] + " [cut]"
-        known[name] = Known(name, offer, description, schema, own.effect if own else offer.effect)
+        effect, check = (own.effect, own.check) if own else (offer.effect, None)
+        known[name] = Known(name, offer, description, schema, effect, check)
     return list(known.values()), refused
 
 
@@ -165,6 +169,32 @@ async def keep(
     if misfit is not None:
         texts.append(f"[note: the result is not what the tool's schema promises: {misfit}]")
     return Result(hide("\n".join(texts)), files=tuple(files))
+
+
+def verdict_of(answer: Answer, hide: Callable[[str], str]) -> Verdict:
+    """What a check says: a JSON object with `happened` (true or false), as structured content or as its text; `result`
+    beside it is what the call gave. Raises ToolError when it says neither."""
+    said = answer.structured
+    if not isinstance(said, dict) or "happened" not in said:
+        said = _object("".join(part.text for part in answer.parts if part.data is None))
+    happened = None if said is None else said.get("happened")
+    if answer.is_error or not isinstance(happened, bool):
+        raise ToolError("the check did not answer with `happened`, true or false")
+    gave = (said or {}).get("result")
+    if gave is None:
+        text = "The call took place; its own answer was lost." if happened else ""
+    else:
+        text = gave if isinstance(gave, str) else json.dumps(gave, ensure_ascii=False)
+    return Verdict(happened, Result(hide(text)))
+
+
+def _object(text: str) -> Json | None:
+    """The JSON object that a text is, if it is one."""
+    try:
+        found = json.loads(text) if len(text) <= MAX_VERDICT_CHARS else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _file_name(known: Known, effect_key: str, number: int, part: Part, taken: set[str]) -> str:

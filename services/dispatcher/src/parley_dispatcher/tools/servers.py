@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from parley_dispatcher.errors import ServerAway, ToolDoubt, ToolError
-from parley_dispatcher.tools.base import Call, Result, Tool
-from parley_dispatcher.tools.mcp import Connection, Target
-from parley_dispatcher.tools.remote import EFFECT_KEY, Known, Passed, keep, known_tools, names, uses
+from parley_dispatcher.tools.base import Call, Result, Tool, Verdict
+from parley_dispatcher.tools.mcp import Answer, Connection, Target
+from parley_dispatcher.tools.remote import EFFECT_KEY, Known, Passed, keep, known_tools, names, uses, verdict_of
 from parley_events.body import McpServer
 
 _log = logging.getLogger(__name__)
@@ -245,13 +245,26 @@ class Servers:
             known.input_schema,
             # Its own limits are within: two attempts, each with a start before it.
             2 * (entry.declared.timeout_s + self._start_s + _PING_S),
+            None if known.check is None else partial(self._check, entry, known),
         )
 
     async def _call(self, entry: _Entry, known: Known, call: Call, arguments: Passed) -> Result:
         """Call the tool. What cannot have reached the server is tried once more; so is, after a broken connection, what
-        does no harm twice. Everything else is doubt."""
+        only reads. Everything else is doubt."""
+        answer, hide = await self._ask(entry, known.offer.name, call, arguments, known.effect == "read_only")
+        return await keep(call.objects, call.workspace_id, known, call.effect_key, answer, hide)
+
+    async def _check(self, entry: _Entry, known: Known, call: Call, arguments: Passed) -> Verdict:
+        """Ask the tool that tells whether a call took place; it gets what the call was given, with its effect key."""
+        assert known.check is not None
+        answer, hide = await self._ask(entry, known.check, call, arguments, True)
+        return verdict_of(answer, hide)
+
+    async def _ask(
+        self, entry: _Entry, name: str, call: Call, arguments: Passed, reads: bool
+    ) -> tuple[Answer, Callable[[str], str]]:
+        """The server's answer, and what hides its secrets in texts."""
         server = entry.declared
-        harmless = known.effect in ("read_only", "idempotent")
         tries = 2
         while True:
             tries -= 1
@@ -259,7 +272,7 @@ class Servers:
             entry.busy += 1
             try:
                 answer = await connection.call(
-                    known.offer.name, arguments.model_extra or {}, {EFFECT_KEY: call.effect_key}, server.timeout_s
+                    name, arguments.model_extra or {}, {EFFECT_KEY: call.effect_key}, server.timeout_s
                 )
             except ServerAway as error:
                 entry.why = str(error)
@@ -271,7 +284,7 @@ class Servers:
                 continue
             except ToolDoubt as doubt:
                 entry.suspect = entry.suspect or doubt.timed_out
-                if not harmless:
+                if not reads:
                     raise
                 if doubt.timed_out or not tries:
                     raise ToolError(f"The server {server.name} gave no answer: {doubt}.") from None
@@ -280,7 +293,7 @@ class Servers:
                 entry.busy -= 1
                 entry.used_at = self._now()
                 self._let_go_of_gone(entry)
-            return await keep(call.objects, call.workspace_id, known, call.effect_key, answer, connection.target.hide)
+            return answer, connection.target.hide
 
     async def _connected(self, entry: _Entry) -> Connection:
         """A connection that is open. Raises ToolError: nothing was sent then."""
