@@ -7,6 +7,7 @@ that does not only read is called once its intent was read back: what cannot be 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from parley_dispatcher.errors import HistoryUnavailable, NotOwner, ToolDoubt, ToolError
+from parley_dispatcher.errors import HistoryUnavailable, NotOwner, Parked, ToolDoubt, ToolError
 from parley_dispatcher.history import History
 from parley_dispatcher.journal import Journal, returned_of
 from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
@@ -64,7 +65,8 @@ class ToolCalls:
             async with places:
                 # Those that still wait when the run is cancelled are not begun in the grace of the others.
                 if run.status != "cancelling":
-                    await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), ask)
+                    with contextlib.suppress(Parked):
+                        await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), ask)
 
         work = [asyncio.get_running_loop().create_task(in_turn(use)) for use in step.uses]
         try:
@@ -98,7 +100,7 @@ class ToolCalls:
                 index=use.index,
                 tool_call_id=use.tool_call_id,
                 name=use.name,
-                arguments=use.arguments,
+                arguments=use.given,
                 effect=tool.effect if tool else "read_only",
                 effect_key=key,
             )
@@ -124,7 +126,7 @@ class ToolCalls:
         if use.malformed is not None:
             return "error", Result(_malformed(run, use))
         try:
-            arguments = tool.arguments.model_validate(use.arguments)
+            arguments = tool.arguments.model_validate(use.given)
         except ValidationError as error:
             return "error", Result(f"The arguments do not fit: {_problems(error)}")
 
@@ -156,7 +158,7 @@ class ToolCalls:
             if tool.effect == "read_only":
                 return "error", Result(f"The tool did not answer within {limit_s:g} s.")
             return "unknown", Result(UNKNOWN_OUTCOME)
-        except NotOwner:
+        except (NotOwner, Parked):
             raise
         except (HistoryUnavailable, ObjectsUnavailable):
             return "error", Result("The tool's store cannot be reached just now.")

@@ -70,7 +70,8 @@ class Tool:
     `errors.ToolDoubt` when nobody knows what came of the call.
 
     `input_schema` is what the model is shown in place of the schema of `arguments`, where others check them.
-    `timeout_s` is its limit, where that is another than the usual one.
+    `timeout_s` is its limit, where that is another than the usual one. `offered` is what its server calls it, as
+    `<server>/<tool>`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Tool:
     effect: Effect = "unsafe"
     input_schema: Json | None = field(default=None, compare=False)
     timeout_s: float | None = None
+    offered: str | None = None
 
     def schema(self) -> Json:
         """The tool as the model is shown it. Treat it as frozen: it is made once."""

@@ -245,6 +245,7 @@ class Servers:
             known.input_schema,
             # Its own limits are within: two attempts, each with a start before it.
             2 * (entry.declared.timeout_s + self._start_s + _PING_S),
+            f"{entry.declared.name}/{known.offer.name}",
         )
 
     async def _call(self, entry: _Entry, known: Known, call: Call, arguments: Passed) -> Result:
