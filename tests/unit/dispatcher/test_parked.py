@@ -547,3 +547,69 @@ async def test_what_became_of_an_unknown_call_can_be_said_later_and_the_model_is
     )
     assert before["is_error"] and "unknown" in before["content"]
     assert "is_error" not in after and "it took effect. They said: I saw it" in after["content"]
+
+
+# ---- what else may happen
+
+
+@pytest.mark.parametrize(
+    "body", [c.DeleteThread(principal=ANN), c.ClearThread(principal=ANN)], ids=lambda one: one.type
+)
+async def test_deleting_or_clearing_a_thread_ends_what_is_parked_in_it(world: World, body: c.CommandBody) -> None:
+    thread = new_thread()
+    async with world.dispatcher() as dispatcher:
+        await world.put(thread, post(f"{PUBLISH % 'x'}\n{ASK_WEATHER % 'Tokyo'}"))
+        await parked(world, thread)
+        await let_go(dispatcher, thread)
+        await world.ask(thread, body)
+        assert (await world.read.ended(thread)).type == "run.cancelled"
+    assert {status for status, _ in results(world, thread).values()} == {"cancelled"}
+
+
+async def test_large_arguments_and_results_go_the_way_of_large_contents(tmp_path: Path) -> None:
+    """A field above 256 KiB lies in the object store; the state is loaded anew in between, from history and the log."""
+    async with make_world(tmp_path, agent(approvals=("echo",), client_tools=(WEATHER,))) as world:
+        thread, large = new_thread(0), "x" * 400_000
+        async with world.dispatcher() as dispatcher:
+            await world.put(thread, post(f'/tool echo {{"a": "{large}"}}\n{ASK_WEATHER % "Tokyo"}\n/text done'))
+            await parked(world, thread)
+            await let_go(dispatcher, thread)
+        async with world.dispatcher():
+            _, call = calls(world, thread)
+            answered = await world.ask(thread, result(call, "y" * 2_000_000))
+            assert len(answered.result) == 2_000_000
+            [request] = world.read.of(thread, f.ApprovalRequested)
+            await world.ask(thread, approve(request.approval_id, arguments={"a": large + "z"}))
+            await world.read.ended(thread)
+        assert len(results(world, thread)[calls(world, thread)[0]][1]) > 400_000
+        assert max(world.read.sizes) < 300_000
+
+
+async def test_many_parked_runs_hold_nothing(world: World) -> None:
+    threads = [new_thread(0) for _ in range(60)]
+    async with world.dispatcher() as dispatcher:
+        for thread in threads:
+            await world.put(thread, post(PUBLISH % thread))
+        for thread in threads:
+            await parked(world, thread)
+        owner = dispatcher.owner(threads[0])
+        await eventually(lambda: not owner._states and not owner.running)
+        assert (owner._held, owner._sizes, owner._read_seq, owner._resting) == (0, {}, {}, set())
+
+
+async def test_who_answers_while_the_run_still_works_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer may come before the run is parked: it never is, then."""
+    held, thread = Held(effect="read_only"), new_thread()
+    monkeypatch.setitem(TOOLS, "held", held.tool)
+    async with world.dispatcher():
+        await world.put(thread, post(f"{PUBLISH % 'x'}\n{ASK_WEATHER % 'Tokyo'}\n/tool held\n/text done"))
+        await within(held.begun.wait())
+        [request] = world.read.of(thread, f.ApprovalRequested)
+        await world.ask(thread, approve(request.approval_id))
+        _, weather, _ = calls(world, thread)
+        assert (await world.ask(thread, result(weather))).pending == ()
+        held.gate.open()
+        assert (await world.read.ended(thread)).type == "run.completed"
+    assert published(world) == ["x"] and not world.read.of(thread, f.RunWaiting)

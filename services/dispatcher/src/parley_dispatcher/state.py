@@ -245,7 +245,7 @@ def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
     state.open_runs[body.run_id] = state.runs[body.run_id]
     state.size += 600 + 2 * len(body.text)
     parent = state.runs.get(body.parent_run_id)
-    for _, use in parent.uses() if parent is not None else ():
+    for use in parent.turns[-1].tools if parent is not None and parent.turns else ():
         if use.effect_key and ids.child_run_id(state.stream, use.effect_key) == body.run_id:
             use.child = state.runs[body.run_id]
 
