@@ -585,6 +585,26 @@ async def test_large_arguments_and_results_go_the_way_of_large_contents(tmp_path
         assert max(world.read.sizes) < 300_000
 
 
+async def test_a_thread_is_let_go_of_only_once_all_that_is_known_of_it_was_read_back(world: World) -> None:
+    """Before, nobody could load it again: history and the owner's tail do not have it yet."""
+    thread = new_thread(0)
+    async with world.dispatcher() as dispatcher:
+        dispatcher.log.own_tail.close()
+        world.history.taking.close()
+        await world.put(thread, post(f"{PUBLISH % 'x'}\n{ASK_WEATHER % 'Tokyo'}"))
+        await parked(world, thread)
+        _, call = calls(world, thread)
+        assert (await world.ask(thread, result(call))).pending == ()
+        await parked(world, thread, 2)
+        assert thread in dispatcher.owner(thread)._states
+        dispatcher.log.own_tail.open()
+        await let_go(dispatcher, thread)
+        [request] = world.read.of(thread, f.ApprovalRequested)
+        await world.ask(thread, deny(request.approval_id))
+        await world.read.ended(thread)
+        world.history.taking.open()
+
+
 async def test_many_parked_runs_hold_nothing(world: World) -> None:
     threads = [new_thread(0) for _ in range(60)]
     async with world.dispatcher() as dispatcher:

@@ -48,7 +48,7 @@ def _client_call(run: Run, turn: Turn, use: ToolUse, now_ms: int) -> f.FactBody 
 
 def _deadline(run: Run, now_ms: int) -> f.FactBody | None:
     """A run that is parked has none: it gets another one when it goes on."""
-    if run.stopped or run.status == "waiting" or run.due_at_ms is None or run.due_at_ms > now_ms:
+    if run.stopped or run.due_at_ms is None or run.due_at_ms > now_ms:
         return None
     ran_s = (run.due_at_ms - run.parked_ms - (run.started_ms or 0)) // 1000
     return f.RunCancelling(
