@@ -411,6 +411,21 @@ async def test_a_child_that_parks_parks_its_parent_and_its_answer_resumes_both(w
     assert len(world.read.of(thread, f.ModelCalled)) == 4
 
 
+async def test_a_grandchild_parks_all_above_it_and_its_answer_resumes_them(world: World) -> None:
+    thread = new_thread(0)
+    inner = ASK_CHILD % json.dumps(f"{PUBLISH % 'deep'}\n/text deep")
+    async with world.dispatcher() as dispatcher:
+        await world.put(thread, post(f"{ASK_CHILD % json.dumps(inner + chr(10) + '/text middle')}\n/text top"))
+        await parked(world, thread, 3)
+        await let_go(dispatcher, thread)
+    async with world.dispatcher():
+        [request] = world.read.of(thread, f.ApprovalRequested)
+        await world.ask(thread, approve(request.approval_id))
+        await world.read.ended(thread, 3)
+    assert published(world) == ["deep"]
+    assert len(world.read.of(thread, f.RunCompleted)) == 3 and len(world.read.of(thread, f.ChildStarted)) == 2
+
+
 async def test_two_children_are_answered_one_by_one(world: World) -> None:
     thread = new_thread()
     asks = [ASK_CHILD % json.dumps(f"{PUBLISH % text}\n/text {text}") for text in ("a", "b")]

@@ -280,6 +280,25 @@ async def test_a_due_is_judged_once_and_one_that_breaks_holds_up_no_other() -> N
     assert fired == ["broken", "a", "b", "a"] and lists.until == 42
 
 
+async def test_an_answer_that_cannot_be_read_stops_no_timers() -> None:
+    fired = asyncio.Event()
+
+    async def fire(one: Due, now_ms: int) -> None:
+        fired.set()
+
+    class Garbled(Lists):
+        async def due(self, partition: int, until_ms: int) -> tuple[Due, ...]:
+            self.until += 1
+            if self.until == 1:
+                raise ValueError("not what was agreed")
+            return self.dues
+
+    watching = asyncio.create_task(Timers(0, Garbled(due("a")), lambda: 42, fire).watch(10))  # type: ignore[arg-type]
+    await within(fired.wait())
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
 async def test_a_partition_that_is_lost_stops_its_timers() -> None:
     async def fire(one: Due, now_ms: int) -> None:
         raise NotOwner("gone")

@@ -36,7 +36,13 @@ class Timers:
         """Look again and again, until the task is cancelled."""
         while True:
             await asyncio.sleep(max(every_ms, 10) / 1000)
-            await self.look()
+            try:
+                await self.look()
+            except NotOwner:
+                raise
+            except Exception:
+                # An answer that cannot be read must not cost the partition: nothing is fired until one can.
+                _log.exception("the timers of partition %d stand still", self._partition)
 
     async def look(self) -> None:
         """Fire what is due now, and was not fired before: history may list it until it has folded what came of it."""
