@@ -266,6 +266,8 @@ def _checked(
                 raise _mistake(path, lines, (*place, "tools", at), f"there is no tool {name!r}")
         for field, wrong in _model_mistakes(agent):
             raise _mistake(path, lines, (*place, field), wrong)
+        later = [name for name in ("approvals", "client_tools") if getattr(agent, name)]
+        notices.extend(f"{agent.id}: {name} is not served yet" for name in later)
         if agent.skills is not None:
             try:
                 skills += read_skills(path.parent, agent.skills, agent.id)
