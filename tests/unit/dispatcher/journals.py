@@ -62,13 +62,16 @@ def _moves(run: Run) -> list[str]:
     """What may be recorded next of the run whose turn it is."""
     if run.status == "cancelling":
         return ["cancelled"]
-    moves = ["cancelling", "cancelled", "run_failed"]
+    moves = ["cancelling", "thread_cancelling", "cancelled", "run_failed"]
     last = run.turns[-1] if run.turns else None
     waiting = last is not None and run.call is None and run.failed is None and any(use.open for use in last.tools)
+    kinds = {use.waits_for for use in run.waiting}
     if run.call is not None:
         moves += ["returned", "failed", "called"]
     elif waiting:
-        moves += ["tool_called", "tool_returned"]
+        moves += ["tool_called", "tool_returned", "requested", "handed_over", "waiting"]
+        moves += ["approved", "denied", "approval_expired"] if "approval" in kinds else []
+        moves += ["tool_answered", "tool_expired"] if "client_tool" in kinds else []
     elif last is not None and not last.tools and run.failed is None:
         moves += ["completed"]
     else:
@@ -102,6 +105,27 @@ def journals(draw: st.DrawFn) -> Journal:
                 story.tool_returned(run, index, draw(st.sampled_from(["ok", "error", "unknown", "cancelled"])))
             case "completed":
                 story.completed(run)
+            case "requested":
+                fresh = [
+                    use.index for use in run.turns[-1].tools if use.called is None and use.asked is None and use.open
+                ]
+                if fresh:
+                    story.requested(run, draw(st.sampled_from(fresh)))
+            case "handed_over":
+                fresh = [use.index for use in run.turns[-1].tools if use.called is None and use.waits_for is None]
+                if fresh:
+                    story.handed_over(run, draw(st.sampled_from(fresh)))
+            case "waiting":
+                if run.status == "running" and all(use.waits_for for use in run.turns[-1].tools if use.open):
+                    story.waiting(run)
+            case "approved" | "denied" | "approval_expired" as move:
+                asked = [use for use in run.waiting if use.waits_for == "approval"]
+                story.decided(run, draw(st.sampled_from(asked)), move)
+            case "tool_answered" | "tool_expired" as move:
+                handed = [use for use in run.waiting if use.waits_for == "client_tool"]
+                story.told(run, draw(st.sampled_from(handed)), move)
+            case "thread_cancelling":
+                story.happened(f.ThreadCancelling(by="ann", run_ids=tuple(story.thread.open_runs)))
             case "cancelling":
                 story.cancelling(run)
             case "cancelled":
@@ -110,6 +134,10 @@ def journals(draw: st.DrawFn) -> Journal:
                 story.happened(
                     f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code="x", message="x", usage=run.usage)
                 )
+        unknown = [(one, use) for one in story.thread.runs.values() for _, use in one.uses() if use.status == "unknown"]
+        if draw(st.booleans()) and unknown:
+            run, use = draw(st.sampled_from(unknown))
+            story.settled(run, use, happened=draw(st.booleans()))
         if draw(st.integers(0, 30)) == 0:
             story.happened(f.ThreadCleared())
     return Journal(story.facts, story.thread)

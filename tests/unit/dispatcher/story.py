@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from parley_dispatcher.decide import decide
-from parley_dispatcher.state import Run, State, ThreadState, WorkspaceState, evolve, initial
+from parley_dispatcher.state import Run, State, ThreadState, ToolUse, WorkspaceState, evolve, initial
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events import ids
@@ -16,6 +16,7 @@ from tests.unit.dispatcher.world import ANN, WORKSPACE, agent
 THREAD = "00000000-0000-4000-8000-000000000001"
 STREAM = f"ws:{WORKSPACE}"
 T0 = 1_760_000_000_000
+DAY_MS = 86_400_000
 
 
 class Story:
@@ -161,6 +162,96 @@ class Story:
                 }
             )
         )
+
+    # ---- what waits
+
+    def requested(self, run: Run, index: int = 0, **more: Any) -> str:
+        """A person is asked about a call; the approval's id."""
+        turn = run.turns[-1]
+        use = turn.tools[index]
+        fields: dict[str, Any] = {"arguments": use.arguments, "due_at_ms": self.now_ms + DAY_MS} | more
+        seq = self.happened(
+            f.ApprovalRequested(
+                run_id=run.run_id,
+                call=turn.call,
+                index=index,
+                tool_call_id=use.tool_call_id,
+                name=use.name,
+                approval_id=ids.approval_id(self.state.stream, self.state.seq + 1),
+                **fields,
+            )
+        )
+        return ids.approval_id(self.state.stream, seq)
+
+    def handed_over(self, run: Run, index: int = 0) -> str:
+        """A call of a tool that the client runs; its message's id."""
+        turn = run.turns[-1]
+        use = turn.tools[index]
+        seq = self.happened(
+            f.ToolCalled(
+                run_id=run.run_id,
+                call=turn.call,
+                index=index,
+                tool_call_id=use.tool_call_id,
+                name=use.name,
+                arguments=use.given,
+                effect="client",
+                effect_key=f"key-{turn.call}-{index}",
+                due_at_ms=self.now_ms + 2 * DAY_MS,
+            )
+        )
+        return ids.fact_message_id(self.state.stream, seq)
+
+    def waiting(self, run: Run) -> None:
+        self.happened(
+            f.RunWaiting(
+                run_id=run.run_id,
+                waits_for=run.waits_for or "approval",
+                tool_call_ids=tuple(use.tool_call_id for use in run.waiting),
+            )
+        )
+
+    def decided(self, run: Run, use: ToolUse, move: str) -> None:
+        """An approval is `approved`, `denied` or `approval_expired`."""
+        assert use.asked is not None
+        approval = use.asked.approval_id
+        if move == "approval_expired":
+            self.happened(f.ApprovalExpired(approval_id=approval, run_id=run.run_id))
+            return
+        decision: Any = "approve" if move == "approved" else "deny"
+        self.happened(
+            f.ApprovalAnswered(approval_id=approval, run_id=run.run_id, decision=decision, by="bob", comment="so")
+        )
+
+    def told(self, run: Run, use: ToolUse, move: str = "tool_answered") -> None:
+        """A call of the client's is answered, or has expired."""
+        call = run.turns[-1].call
+        same: dict[str, Any] = {
+            "run_id": run.run_id,
+            "call": call,
+            "index": use.index,
+            "tool_call_id": use.tool_call_id,
+        }
+        if move == "tool_expired":
+            self.happened(f.ToolExpired(**same))
+            return
+        pending = tuple(one.tool_call_id for one in run.waiting if one is not use and one.waits_for == "client_tool")
+        self.happened(f.ToolAnswered(**same, result="rain", pending=pending))
+
+    def settled(self, run: Run, use: ToolUse, happened: bool) -> None:
+        [call] = [turn.call for turn, one in run.uses() if one is use]
+        self.happened(
+            f.ToolSettled(
+                run_id=run.run_id,
+                tool_call_id=use.tool_call_id,
+                happened=happened,
+                by="ann",
+                call=call,
+                index=use.index,
+            )
+        )
+
+    # ---- ends
 
     def completed(self, run: Run) -> None:
         self.happened(

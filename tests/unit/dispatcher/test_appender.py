@@ -106,7 +106,9 @@ def test_ids_that_only_the_place_in_the_log_can_give_are_in_the_fact() -> None:
     assert called.message_id == ids.fact_message_id(THREAD, story.state.seq)
     asked = appender.append(
         story.state,
-        f.ApprovalRequested(run_id="r", call=1, index=0, tool_call_id="t", name="n", arguments={}, due_at_ms=1),
+        f.ApprovalRequested(
+            run_id=called.run_id, call=called.call, index=0, tool_call_id="t1", name="n", arguments={}, due_at_ms=1
+        ),
     ).body
     assert isinstance(asked, f.ApprovalRequested)
     assert asked.approval_id == ids.approval_id(THREAD, story.state.seq)
@@ -193,13 +195,22 @@ def test_what_stands_in_its_headers_counts_too() -> None:
     assert len(sent.records) == 1
 
 
-def test_no_tool_is_called_while_its_run_is_being_cancelled() -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["the run", "the thread"])
+def test_no_tool_is_called_and_nobody_is_asked_while_the_run_is_being_cancelled(whole: bool) -> None:
     sent, story = Sent(), running()
     run = story.thread.current()
     assert run is not None
-    story.cancelling(run)
+    called = tool_called(story)
+    asked = f.ApprovalRequested(
+        run_id=run.run_id, call=called.call, index=0, tool_call_id="t1", name="clock", arguments={}, due_at_ms=1
+    )
+    if whole:
+        story.happened(f.ThreadCancelling(by="ann", run_ids=(run.run_id,)))
+    else:
+        story.cancelling(run)
     appender = Appender(0, 1, 0, sent, Time())
-    unchanged(story, appender, sent, tool_called(story), NotOwner)
+    unchanged(story, appender, sent, called, NotOwner)
+    unchanged(story, appender, sent, asked, NotOwner)
 
 
 def test_a_closed_appender_writes_nothing() -> None:

@@ -15,7 +15,7 @@ from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import Author, Principal, TeamSpec, ThreadSeed
 from parley_events.codec import Command
-from tests.unit.dispatcher.story import SAY, STREAM, THREAD, Story, changed, code, text, workspace
+from tests.unit.dispatcher.story import SAY, STREAM, THREAD, Story, changed, code, text, use, workspace
 from tests.unit.dispatcher.world import ANN, BOB, WORKSPACE, agent
 
 ADMIN = Principal(user_id="root", admin=True)
@@ -123,6 +123,7 @@ COMMANDS: list[c.CommandBody] = [
     c.ClearThread(principal=ANN),
     c.MarkRead(principal=ANN, up_to=1),
     c.CancelRun(principal=ANN, run_id=ids.run_id(THREAD, "one")),
+    c.CancelThread(principal=ANN),
 ]
 
 
@@ -196,6 +197,50 @@ def test_cancelling_a_queued_run_ends_it_at_once() -> None:
     outcome = story.asked(c.CancelRun(principal=ANN, run_id=queued.run_id))
     assert (outcome.type, outcome.message_id) == ("run.cancelled", queued.answer_id)
     assert queued.ended
+
+
+def test_cancelling_a_parked_run_begins_its_end_as_of_one_that_runs() -> None:
+    story = opened()
+    run = story.thread.current()
+    assert run is not None
+    story.returned(run, use("publish", "t1"))
+    story.requested(run)
+    story.waiting(run)
+    outcome = story.asked(c.CancelRun(principal=ANN, run_id=run.run_id))
+    assert (outcome.type, run.status) == ("run.cancelling", "cancelling")
+
+
+@pytest.mark.parametrize("first", ["run", "thread", "clear"])
+def test_cancelling_what_is_being_cancelled_is_told_what_stopped_it(first: str) -> None:
+    story = opened()
+    run = story.thread.current()
+    assert run is not None
+    cancel = c.CancelRun(principal=ANN, run_id=run.run_id)
+    bodies = {"run": cancel, "thread": c.CancelThread(principal=ANN), "clear": c.ClearThread(principal=ANN)}
+    story.asked(bodies[first], "c1")
+    seq, story.now_ms = story.state.seq, story.now_ms + 5
+    again = story.asked(cancel, "c2")
+    assert (again.type, again.outcome_type, again.outcome_seq) == ("command.repeated", "run.cancelling", seq)
+    assert (again.outcome_time_ms, again.first) == (story.now_ms - 5, {"run_id": run.run_id, "by": "ann", "code": None})
+    assert story.state.seq == seq
+
+
+def test_cancelling_a_thread_stops_all_that_is_open_in_it() -> None:
+    story = opened()
+    queued = story.posted("two")
+    first = story.thread.current()
+    assert first is not None
+    outcome = story.asked(c.CancelThread(principal=ANN, reason="enough"), "c1")
+    assert outcome == f.ThreadCancelling(by="ann", reason="enough", run_ids=(first.run_id, queued.run_id))
+    assert (first.status, queued.status, queued.cancel_reason) == ("cancelling", "cancelling", "enough")
+    again = story.asked(c.CancelThread(principal=ANN), "c2")
+    assert again.run_ids == (first.run_id, queued.run_id), "they are open still"
+    assert first.cancel_reason == "enough"
+
+
+def test_a_timer_that_comes_as_a_command_is_refused() -> None:
+    fire = c.FireTimer(principal=ADMIN, due_key="session", due_at_ms=1)
+    assert code(opened().asked(fire)) == "forbidden"
 
 
 def test_cancelling_what_has_ended_is_not_there_or_is_a_child_is_refused() -> None:

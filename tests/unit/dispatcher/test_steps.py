@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 
 from parley_dispatcher.state import Run
-from parley_dispatcher.steps import CallModel, CallTools, Finish, backoff_ms, next_step
+from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, backoff_ms, next_step
 from parley_events import facts as f
 from parley_events.body import Limits
 from tests.unit.dispatcher.journals import Journal, journals
-from tests.unit.dispatcher.story import T0, Story, text, use
+from tests.unit.dispatcher.story import DAY_MS, T0, Story, text, use
 
 LIMITS = Limits()
 
@@ -118,13 +118,17 @@ def test_pauses_double_up_to_half_a_minute(failures: int, pause: int) -> None:
 def test_every_open_run_has_a_step_that_fits_its_journal(journal: Journal) -> None:
     for run in journal.state.runs.values():
         found = next_step(run, LIMITS, T0)
-        if run.ended:
+        if run.ended or run.status == "waiting":
             assert found is None
         elif run.status == "cancelling":
             assert isinstance(found, Finish) and isinstance(found.body, f.RunCancelled)
         elif isinstance(found, CallTools):
             assert found.call == run.turns[-1].call
-            assert found.uses and all(one.open for one in found.uses)
+            assert found.uses and all(one.open and one.waits_for is None for one in found.uses)
+        elif isinstance(found, Park):
+            waiting = [one for one in run.turns[-1].tools if one.open]
+            assert waiting and all(one.waits_for is not None for one in waiting)
+            assert found.body.tool_call_ids == tuple(one.tool_call_id for one in waiting)
         elif isinstance(found, CallModel):
             assert (found.turn, found.attempt) == (len(run.turns), run.attempt + 1)
             assert (
@@ -149,3 +153,70 @@ def test_a_paused_turn_goes_on_and_one_that_was_given_up_is_over_with_its_calls(
         finish = step(other)
         assert isinstance(finish, Finish) and isinstance(finish.body, f.RunCompleted)
         assert finish.body.stop_reason == reason
+
+
+# ---- waiting
+
+
+def test_a_run_parks_only_when_nothing_is_left_to_do() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, use("pay", "t1"), use("weather", "t2"), use("clock", "t3"))
+    story.requested(run, 0)
+    story.handed_over(run, 1)
+    found = step(run)
+    assert isinstance(found, CallTools) and [one.tool_call_id for one in found.uses] == ["t3"]
+    story.tool_returned(run, 2)
+    parked = step(run)
+    assert isinstance(parked, Park)
+    assert parked.body == f.RunWaiting(
+        run_id=run.run_id, waits_for="approval", tool_call_ids=("t1", "t2"), due_at_ms=T0 + DAY_MS
+    )
+    story.waiting(run)
+    assert step(run) is None
+    story.decided(run, run.turns[-1].tools[0], "denied")
+    again = step(run)
+    assert isinstance(again, CallTools) and [one.tool_call_id for one in again.uses] == ["t1"]
+    story.tool_returned(run, 0, "denied")
+    client = step(run)
+    assert isinstance(client, Park) and client.body.waits_for == "client_tool"
+    assert client.body.due_at_ms == T0 + 2 * DAY_MS
+
+
+def test_the_time_that_a_run_was_parked_is_not_its_own() -> None:
+    story = Story()
+    run = story.posted()
+    story.returned(run, use("weather", "t1"))
+    story.handed_over(run)
+    story.waiting(run)
+    story.now_ms += DAY_MS
+    story.told(run, run.turns[-1].tools[0])
+    assert run.parked_ms == DAY_MS
+    limits = Limits(seconds=10)
+    assert step(run, limits, T0 + DAY_MS + 10_000) == CallModel(1, 1, 0)
+    late = step(run, limits, T0 + DAY_MS + 10_001)
+    assert isinstance(late, Finish) and isinstance(late.body, f.RunFailed) and late.body.code == "time_limit"
+    assert run.deadline_ms(10, 0) == T0 + DAY_MS + 10_000
+
+
+def test_a_run_that_a_timer_stops_fails_with_its_code() -> None:
+    story = Story()
+    run = story.posted()
+    story.called(run)
+    story.happened(f.RunCancelling(run_id=run.run_id, by="parley", reason="too long", code="time_limit"))
+    finish = step(run)
+    assert isinstance(finish, Finish) and isinstance(finish.body, f.RunFailed)
+    assert (finish.body.code, finish.body.message) == ("time_limit", "too long")
+
+
+def test_who_stops_a_run_first_is_on_record_and_its_children_stop_with_it() -> None:
+    story = Story()
+    run = story.posted()
+    for parent, child in ((run.run_id, "child"), ("child", "grandchild")):
+        story.happened(
+            f.ChildStarted(run_id=child, parent_run_id=parent, tool_call_id="t", agent_id="a", agent_version=1, text="")
+        )
+    story.cancelling(run)
+    story.happened(f.ThreadCancelling(by="bob"))
+    assert {one.status for one in story.thread.open_runs.values()} == {"cancelling"}
+    assert {one.cancelled_by for one in story.thread.open_runs.values()} == {"ann"}

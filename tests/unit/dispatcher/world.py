@@ -20,12 +20,13 @@ from parley_dispatcher.providers.base import Event, Provider, Request, Said
 from parley_dispatcher.providers.scripted import ScriptedModel
 from parley_dispatcher.runner import Runner
 from parley_dispatcher.settings import Settings
+from parley_dispatcher.state import ThreadState, evolve
 from parley_dispatcher.worker import Worker
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import AgentSpec, Principal, ThreadSeed
-from parley_events.clock import system_clock
+from parley_events.clock import Clock, system_clock
 from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, Command, Fact, decode_fact, encode_command, encode_fact
 from parley_events.contents import Contents
 from parley_events.log import Group, Incoming, Outgoing, Producer, Tail
@@ -181,6 +182,7 @@ class Past:
         self.late: dict[str, Gate] = {}
         self.asked: list[str] = []
         self.workspace: dict[str, Any] = {}
+        self._states: dict[str, ThreadState] = {}
         self.grown = asyncio.Condition()
         self.client = History(("http://history",), "token", transport=httpx2.MockTransport(self._serve))
 
@@ -235,12 +237,23 @@ class Past:
                 return {"partitions": [self._position(p) for p in self.next]}
             case ["partitions", number]:
                 partition = int(number)
-                threads = [s for s in self.facts if partition_of(s.encode(), PARTITIONS) == partition]
+                threads = [
+                    s
+                    for s in self.facts
+                    if not s.startswith("ws:") and partition_of(s.encode(), PARTITIONS) == partition
+                ]
                 return {
                     **self._position(partition),
                     "open_threads": [stream for stream in threads if self._open_runs(stream)],
-                    "waiting_threads": [],
+                    "waiting_threads": [
+                        stream
+                        for stream in threads
+                        if (runs := self._state(stream).open_runs.values())
+                        and all(run.status == "waiting" for run in runs)
+                    ],
                 }
+            case ["partitions", number, "due"]:
+                return {"items": self._dues(int(number), int(query["until_ms"]))}
             case ["streams", stream, "facts"]:
                 partition = partition_of(stream.encode(), PARTITIONS)
                 kept = self.facts.get(stream, [])
@@ -272,13 +285,37 @@ class Past:
         }
 
     def _open_runs(self, stream: str) -> set[str]:
-        runs: set[str] = set()
-        for _, fact in self.facts[stream]:
-            if isinstance(fact.body, f.MessagePosted | f.ChildStarted):
-                runs.add(fact.body.run_id)
-            elif isinstance(fact.body, RUN_ENDS):
-                runs.discard(fact.body.run_id)
-        return runs
+        return set(self._state(stream).open_runs)
+
+    def _state(self, stream: str) -> ThreadState:
+        """The thread as its facts tell it; they come one by one, so it is folded anew only from where it stands."""
+        state = self._states.setdefault(stream, ThreadState(stream))
+        for _, fact in self.facts[stream][state.seq :]:
+            evolve(state, fact)
+        return state
+
+    def _dues(self, partition: int, until_ms: int) -> list[dict[str, Any]]:
+        """What is due, by the rules of the view: each with its key, until something takes it away."""
+        found = {}
+        for stream in self.facts:
+            if stream.startswith("ws:") or partition_of(stream.encode(), PARTITIONS) != partition:
+                continue
+            state = self._state(stream)
+            if state.exists and not state.expired and not state.open_runs and state.idle_s is not None:
+                found[stream, "session"] = state.last_ms + state.idle_s * 1000
+            for run in state.open_runs.values():
+                if run.due_at_ms is not None:
+                    found[stream, run.run_id] = run.due_at_ms
+                for _, use in run.uses():
+                    if use.asked is not None and use.asked.decision is None:
+                        found[stream, use.asked.approval_id] = use.asked.due_at_ms
+                    elif use.effect == "client" and use.open and use.due_at_ms is not None:
+                        found[stream, use.message_id] = use.due_at_ms
+        return [
+            {"stream": stream, "workspace_id": WORKSPACE, "due_key": key, "due_at_ms": at}
+            for (stream, key), at in sorted(found.items(), key=lambda due: due[1])
+            if at <= until_ms
+        ]
 
 
 def _stored(record: Incoming) -> dict[str, Any]:
@@ -438,11 +475,14 @@ class World:
         log: GatedLog | None = None,
         objects: Objects | None = None,
         telemetry: Telemetry = OFF,
+        clock: Clock = system_clock,
         **settings: Any,
     ) -> AsyncIterator[Dispatcher]:
         """A dispatcher as `app.build` makes it, of this world's log and history. It leaves without a grace period."""
         chosen = replace(
-            Settings(data=self.folder, partitions=PARTITIONS, drain_s=0.0, delta_tick_ms=5, model_backoff_ms=1),
+            Settings(
+                data=self.folder, partitions=PARTITIONS, drain_s=0.0, delta_tick_ms=5, timer_ms=10, model_backoff_ms=1
+            ),
             **settings,
         )
         gated = log or GatedLog(self.log)
@@ -454,6 +494,7 @@ class World:
             objects=objects or self.objects,
             providers=providers,
             telemetry=telemetry,
+            clock=clock,
             on_failure=failures.append,
         )
         async with app.router.lifespan_context(app):

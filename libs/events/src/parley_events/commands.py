@@ -124,7 +124,8 @@ class PostMessage(CommandBody):
 
 
 class CancelRun(CommandBody):
-    """Stop a run. Outcome: `run.cancelling` (it was running), `run.cancelled` (queued or parked)."""
+    """Stop a run. Outcome: `run.cancelling` (it was running, or parked: its end follows at once), `run.cancelled` (it
+    was queued). Of one that is being stopped already: `command.repeated` with the `run.cancelling` before."""
 
     type: ClassVar[str] = "run.cancel"
     content: ClassVar[tuple[str, ...]] = ("reason",)

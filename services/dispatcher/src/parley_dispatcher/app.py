@@ -107,6 +107,7 @@ def build(
                 name=name,
                 cache_bytes=settings.cache_mb * 1024 * 1024,
                 window_bytes=settings.window_mb * 1024 * 1024,
+                timer_ms=settings.timer_ms,
                 instruments=Instruments(telemetry, settings.log, settings.group),
             )
             servers = Servers(

@@ -60,9 +60,9 @@ class Appender:
         """The fact, numbered, folded and on its way. NotOwner, or RecordTooLarge, is raised before it is numbered."""
         if self._closed:
             raise NotOwner(f"partition {self.partition} is not ours any more")
-        if isinstance(body, f.ToolCalled) and isinstance(state, ThreadState):
+        if isinstance(body, f.ToolCalled | f.ApprovalRequested) and isinstance(state, ThreadState):
             run = state.runs[body.run_id]
-            if run.status == "cancelling":
+            if run.stopped:
                 raise NotOwner(f"{run.run_id} is being cancelled: no effect starts any more")
         numbered = body.type not in f.UNNUMBERED
         seq = state.seq + 1 if numbered else None

@@ -1,8 +1,8 @@
 """What a command means: `decide(state, command, …)` gives its one outcome. Pure; no clock, no I/O.
 
-`DECISIONS` is the whole of it, one function per command. A refusal is raised as `Refused` inside and becomes
-`command.rejected`. What follows from an outcome (a run's steps, the ends of runs that a delete cancels) is not decided
-here: it follows from the facts (`steps`).
+`DECISIONS` is the whole of it, one function per command; `answers` has those of people and clients, `dues` says what
+timers mean. A refusal is raised as `Refused` inside and becomes `command.rejected`. What follows from an outcome (a
+run's steps, the ends of runs that a delete cancels) is not decided here: it follows from the facts (`steps`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from parley_dispatcher.answers import answer_approval, answer_tool, settle_tool
+from parley_dispatcher.refusals import Refused, visible
 from parley_dispatcher.state import Run, State, ThreadState, Versioned, WorkspaceState
 from parley_events import commands as c
 from parley_events import facts as f
@@ -19,14 +21,6 @@ from parley_events.codec import Command
 
 DEFAULT_AGENT = "assistant"
 """Who answers in a thread that is bound to nobody, when the message names nobody."""
-
-
-class Refused(Exception):
-    """The command is refused; `code` is one of `facts.REJECTION_CODES`."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
 
 
 def answering_agent(state: State, command: Command) -> str | None:
@@ -74,14 +68,6 @@ def _rejected(command: Command, code: str, message: str) -> f.CommandRejected:
 # ---- threads
 
 
-def _visible(state: ThreadState, command: Command) -> None:
-    """Refuse unless the thread exists and the principal may see it; a foreign one looks like none at all."""
-    principal = command.body.principal
-    mine = state.user_id is None or state.user_id == principal.user_id or principal.admin
-    if not state.exists or state.deleted or state.workspace_id != command.workspace_id or not mine:
-        raise Refused("not_found", "there is no such thread")
-
-
 def _create(state: ThreadState, command: Command, body: c.CreateThread) -> f.FactBody:
     if state.exists:
         raise Refused("exists", "there is a thread of this id already")
@@ -89,27 +75,27 @@ def _create(state: ThreadState, command: Command, body: c.CreateThread) -> f.Fac
 
 
 def _update(state: ThreadState, command: Command, body: c.UpdateThread) -> f.FactBody:
-    _visible(state, command)
+    visible(state, command)
     return f.ThreadUpdated(
         title=body.title, pinned=body.pinned, archived=body.archived, metadata=body.metadata, changes=body.changes
     )
 
 
 def _delete(state: ThreadState, command: Command, body: c.DeleteThread) -> f.FactBody:
-    _visible(state, command)
+    visible(state, command)
     return f.ThreadDeleted(by=body.principal.user_id)
 
 
 def _clear(state: ThreadState, command: Command, body: c.ClearThread) -> f.FactBody:
-    _visible(state, command)
+    visible(state, command)
     return f.ThreadCleared(by=body.principal.user_id)
 
 
 def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_version: int | None) -> f.FactBody:
     opened = None
     if state.exists or body.open is None:
-        _visible(state, command)
-        if state.expired:
+        visible(state, command)
+        if state.expired or state.idle(command.time_ms):
             raise Refused("session_expired", "the session expired; start a new one")
     else:
         opened = body.open
@@ -145,11 +131,22 @@ def _posted_elsewhere(state: State, command: Command, body: c.PostMessage) -> f.
 
 
 def _cancel(state: ThreadState, command: Command, body: c.CancelRun) -> f.FactBody:
-    _visible(state, command)
+    """A run that waits is only begun to be stopped here, as one that runs: its open calls get their results first, and
+    then its end, by its task, at once. A second command is told of the first: `command.repeated`, whose `outcome_type`
+    is `run.cancelling` and whose `outcome_seq` is that of the fact that stopped the run, of whatever type."""
+    visible(state, command)
     run = _run(state, body.run_id)
     if run.ended:
         raise Refused("not_open", "the run has ended")
-    if run.status in ("queued", "waiting") and run is not state.current():
+    if run.status == "cancelling":
+        return f.CommandRepeated(
+            command_type=command.type,
+            outcome_type=f.RunCancelling.type,
+            outcome_seq=run.cancelled_seq,
+            outcome_time_ms=run.cancelled_ms,
+            first={"run_id": run.run_id, "by": run.cancelled_by, "code": run.cancel_code},
+        )
+    if run.status == "queued" and run is not state.current():
         return f.RunCancelled(
             run_id=run.run_id,
             message_id=run.answer_id,
@@ -160,6 +157,17 @@ def _cancel(state: ThreadState, command: Command, body: c.CancelRun) -> f.FactBo
     return f.RunCancelling(run_id=run.run_id, by=body.principal.user_id, reason=body.reason)
 
 
+def _cancel_thread(state: ThreadState, command: Command, body: c.CancelThread) -> f.FactBody:
+    """The runs that were open end by their tasks, queued and parked ones too; a second command changes nothing."""
+    visible(state, command)
+    return f.ThreadCancelling(by=body.principal.user_id, reason=body.reason, run_ids=tuple(state.open_runs))
+
+
+def _fire(state: ThreadState, command: Command, body: c.FireTimer) -> f.FactBody:
+    """Timers never come this way: only the owner of a partition fires them, of itself."""
+    raise Refused("forbidden", "timers are fired by Parley itself")
+
+
 def _run(state: ThreadState, run_id: str) -> Run:
     run = state.runs.get(run_id)
     if run is None or run.parent_run_id is not None:
@@ -168,7 +176,7 @@ def _run(state: ThreadState, run_id: str) -> Run:
 
 
 def _mark_read(state: ThreadState, command: Command, body: c.MarkRead) -> f.FactBody:
-    _visible(state, command)
+    visible(state, command)
     return f.ThreadRead(user_id=body.principal.user_id, up_to=body.up_to)
 
 
@@ -298,6 +306,11 @@ DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] 
     c.ClearThread: _clear,
     c.PostMessage: _posted_elsewhere,
     c.CancelRun: _cancel,
+    c.CancelThread: _cancel_thread,
+    c.AnswerApproval: answer_approval,
+    c.AnswerTool: answer_tool,
+    c.SettleTool: settle_tool,
+    c.FireTimer: _fire,
     c.MarkRead: _mark_read,
     c.CreateWorkspace: _create_workspace,
     c.ChangeWorkspace: _change_workspace,

@@ -22,6 +22,10 @@ class NotOwner(DispatcherError):
     """The partition's newest claim is not ours any more."""
 
 
+class Parked(DispatcherError):
+    """A run inside this one waits for somebody outside: the call that started it stays open."""
+
+
 class HistoryUnavailable(DispatcherError):
     """History did not answer, or is behind what was asked for."""
 

@@ -16,6 +16,8 @@ from parley_events.codec import Fact, fact_from
 from parley_events.positions import Position
 from parley_events.reads import (
     AgentView,
+    Due,
+    DueList,
     FactsPage,
     PartitionView,
     Positions,
@@ -59,6 +61,10 @@ class History:
     async def partition(self, partition: int) -> PartitionView:
         """What a new owner starts from."""
         return await self._need(f"/partitions/{partition}", PartitionView)
+
+    async def due(self, partition: int, until_ms: int) -> tuple[Due, ...]:
+        """What is due in a partition by then, the oldest first; not all of it where that is very much."""
+        return (await self._need(f"/partitions/{partition}/due", DueList, until_ms=str(until_ms))).items
 
     async def facts(self, stream: str, after: int) -> Stored:
         """All facts of a stream beyond `after` that the view has, in order."""

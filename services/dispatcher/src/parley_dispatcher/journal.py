@@ -6,11 +6,11 @@ Above it: `runner`, `model_turns`, `tool_calls`. Below: the partition's `owner`,
 from __future__ import annotations
 
 from parley_dispatcher.owner import Owner, World
-from parley_dispatcher.prompt import UNKNOWN_OUTCOME
+from parley_dispatcher.prompt import left
 from parley_dispatcher.state import Run, ThreadState, ToolUse
+from parley_dispatcher.steps import stopped
 from parley_dispatcher.tools.base import Result
 from parley_events import facts as f
-from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.errors import RecordTooLarge
 
@@ -48,33 +48,20 @@ class Journal:
             self.append(owner, state, run, small)
 
     def finish(self, owner: Owner, state: ThreadState, run: Run, end: f.FactBody) -> None:
-        """End the run, and before it what is open inside it: its children, and calls that nobody waits for now."""
+        """End the run, and before it what is open inside it: its children, and calls that nobody waits for now. People
+        and clients may have been shown such a call, so it has a result before the end, whatever ends the run."""
         for child in [child for child in state.open_runs.values() if child.parent_run_id == run.run_id]:
-            self.finish(owner, state, child, cancelled(child))
-        for turn in run.turns:
-            for use in turn.tools:
-                if use.open and use.called is not None:
-                    unknown = returned_of(run, turn.call, use, "unknown", Result(UNKNOWN_OUTCOME))
-                    self.returned(owner, state, run, unknown)
+            self.finish(owner, state, child, stopped(child))
+        for turn, use in run.uses():
+            if use.open and (use.called is not None or use.asked is not None):
+                status, text = left(use)
+                self.returned(owner, state, run, returned_of(run, turn.call, use, status, Result(text)))
         self.append(owner, state, run, end)
 
     def finish_cancelled(self, owner: Owner, state: ThreadState, run: Run) -> None:
         """End a run that is being cancelled; nothing for any other."""
         if run.status == "cancelling":
-            self.finish(owner, state, run, cancelled(run))
-
-
-def cancelled(run: Run, call: int | None = None, blocks: tuple[Block, ...] = ()) -> f.RunCancelled:
-    """The end of a run that is being cancelled. `blocks`: what the model had said in its unfinished `call`."""
-    return f.RunCancelled(
-        run_id=run.run_id,
-        message_id=run.answer_id,
-        by=run.cancelled_by,
-        reason=run.cancel_reason,
-        call=call,
-        blocks=blocks,
-        usage=run.usage,
-    )
+            self.finish(owner, state, run, stopped(run))
 
 
 def returned_of(run: Run, call: int, use: ToolUse, status: str, result: Result, ms: int = 0) -> f.ToolReturned:

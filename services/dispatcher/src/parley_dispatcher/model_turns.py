@@ -12,15 +12,16 @@ from typing import Literal
 
 from parley_dispatcher.deltas import Deltas
 from parley_dispatcher.errors import ModelError
-from parley_dispatcher.journal import Journal, cancelled, without_nul
+from parley_dispatcher.journal import Journal, without_nul
 from parley_dispatcher.owner import Owner
 from parley_dispatcher.prompt import build_request
 from parley_dispatcher.providers import provider_of
 from parley_dispatcher.providers.base import Kept, Provider, Said, Signed, Stopped, Used
 from parley_dispatcher.state import Run, ThreadState
-from parley_dispatcher.steps import CallModel, backoff_ms
+from parley_dispatcher.steps import CallModel, backoff_ms, stopped
 from parley_events import facts as f
 from parley_events.body import AgentSpec, Block, Json
+from parley_events.clock import Clock
 from parley_events.errors import RecordTooLarge
 from parley_events.pieces import Piece
 
@@ -75,8 +76,10 @@ class ModelTurns:
         providers: Mapping[str, Provider],
         attempts: Attempts,
         stopping: Callable[[Owner], bool],
+        clock: Clock,
     ) -> None:
         self._journal, self._deltas, self._attempts, self._stopping = journal, deltas, attempts, stopping
+        self._clock = clock
         self._providers = dict(providers)
 
     async def call(
@@ -96,11 +99,12 @@ class ModelTurns:
                 agent_version=run.agent_version,
                 model=spec.model,
                 shown=state.seq,
+                due_at_ms=run.deadline_ms(spec.limits.seconds, self._clock()),
             ),
         )
         call = called.seq or 0
         blocks: list[_Saying] = []
-        stopped: Stopped | None = None
+        said_why: Stopped | None = None
         partition, epoch, thread_id = owner.partition, owner.epoch, state.stream
         try:
             async for event in provider_of(self._providers, spec.model).stream(request):
@@ -123,8 +127,8 @@ class ModelTurns:
                     case Kept():
                         blocks.append(_Saying("opaque", data=event.data))
                     case Stopped():
-                        stopped = event
-            if stopped is None:
+                        said_why = event
+            if said_why is None:
                 raise ModelError("cut", "the stream ended without saying why", retry=True)
             self._deltas.finish(partition, epoch, thread_id, call)
             returned = f.ModelReturned(
@@ -132,8 +136,8 @@ class ModelTurns:
                 call=call,
                 turn=step.turn,
                 blocks=tuple(saying.block() for saying in blocks),
-                stop_reason=stopped.stop_reason,
-                usage=stopped.usage,
+                stop_reason=said_why.stop_reason,
+                usage=said_why.usage,
             )
             await owner.keep(state.workspace_id, returned)
         except ModelError as error:
@@ -152,7 +156,7 @@ class ModelTurns:
     ) -> None:
         """The run was cancelled while the model spoke: keep what it said so far, each block at its number, since the
         pieces that clients have carry those."""
-        end = cancelled(run, call, blocks)
+        end = stopped(run, call, blocks)
         try:
             self._journal.append(owner, state, run, end, call=call)
         except RecordTooLarge:
@@ -161,7 +165,7 @@ class ModelTurns:
                 self._journal.append(owner, state, run, end, call=call)
             except RecordTooLarge:
                 # Rather cancelled without a word than not cancelled.
-                self._journal.append(owner, state, run, cancelled(run, call), call=call)
+                self._journal.append(owner, state, run, stopped(run, call), call=call)
 
     def _failed(
         self, owner: Owner, state: ThreadState, run: Run, step: CallModel, call: int, error: ModelError

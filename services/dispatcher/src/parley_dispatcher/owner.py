@@ -22,14 +22,17 @@ from typing import Any, TypeVar
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.appender import Appender
 from parley_dispatcher.decide import answering_agent, decide
+from parley_dispatcher.dues import fire
 from parley_dispatcher.errors import HistoryUnavailable, NotOwner
 from parley_dispatcher.history import History
 from parley_dispatcher.sender import Sender
 from parley_dispatcher.state import State, ThreadState, evolve, initial
 from parley_dispatcher.telemetry import Instruments
+from parley_dispatcher.timers import Timers
 from parley_dispatcher.window import Window
+from parley_events import commands as c
 from parley_events import facts as f
-from parley_events.body import Body
+from parley_events.body import Body, Principal
 from parley_events.clock import Clock
 from parley_events.codec import (
     EVENTS_TOPIC,
@@ -53,10 +56,12 @@ from parley_events.errors import (
     Undecodable,
 )
 from parley_events.fence import FactFence
+from parley_events.ids import derived_uuid
 from parley_events.large import LARGE_BYTES, OBJECTS_HEADER, references_of
 from parley_events.log import Incoming, Log
 from parley_events.objects import Objects
 from parley_events.partition import partition_of
+from parley_events.reads import Due
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +89,7 @@ class World:
     name: str
     cache_bytes: int
     window_bytes: int
+    timer_ms: int = 1000
     instruments: Instruments = field(default_factory=Instruments)
 
 
@@ -126,6 +132,8 @@ class Owner:
         self._advanced = asyncio.Event()
         self._fresh_from = 0
         self._touched: dict[str, None] = {}
+        self._resting: set[str] = set()
+        self._timers = Timers(partition, world.history, world.clock, self._fire)
 
     # ---- the claim
 
@@ -169,6 +177,7 @@ class Owner:
             if stream not in view.waiting_threads or stream in self._touched:
                 self._spawn(self._recover(stream))
         self._touched.clear()
+        self._spawn(self._timers.watch(self._world.timer_ms))
         backlog, self._backlog = self._backlog, deque()
         for record in backlog:
             self.take(record)
@@ -264,12 +273,17 @@ class Owner:
 
     async def read_back(self, fact: Fact) -> None:
         """Until the fact was read back with no newer claim before it. Raises NotOwner when that cannot be any more."""
-        if self.closed or fact.seq is None:
+        if fact.seq is None:
             raise NotOwner(f"partition {self.partition} is not ours any more")
-        if self._read_seq.get(fact.stream, 0) >= fact.seq:
+        await self._read_to(fact.stream, fact.seq)
+
+    async def _read_to(self, stream: str, seq: int) -> None:
+        if self.closed:
+            raise NotOwner(f"partition {self.partition} is not ours any more")
+        if self._read_seq.get(stream, 0) >= seq:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault((fact.stream, fact.seq), []).append(future)
+        self._waiters.setdefault((stream, seq), []).append(future)
         await future
 
     async def still_ours(self) -> None:
@@ -425,6 +439,19 @@ class Owner:
         if isinstance(state, ThreadState):
             self._wake(self, state)
 
+    async def _fire(self, due: Due, now_ms: int) -> None:
+        """A timer: a command of the owner's to itself, on no log. What means nothing any more has no outcome."""
+        if partition_of(due.stream.encode(), self._world.log.partitions) != self.partition:
+            return
+        state = self._states.get(due.stream) or await self._load(due.stream)
+        if self.closed or not isinstance(state, ThreadState):
+            return
+        body = fire(state, due.due_key, now_ms)
+        if body is not None:
+            command = c.FireTimer(principal=Principal(user_id="parley"), due_key=due.due_key, due_at_ms=due.due_at_ms)
+            self._append_outcome(state, _timer(state, command, now_ms), body)
+        self._wake(self, state)
+
     def _append_outcome(self, state: State, command: Command | CommandHead, body: f.FactBody) -> None:
         self.append(
             state,
@@ -531,9 +558,33 @@ class Owner:
             busy = isinstance(state, ThreadState) and bool(state.open_runs.keys() & self.running.keys())
             if state is used or busy or stream in self._queues or self._read_seq.get(stream, 0) < state.seq:
                 continue
-            del self._states[stream]
-            self._held -= self._sizes.pop(stream, 0)
-            self._read_seq.pop(stream, None)
+            self._let_go(stream)
+
+    def rest(self, state: ThreadState) -> None:
+        """Let go of a thread whose every run is parked, as soon as all that is known of it was read back: whoever
+        answers loads it again. Until then nobody has to hold it."""
+        if state.stream not in self._resting and self._states.get(state.stream) is state:
+            self._resting.add(state.stream)
+            self._spawn(self._rest(state))
+
+    async def _rest(self, state: ThreadState) -> None:
+        stream = state.stream
+        try:
+            while self._states.get(stream) is state and state.parked:
+                seq = state.seq
+                await self._read_to(stream, seq)
+                if self._states.get(stream) is not state or state.seq != seq:
+                    continue
+                if stream not in self._queues and not state.open_runs.keys() & self.running.keys() and state.parked:
+                    self._let_go(stream)
+                return
+        finally:
+            self._resting.discard(stream)
+
+    def _let_go(self, stream: str) -> None:
+        del self._states[stream]
+        self._held -= self._sizes.pop(stream, 0)
+        self._read_seq.pop(stream, None)
 
     # ---- waiting
 
@@ -574,6 +625,17 @@ class Owner:
 def _is_large(record: Incoming) -> bool:
     """Whether contents must be fetched or stored before the command can be decided."""
     return len(record.value or b"") > LARGE_BYTES or record.header(OBJECTS_HEADER) is not None
+
+
+def _timer(state: ThreadState, body: c.FireTimer, now_ms: int) -> Command:
+    """The command of a timer; its id follows from what is due, so that a fact names its cause whoever fired it."""
+    return Command(
+        id=derived_uuid("timer", state.stream, body.due_key, str(body.due_at_ms)),
+        stream=state.stream,
+        workspace_id=state.workspace_id,
+        time_ms=now_ms,
+        body=body,
+    )
 
 
 def command_version(command: Command) -> int | None:

@@ -15,6 +15,12 @@ from parley_events.body import AgentSpec, Attachment, Json
 
 UNKNOWN_OUTCOME = "The outcome of this call is unknown: it was started, and nothing came back. It was not repeated."
 NOT_RUN = "This call was not made: the run was stopped before."
+NO_RESULT = "The client gave no result of this call: the run was stopped before."
+_NO_CLIENT = {
+    "expired": "The client gave no result of this call in time.",
+    "moved_on": "The client gave no result of this call: the user went on with another message.",
+}
+_MOST_EDITED_CHARS = 10_000
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _TEXTS = ("application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript")
 
@@ -143,20 +149,69 @@ def not_shown(name: str, content_type: str, why: str, *, readable: bool = True) 
     return f"[attached: {json.dumps(name, ensure_ascii=False)}, {content_type}, {why}{hint}]"
 
 
+def instead(use: ToolUse) -> tuple[str, str] | None:
+    """What a call has in place of a result, as status and text: somebody said no, or nobody said anything in time.
+    None: it is to be made, or waited for."""
+    if use.given_up is not None:
+        return "error", _NO_CLIENT[use.given_up]
+    if use.asked is None or use.called is not None:
+        return None
+    if use.asked.decision == "deny":
+        why = f" The person said: {use.asked.comment}" if use.asked.comment else ""
+        return "denied", f"This call was not made: a person denied it.{why}"
+    if use.asked.decision == "expired":
+        return "denied", "This call was not made: nobody approved it in time."
+    return None
+
+
+def left(use: ToolUse) -> tuple[str, str]:
+    """What a call has in place of a result when its run ends before it has one."""
+    found = instead(use)
+    if found is not None:
+        return found
+    if use.called is None:
+        return "cancelled", NOT_RUN
+    return ("cancelled", NO_RESULT) if use.effect == "client" else ("unknown", UNKNOWN_OUTCOME)
+
+
 def _result(use: ToolUse) -> Json:
     if use.status == "unknown":
-        text = UNKNOWN_OUTCOME
+        text = _settled(use)
     elif use.open:
-        text = NOT_RUN if use.called is None else UNKNOWN_OUTCOME
+        text = left(use)[1]
     else:
-        text = _shown(use)
+        text = _edited(use) + _shown(use)
     result: Json = {"type": "tool_result", "tool_use_id": use.tool_call_id, "content": text}
     images = [_attached(file) for file in use.files if file.content_type in _IMAGES]
     if images:
         result["content"] = [{"type": "text", "text": text}, *images]
-    if use.status != "ok":
+    if use.status != "ok" and not (use.settled is not None and use.settled.happened):
         result["is_error"] = True
     return result
+
+
+def _settled(use: ToolUse) -> str:
+    """What is known of a call of which nothing came back."""
+    if use.settled is None:
+        return UNKNOWN_OUTCOME
+    said = "it took effect" if use.settled.happened else "it did not take effect"
+    comment = f" They said: {use.settled.comment}" if use.settled.comment else ""
+    return f"Nothing came back of this call. A person has looked: {said}.{comment}"
+
+
+def _edited(use: ToolUse) -> str:
+    """What the model must know of a call that a person approved: with which arguments, and with what comment."""
+    asked = use.asked
+    if asked is None or asked.decision != "approve" or use.called is None:
+        return ""
+    told = []
+    if asked.arguments is not None:
+        edited = json.dumps(asked.arguments, ensure_ascii=False, sort_keys=True)
+        more = " …" if len(edited) > _MOST_EDITED_CHARS else ""
+        told.append(f"[A person approved this call with other arguments: {edited[:_MOST_EDITED_CHARS]}{more}]\n")
+    if asked.comment:
+        told.append(f"[The person who approved it said: {asked.comment}]\n")
+    return "".join(told)
 
 
 def _shown(use: ToolUse) -> str:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.deltas import Deltas
-from parley_dispatcher.errors import NotOwner, ToolError
+from parley_dispatcher.errors import NotOwner, Parked, ToolError
 from parley_dispatcher.journal import Journal
 from parley_dispatcher.model_turns import Attempts, ModelTurns, Shown
 from parley_dispatcher.owner import Owner, World
+from parley_dispatcher.parking import Parking
 from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.state import Run, ThreadState, ToolUse
-from parley_dispatcher.steps import CallModel, CallTools, Finish, next_step
+from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, next_step
 from parley_dispatcher.tool_calls import ToolCalls
 from parley_dispatcher.tools import tools_of
 from parley_dispatcher.tools.base import Tool
@@ -57,17 +60,24 @@ class Runner:
         self._world, self._servers, self._default_model = world, servers, default_model
         self._slots = asyncio.Semaphore(slots)
         self._journal = Journal(world)
-        self._turns = ModelTurns(self._journal, deltas, providers, attempts, self._stopping)
+        self._turns = ModelTurns(self._journal, deltas, providers, attempts, self._stopping, world.clock)
+        self._parking = Parking(self._journal, world.clock)
         self._calls = ToolCalls(world, self._journal, tool_timeout_s, session_s, effects, self._stopping)
         self._agents: Agents = world.agents
         self._clock: Clock = world.clock
+        self._children: dict[str, asyncio.Task[Any]] = {}
+        """The tasks in which children are driven: each is the call of the tool that asked."""
         self.draining = False
 
     def wake(self, owner: Owner, state: ThreadState) -> None:
-        """Start what may start in a thread; stop what is being cancelled."""
+        """Start what may start in a thread; stop what is being cancelled; let go of one in which nobody has to do
+        anything for now."""
         current = state.current()
         for run in list(state.open_runs.values()):
-            if run.parent_run_id is not None or run.status == "waiting":
+            if run.parent_run_id is not None:
+                self._stop_alone(state, run)
+                continue
+            if run.status == "waiting":
                 continue
             task = owner.running.get(run.run_id)
             if run.status == "cancelling" and task is not None:
@@ -78,6 +88,15 @@ class Runner:
                 task = asyncio.get_running_loop().create_task(self._run(owner, state, run))
                 owner.running[run.run_id] = task
                 task.add_done_callback(partial(self._ended, owner, state, run))
+        if state.parked:
+            owner.rest(state)
+
+    def _stop_alone(self, state: ThreadState, child: Run) -> None:
+        """Stop a child whose parent goes on. Where the parent is stopped too, its own task sees to the child."""
+        task, parent = self._children.get(child.run_id), state.runs.get(child.parent_run_id or "")
+        alone = child.status == "cancelling" and parent is not None and not parent.stopped
+        if alone and task is not None and not task.cancelling():
+            task.cancel("run cancelled")
 
     def _ended(self, owner: Owner, state: ThreadState, run: Run, task: asyncio.Task[None]) -> None:
         """Not the end of `_run`: a task that is cancelled before it begins never comes to that."""
@@ -141,6 +160,9 @@ class Runner:
                 case Finish():
                     self._journal.finish(owner, state, run, step.body)
                     return
+                case Park():
+                    self._journal.append(owner, state, run, step.body)
+                    return
                 case _ if self._leaving(depth):
                     return
                 case CallModel():
@@ -155,8 +177,10 @@ class Runner:
                             await self._turns.call(owner, state, run, step, spec, shown)
                 case CallTools():
                     tools = await self._called(owner, state, spec, step)
-                    ask = partial(self._ask, owner, state, run, depth)
-                    await self._calls.call(owner, state, run, step, tools, ask)
+                    uses = await self._parking.begin(owner, state, run, step, spec, tools)
+                    if uses:
+                        ask = partial(self._ask, owner, state, run, depth)
+                        await self._calls.call(owner, state, run, replace(step, uses=uses), tools, ask)
 
     def _leaving(self, depth: int) -> bool:
         """Whether no step is begun any more. A child's steps are within its parent's: they go on."""
@@ -173,7 +197,8 @@ class Runner:
         workspace = await owner.patiently(lambda: self._agents.workspace(state.workspace_id))
         tools = tools_of(spec)
         if workspace is not None and workspace.mcp_servers:
-            tools |= await self._servers.tools(workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools)
+            remote = await self._servers.tools(workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools)
+            tools |= {name: tool for name, tool in remote.items() if name not in tools}
         return Shown(workspace.context if workspace is not None else None, [tool.schema() for tool in tools.values()])
 
     async def _called(self, owner: Owner, state: ThreadState, spec: AgentSpec, step: CallTools) -> dict[str, Tool]:
@@ -184,9 +209,10 @@ class Runner:
             return tools
         workspace = await owner.patiently(lambda: self._agents.workspace(state.workspace_id))
         if workspace is not None:
-            tools |= await self._servers.tools(
+            found = await self._servers.tools(
                 workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools, called=remote
             )
+            tools |= {name: tool for name, tool in found.items() if name not in tools}
         return tools
 
     async def _ask(
@@ -220,12 +246,24 @@ class Runner:
             await owner.keep(state.workspace_id, started)
             self._journal.append(owner, state, run, started)
             child = state.runs[child_id]
+        task = asyncio.current_task()
+        assert task is not None
+        self._children[child_id] = task
         try:
             await self._drive(owner, state, child, depth + 1)
         except asyncio.CancelledError:
-            if not self._stopping(owner) and not child.ended:
+            if self._stopping(owner):
+                raise
+            if not child.ended:
                 self._journal.finish_cancelled(owner, state, child)
-            raise
+            if run.stopped:
+                raise
+            task.uncancel()  # the child alone was stopped
+        finally:
+            if self._children.get(child_id) is task:
+                del self._children[child_id]
+        if not child.ended:
+            raise Parked(f"{child_id} waits")
         if child.end != f.RunCompleted.type:
             raise ToolError(f"The agent {agent_id!r} gave no answer ({child.end}).")
         return child.turns[-1].text if child.turns else ""

@@ -51,6 +51,7 @@ class Settings:
     mcp_start_s: float = 5.0
     mcp_idle_s: float = 600.0
     delta_tick_ms: int = 40
+    timer_ms: int = 1000
     cache_mb: int = 256
     window_mb: int = 64
     drain_s: float = 8.0
@@ -100,6 +101,7 @@ class Settings:
             mcp_start_s=real("PARLEY_MCP_START_S", default.mcp_start_s),
             mcp_idle_s=real("PARLEY_MCP_IDLE_S", default.mcp_idle_s),
             delta_tick_ms=number("PARLEY_DELTA_TICK_MS", default.delta_tick_ms),
+            timer_ms=number("PARLEY_TIMER_MS", default.timer_ms),
             cache_mb=number("PARLEY_CACHE_MB", default.cache_mb),
             window_mb=number("PARLEY_WINDOW_MB", default.window_mb),
             drain_s=real("PARLEY_DRAIN_S", default.drain_s),

@@ -2,128 +2,34 @@
 
 `evolve(state, fact)` is the only way in which a state changes; loading, taking over and running all go through it, so
 that a state in memory always equals the log's. It changes the state in place (one owner holds it) and is otherwise a
-pure function. Above it: `decide` (commands), `steps` (runs), `prompt` (what the model is shown).
+pure function. Above it: `decide` (commands), `steps` (runs), `prompt` (what the model is shown). Beside it: `runs` (a
+run's data), `workspace_state`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from parley_dispatcher.remembered import REMEMBER_MS, Remembered
+from parley_dispatcher.runs import Asked, Run, Settled, ToolUse, Turn
+from parley_dispatcher.workspace_state import CHANGES, KeyState, Versioned, WorkspaceState
 from parley_events import facts as f
-from parley_events.body import AgentSpec, Attachment, Block, Json, TeamSpec, ThreadSeed, Usage
+from parley_events import ids
+from parley_events.body import Attachment, Json, ThreadSeed
 from parley_events.codec import Fact
 
-REMEMBER_MS = 7 * 86_400_000
-"""How long a decided command is recognised, in record time."""
 MAX_SHOWN_CHARS = 200_000
 """More of a tool's result no model is shown, and none is held here; the record has all of it."""
 _OUTCOME_SIZE = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """A decided command: its body's hash and its outcome."""
-
-    body_hash: str | None
-    outcome_type: str
-    seq: int | None
-    time_ms: int
-    receipt: Json
-
-
-@dataclass(slots=True)
-class ToolUse:
-    """A call of a tool that a model turn asked for. `called` is the seq of its `tool.called`, which says `effect`, and
-    `called_ms` the time of that."""
-
-    tool_call_id: str
-    name: str
-    arguments: Json
-    index: int
-    malformed: str | None = None
-    called: int | None = None
-    called_ms: int = 0
-    effect_key: str = ""
-    effect: str = ""
-    status: str | None = None
-    result: str = ""
-    """Its beginning, as far as a model is shown it; of `length` characters in all."""
-    length: int = 0
-    files: tuple[Attachment, ...] = ()
-
-    @property
-    def open(self) -> bool:
-        return self.status is None
-
-
-@dataclass(slots=True)
-class Turn:
-    """A model turn that returned. `model` is the name of the one that said it."""
-
-    call: int
-    blocks: tuple[Block, ...]
-    stop_reason: str
-    tools: list[ToolUse]
-    model: str = ""
-
-    @property
-    def text(self) -> str:
-        return "".join(block.text for block in self.blocks if block.kind == "text")
-
-
-@dataclass(slots=True)
-class Run:
-    """One run, from its question on. `attempt` counts the attempts at the turn that is due next; `failures` those
-    that failed; `call` is the seq of an attempt that has begun and not ended; `model` is what was called last."""
-
-    run_id: str
-    answer_id: str
-    agent_id: str
-    agent_version: int
-    posted_seq: int
-    posted_ms: int
-    text: str
-    parent_run_id: str | None = None
-    context: Json | None = None
-    lead_context: Json | None = None
-    system_prompt: str | None = None
-    system_append: str | None = None
-    attachments: tuple[Attachment, ...] = ()
-    command_id: str | None = None
-    traceparent: str | None = None
-    started_ms: int | None = None
-    status: Literal["queued", "running", "waiting", "cancelling", "ended"] = "queued"
-    turns: list[Turn] = field(default_factory=list)
-    attempt: int = 0
-    failures: int = 0
-    call: int | None = None
-    model: str = ""
-    failed: f.ModelFailed | None = None
-    failed_ms: int = 0
-    cancelled_by: str = ""
-    cancel_reason: str | None = None
-    usage: Usage = field(default_factory=Usage)
-    end: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.status == "ended"
-
-    def tool(self, tool_call_id: str, call: int | None = None) -> ToolUse | None:
-        """The tool use of that id; the one of the model turn `call` where the model gave an id twice."""
-        for turn in reversed(self.turns):
-            for use in turn.tools:
-                if use.tool_call_id == tool_call_id and (call is None or turn.call == call):
-                    return use
-        return None
 
 
 @dataclass(slots=True)
 class ThreadState:
     """A thread. `seq` 0: there is none yet. `open_runs` are those of `runs` that have not ended, oldest first.
     `attachments` and `artifacts` are its shelf: what came with messages, and what tools made, the newest of a name.
+    `approvals`: the run and the call that each approval was about. `last_ms`: when something was last put on record.
     `size` is about what it holds in memory, in bytes."""
 
     stream: str
@@ -138,8 +44,10 @@ class ThreadState:
     channel: str = "threads"
     system_prompt: str | None = None
     context: Json | None = None
+    idle_s: int | None = None
     runs: dict[str, Run] = field(default_factory=dict)
     open_runs: dict[str, Run] = field(default_factory=dict)
+    approvals: dict[str, tuple[Run, ToolUse]] = field(default_factory=dict)
     attachments: dict[str, Attachment] = field(default_factory=dict)
     artifacts: dict[str, Attachment] = field(default_factory=dict)
     cleared_seq: int = 0
@@ -151,42 +59,20 @@ class ThreadState:
         """The top-level run whose turn it is: the oldest one that has not ended."""
         return next((run for run in self.open_runs.values() if run.parent_run_id is None), None)
 
+    @property
+    def parked(self) -> bool:
+        """Whether all that is open waits for somebody outside, or behind what does."""
+        current = self.current()
+        return current is not None and current.status == "waiting"
 
-@dataclass(slots=True)
-class KeyState:
-    key_hash: str
-    revoked: bool = False
-
-
-@dataclass(slots=True)
-class Versioned:
-    """An agent or a team: the newest version, and the digest of the newest one that came from a file."""
-
-    version: int
-    spec: AgentSpec | TeamSpec
-    digest: str | None
-    deleted: bool = False
-
-
-@dataclass(slots=True)
-class WorkspaceState:
-    """A workspace: its keys, agents, teams and settings."""
-
-    stream: str
-    seq: int = 0
-    workspace_id: str = ""
-    exists: bool = False
-    name: str = ""
-    digest: str | None = None
-    keys: dict[str, KeyState] = field(default_factory=dict)
-    agents: dict[str, Versioned] = field(default_factory=dict)
-    teams: dict[str, Versioned] = field(default_factory=dict)
-    skills: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(agent, slug) → the digest of the newest version that came from a file."""
-    knowledge: set[str] = field(default_factory=set)
-    outcomes: dict[str, Remembered] = field(default_factory=dict)
-    last_ms: int = 0
-    size: int = 500
+    def idle(self, now_ms: int) -> bool:
+        """Whether nothing happened, and nothing ran, for as long as the thread's seed allows."""
+        return (
+            self.exists
+            and self.idle_s is not None
+            and not self.open_runs
+            and now_ms - self.last_ms >= self.idle_s * 1000
+        )
 
 
 State = ThreadState | WorkspaceState
@@ -212,11 +98,12 @@ def evolve(state: State, fact: Fact) -> None:
         state.size += _OUTCOME_SIZE
         _forget(state, fact.time_ms)
     if isinstance(state, WorkspaceState):
-        change = _WORKSPACE.get(type(fact.body))
+        change = CHANGES.get(type(fact.body))
         if change is not None:
             change(state, fact.body)
         return
-    state.last_ms = fact.time_ms
+    if fact.seq is not None:
+        state.last_ms = fact.time_ms
     fold = _THREAD.get(type(fact.body))
     if fold is not None:
         fold(state, fact, fact.body)
@@ -242,24 +129,50 @@ def _seed(state: ThreadState, seed: ThreadSeed) -> None:
     state.exists = True
     state.user_id, state.agent_id, state.team_id = seed.user_id, seed.agent_id, seed.team_id
     state.channel, state.system_prompt, state.context = seed.channel, seed.system_prompt, seed.context
+    state.idle_s = seed.idle_s
     state.size += 2 * len(seed.system_prompt or "") + _size(seed.context)
 
 
 def _deleted(state: ThreadState, fact: Fact, body: f.ThreadDeleted) -> None:
     state.deleted = True
-    _stop_all(state, body.by, "thread deleted")
+    _stop_all(state, fact, body.by, "thread deleted")
 
 
 def _cleared(state: ThreadState, fact: Fact, body: f.ThreadCleared) -> None:
     state.cleared_seq = state.seq
     state.attachments.clear()
     state.artifacts.clear()
-    _stop_all(state, body.by, "thread cleared")
+    _stop_all(state, fact, body.by, "thread cleared")
 
 
-def _stop_all(state: ThreadState, by: str, reason: str) -> None:
+def _thread_cancelling(state: ThreadState, fact: Fact, body: f.ThreadCancelling) -> None:
+    _stop_all(state, fact, body.by, body.reason)
+
+
+def _stop_all(state: ThreadState, fact: Fact, by: str, reason: str | None) -> None:
     for run in state.open_runs.values():
-        run.status, run.cancelled_by, run.cancel_reason = "cancelling", by, reason
+        _stop(state, fact, run, by, reason, None)
+
+
+def _stop(state: ThreadState, fact: Fact, run: Run, by: str, reason: str | None, code: str | None) -> None:
+    """From here on the run only ends, and all that it started; who stopped it first is the one on record."""
+    if run.stopped:
+        return
+    _go_on(state, run, fact.time_ms)
+    run.status, run.cancelled_by, run.cancel_reason, run.cancel_code = "cancelling", by, reason, code
+    run.cancelled_seq, run.cancelled_ms = state.seq, fact.time_ms
+    for child in list(state.open_runs.values()):
+        if child.parent_run_id == run.run_id:
+            _stop(state, fact, child, by, reason, None)
+
+
+def _go_on(state: ThreadState, run: Run | None, now_ms: int) -> None:
+    """A run that was parked has something to do again, and so has the one that waits for it."""
+    while run is not None:
+        if run.status == "waiting":
+            run.status = "running"
+            run.parked_ms += max(now_ms - run.parked_since_ms, 0)
+        run = state.open_runs.get(run.parent_run_id) if run.parent_run_id else None
 
 
 def _expired(state: ThreadState, fact: Fact, body: f.ThreadExpired) -> None:
@@ -269,6 +182,9 @@ def _expired(state: ThreadState, fact: Fact, body: f.ThreadExpired) -> None:
 def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
     if body.opened is not None:
         _seed(state, body.opened)
+    current = state.current()
+    if current is not None and current.waits_for == "client_tool" and not current.stopped:
+        _move_on(state, current, fact.time_ms)
     state.runs[body.run_id] = Run(
         run_id=body.run_id,
         answer_id=body.answer_id,
@@ -289,6 +205,16 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
     _shelve(state, state.attachments, body.attachments)
     state.size += 600 + 2 * len(body.text) + _size(body.context, body.lead_context)
     state.size += 2 * (len(body.system_prompt or "") + len(body.system_append or ""))
+
+
+def _move_on(state: ThreadState, run: Run, now_ms: int) -> None:
+    """The user went on with another message: nobody waits for the client any more."""
+    for use in run.waiting:
+        if use.child is not None:
+            _move_on(state, use.child, now_ms)
+        else:
+            use.given_up = "moved_on"
+    _go_on(state, run, now_ms)
 
 
 def _size(*values: Json | None) -> int:
@@ -318,15 +244,21 @@ def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
     )
     state.open_runs[body.run_id] = state.runs[body.run_id]
     state.size += 600 + 2 * len(body.text)
+    parent = state.runs.get(body.parent_run_id)
+    for use in parent.turns[-1].tools if parent is not None and parent.turns else ():
+        if use.effect_key and ids.child_run_id(state.stream, use.effect_key) == body.run_id:
+            use.child = state.runs[body.run_id]
 
 
 def _called(state: ThreadState, fact: Fact, body: f.ModelCalled) -> None:
     run = state.runs[body.run_id]
     run.call, run.attempt, run.failed, run.model = state.seq, body.attempt, None, body.model
+    run.due_at_ms = body.due_at_ms
     if run.started_ms is None:
         run.started_ms = fact.time_ms
-    if run.status in ("queued", "waiting"):
+    if run.status == "queued":
         run.status = "running"
+    _go_on(state, run, fact.time_ms)
 
 
 def _returned(state: ThreadState, fact: Fact, body: f.ModelReturned) -> None:
@@ -353,40 +285,95 @@ def _tool_called(state: ThreadState, fact: Fact, body: f.ToolCalled) -> None:
     use = _use(state, body.run_id, body.call, body.index)
     use.called, use.called_ms = state.seq, fact.time_ms
     use.effect_key, use.effect = body.effect_key, body.effect
+    use.due_at_ms = body.due_at_ms
+    use.message_id = body.message_id or ids.fact_message_id(state.stream, state.seq)
 
 
 def _tool_returned(state: ThreadState, fact: Fact, body: f.ToolReturned) -> None:
     use = _use(state, body.run_id, body.call, body.index)
-    # A turn may have a hundred results of 8 MiB; what nobody will be shown stays on the log.
-    use.status, use.result, use.files = body.status, body.result[:MAX_SHOWN_CHARS], body.files
-    use.length = len(body.result)
-    state.size += 2 * len(use.result)
+    _result(state, use, body.status, body.result)
+    use.files = body.files
     if state.runs[body.run_id].posted_seq > state.cleared_seq:
         _shelve(state, state.artifacts, body.files)
 
 
-def _use(state: ThreadState, run_id: str, call: int, index: int) -> ToolUse:
+def _result(state: ThreadState, use: ToolUse, status: str, result: str) -> None:
+    # A turn may have a hundred results of 8 MiB; what nobody will be shown stays on the log.
+    use.status, use.result, use.length = status, result[:MAX_SHOWN_CHARS], len(result)
+    state.size += 2 * len(use.result)
+
+
+def _use(state: ThreadState, run_id: str, call: int | None, index: int | None) -> ToolUse:
     for turn in reversed(state.runs[run_id].turns):
-        if turn.call == call:
+        if turn.call == call and index is not None:
             return turn.tools[index]
     raise ValueError(f"{run_id}: no model turn with call {call}")
 
 
+# ---- what waits
+
+
 def _waiting(state: ThreadState, fact: Fact, body: f.RunWaiting) -> None:
-    state.runs[body.run_id].status = "waiting"
+    run = state.runs[body.run_id]
+    run.status, run.parked_since_ms, run.due_at_ms = "waiting", fact.time_ms, None
+
+
+def _requested(state: ThreadState, fact: Fact, body: f.ApprovalRequested) -> None:
+    use = _use(state, body.run_id, body.call, body.index)
+    approval = body.approval_id or ids.approval_id(state.stream, state.seq)
+    use.asked = Asked(approval, body.due_at_ms, body.input_schema, body.who)
+    state.approvals[approval] = (state.runs[body.run_id], use)
+    state.size += 500 + _size(body.input_schema)
+
+
+def _approval_answered(state: ThreadState, fact: Fact, body: f.ApprovalAnswered) -> None:
+    asked = _asked(state, body.approval_id)
+    asked.decision, asked.comment, asked.arguments = body.decision, body.comment, body.arguments
+    state.size += 2 * len(body.comment or "") + _size(body.arguments)
+    _go_on(state, state.runs[body.run_id], fact.time_ms)
+
+
+def _approval_expired(state: ThreadState, fact: Fact, body: f.ApprovalExpired) -> None:
+    _asked(state, body.approval_id).decision = "expired"
+    _go_on(state, state.runs[body.run_id], fact.time_ms)
+
+
+def _asked(state: ThreadState, approval_id: str) -> Asked:
+    asked = state.approvals[approval_id][1].asked
+    if asked is None:
+        raise ValueError(f"nobody was asked about {approval_id}")
+    return asked
+
+
+def _tool_answered(state: ThreadState, fact: Fact, body: f.ToolAnswered) -> None:
+    """Nothing is left to do for the run while others of its calls still wait for the client."""
+    use = _use(state, body.run_id, body.call, body.index)
+    _result(state, use, "error" if body.is_error else "ok", body.result)
+    if not body.pending:
+        _go_on(state, state.runs[body.run_id], fact.time_ms)
+
+
+def _tool_expired(state: ThreadState, fact: Fact, body: f.ToolExpired) -> None:
+    _use(state, body.run_id, body.call, body.index).given_up = "expired"
+    _go_on(state, state.runs[body.run_id], fact.time_ms)
+
+
+def _tool_settled(state: ThreadState, fact: Fact, body: f.ToolSettled) -> None:
+    use = _use(state, body.run_id, body.call, body.index)
+    use.settled = Settled(body.happened, body.comment)
+    state.size += 2 * len(body.comment or "")
+
+
+# ---- ends
 
 
 def _cancelling(state: ThreadState, fact: Fact, body: f.RunCancelling) -> None:
-    run = state.runs[body.run_id]
-    run.status, run.cancelled_by, run.cancel_reason = "cancelling", body.by, body.reason
-    for child in state.open_runs.values():
-        if child.parent_run_id == run.run_id:
-            child.status, child.cancelled_by, child.cancel_reason = "cancelling", body.by, body.reason
+    _stop(state, fact, state.runs[body.run_id], body.by, body.reason, body.code)
 
 
 def _ended(state: ThreadState, fact: Fact, body: f.RunCompleted | f.RunFailed | f.RunCancelled) -> None:
     run = state.runs[body.run_id]
-    run.status, run.end, run.call = "ended", body.type, None
+    run.status, run.end, run.call, run.due_at_ms = "ended", body.type, None, None
     state.open_runs.pop(body.run_id, None)
     if isinstance(body, f.RunCancelled) and body.blocks:
         run.turns.append(Turn(body.call or state.seq, body.blocks, "cancelled", [], run.model))
@@ -407,6 +394,13 @@ _THREAD: dict[type[f.FactBody], Callable[[ThreadState, Fact, Any], None]] = {
     f.ToolCalled: _tool_called,
     f.ToolReturned: _tool_returned,
     f.RunWaiting: _waiting,
+    f.ApprovalRequested: _requested,
+    f.ApprovalAnswered: _approval_answered,
+    f.ApprovalExpired: _approval_expired,
+    f.ToolAnswered: _tool_answered,
+    f.ToolExpired: _tool_expired,
+    f.ToolSettled: _tool_settled,
+    f.ThreadCancelling: _thread_cancelling,
     f.RunCancelling: _cancelling,
     f.RunCompleted: _ended,
     f.RunFailed: _ended,
@@ -414,78 +408,8 @@ _THREAD: dict[type[f.FactBody], Callable[[ThreadState, Fact, Any], None]] = {
 }
 
 
-# ---- workspaces
-
-
-def _workspace_created(state: WorkspaceState, body: f.WorkspaceCreated) -> None:
-    state.exists, state.name = True, body.name
-
-
-def _workspace_changed(state: WorkspaceState, body: f.WorkspaceChanged) -> None:
-    state.digest = body.digest
-
-
-def _key_created(state: WorkspaceState, body: f.KeyCreated) -> None:
-    state.keys[body.key_id] = KeyState(body.key_hash)
-
-
-def _key_rotated(state: WorkspaceState, body: f.KeyRotated) -> None:
-    state.keys[body.key_id].key_hash = body.key_hash
-
-
-def _key_revoked(state: WorkspaceState, body: f.KeyRevoked) -> None:
-    state.keys[body.key_id].revoked = True
-
-
-def _agent_changed(state: WorkspaceState, body: f.AgentChanged) -> None:
-    before = state.agents.get(body.spec.agent_id)
-    digest = body.digest or (before.digest if before else None)
-    state.agents[body.spec.agent_id] = Versioned(body.agent_version, body.spec, digest)
-
-
-def _agent_deleted(state: WorkspaceState, body: f.AgentDeleted) -> None:
-    state.agents[body.agent_id].deleted = True
-
-
-def _team_changed(state: WorkspaceState, body: f.TeamChanged) -> None:
-    before = state.teams.get(body.spec.team_id)
-    digest = body.digest or (before.digest if before else None)
-    state.teams[body.spec.team_id] = Versioned(body.team_version, body.spec, digest)
-
-
-def _team_deleted(state: WorkspaceState, body: f.TeamDeleted) -> None:
-    state.teams[body.team_id].deleted = True
-
-
-def _skill_changed(state: WorkspaceState, body: f.SkillChanged) -> None:
-    if body.digest is not None:
-        state.skills[(body.agent_id, body.slug)] = body.digest
-
-
-def _knowledge_added(state: WorkspaceState, body: f.KnowledgeAdded) -> None:
-    state.knowledge.add(body.knowledge_id)
-
-
-def _knowledge_removed(state: WorkspaceState, body: f.KnowledgeRemoved) -> None:
-    state.knowledge.discard(body.knowledge_id)
-
-
-_WORKSPACE: dict[type[f.FactBody], Callable[[WorkspaceState, Any], None]] = {
-    f.WorkspaceCreated: _workspace_created,
-    f.WorkspaceChanged: _workspace_changed,
-    f.KeyCreated: _key_created,
-    f.KeyRotated: _key_rotated,
-    f.KeyRevoked: _key_revoked,
-    f.AgentChanged: _agent_changed,
-    f.AgentDeleted: _agent_deleted,
-    f.TeamChanged: _team_changed,
-    f.TeamDeleted: _team_deleted,
-    f.SkillChanged: _skill_changed,
-    f.KnowledgeAdded: _knowledge_added,
-    f.KnowledgeRemoved: _knowledge_removed,
-}
-
 __all__ = [
+    "REMEMBER_MS",
     "KeyState",
     "Remembered",
     "Run",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from parley_dispatcher.state import Run, ToolUse
 from parley_events import facts as f
-from parley_events.body import Limits
+from parley_events.body import Block, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class CallModel:
 
 @dataclass(frozen=True, slots=True)
 class CallTools:
-    """Call the tools that have no result yet, all of one model turn; `call` is that turn's."""
+    """See to the calls that have no result and wait for nobody, all of one model turn; `call` is that turn's."""
 
     call: int
     uses: tuple[ToolUse, ...]
@@ -37,7 +37,14 @@ class Finish:
     body: f.RunCompleted | f.RunFailed | f.RunCancelled
 
 
-Step = CallModel | CallTools | Finish
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Nothing is left to do but wait for somebody outside: record that."""
+
+    body: f.RunWaiting
+
+
+Step = CallModel | CallTools | Park | Finish
 
 _GIVEN_UP = ("refusal", "model_context_window_exceeded")
 """Stop reasons after which nothing more may come of a turn, not even the calls that it had made."""
@@ -48,15 +55,7 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     if run.status in ("ended", "waiting"):
         return None
     if run.status == "cancelling":
-        return Finish(
-            f.RunCancelled(
-                run_id=run.run_id,
-                message_id=run.answer_id,
-                by=run.cancelled_by,
-                reason=run.cancel_reason,
-                usage=run.usage,
-            )
-        )
+        return Finish(stopped(run))
     failed = run.failed
     if failed is not None and not failed.retry:
         return _fail(run, f"model_{failed.kind}", failed.message)
@@ -64,7 +63,8 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     if last is not None and failed is None and run.call is None:
         missing = tuple(use for use in last.tools if use.open)
         if missing and last.stop_reason not in _GIVEN_UP:
-            return CallTools(last.call, missing)
+            due = tuple(use for use in missing if use.waits_for is None)
+            return CallTools(last.call, due) if due else Park(_waiting(run))
         # `pause_turn`: the provider stopped in the middle of its own work, and goes on when it is called with what it
         # said.
         if last.stop_reason in _GIVEN_UP or (not last.tools and last.stop_reason != "pause_turn"):
@@ -75,14 +75,44 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
             )
     if len(run.turns) >= limits.steps:
         return _fail(run, "step_limit", f"the run took {limits.steps} model turns, which is its limit")
-    if run.started_ms is not None and now_ms - run.started_ms > limits.seconds * 1000:
+    if now_ms > run.deadline_ms(limits.seconds, now_ms):
         return _fail(run, "time_limit", f"the run took {limits.seconds} s, which is its limit")
     wait = failed.retry_after_ms if failed is not None else 0
     return CallModel(len(run.turns), run.attempt + 1, run.failed_ms + wait if failed is not None else 0)
 
 
+def stopped(run: Run, call: int | None = None, blocks: tuple[Block, ...] = ()) -> f.RunCancelled | f.RunFailed:
+    """The end of a run that is being stopped: it fails where a timer stopped it, and is cancelled otherwise. `blocks`:
+    what the model had said in its unfinished `call`; where the run fails it is dropped, as any attempt that fails."""
+    if run.cancel_code is not None:
+        return _failure(run, run.cancel_code, run.cancel_reason or "the run was stopped")
+    return f.RunCancelled(
+        run_id=run.run_id,
+        message_id=run.answer_id,
+        by=run.cancelled_by,
+        reason=run.cancel_reason,
+        call=call,
+        blocks=blocks,
+        usage=run.usage,
+    )
+
+
+def _waiting(run: Run) -> f.RunWaiting:
+    waiting = run.waiting
+    return f.RunWaiting(
+        run_id=run.run_id,
+        waits_for=run.waits_for or "client_tool",
+        tool_call_ids=tuple(use.tool_call_id for use in waiting),
+        due_at_ms=run.expires_ms,
+    )
+
+
 def _fail(run: Run, code: str, message: str) -> Finish:
-    return Finish(f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code=code, message=message, usage=run.usage))
+    return Finish(_failure(run, code, message))
+
+
+def _failure(run: Run, code: str, message: str) -> f.RunFailed:
+    return f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code=code, message=message, usage=run.usage)
 
 
 def backoff_ms(base_ms: int, failures: int) -> int:

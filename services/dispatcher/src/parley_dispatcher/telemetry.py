@@ -18,6 +18,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from parley_dispatcher.errors import Parked
 from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.tools.base import Result, Tool
 from parley_events import facts as f
@@ -310,10 +311,13 @@ class Instruments:
 
             try:
                 yield came
+            except Parked:
+                status = "waiting"
+                raise
             finally:
                 span.set({"parley.tool.status": status})
                 failed: Said = {}
-                if status != "ok":
+                if status not in ("ok", "waiting"):
                     span.fail(status)
                     failed = {"error.type": status}
                 took = perf_counter() - began

@@ -7,6 +7,7 @@ that does not only read is called once its intent was read back: what cannot be 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from parley_dispatcher.errors import HistoryUnavailable, NotOwner, ToolDoubt, ToolError
+from parley_dispatcher.errors import HistoryUnavailable, NotOwner, Parked, ToolDoubt, ToolError
 from parley_dispatcher.history import History
 from parley_dispatcher.journal import Journal, returned_of
 from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
@@ -71,7 +72,8 @@ class ToolCalls:
             async with places:
                 # Those that still wait when the run is cancelled are not begun in the grace of the others.
                 if run.status != "cancelling":
-                    await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), ask)
+                    with contextlib.suppress(Parked):
+                        await self._call_tool(owner, state, run, step.call, use, tools.get(use.name), ask)
 
         work = [asyncio.get_running_loop().create_task(in_turn(use)) for use in step.uses]
         try:
@@ -102,7 +104,7 @@ class ToolCalls:
                 index=use.index,
                 tool_call_id=use.tool_call_id,
                 name=use.name,
-                arguments=use.arguments,
+                arguments=use.given,
                 effect=tool.effect if tool else "read_only",
                 effect_key=key,
             )
@@ -139,7 +141,7 @@ class ToolCalls:
         if use.malformed is not None:
             return "error", Result(_malformed(run, use))
         try:
-            arguments = tool.arguments.model_validate(use.arguments)
+            arguments = tool.arguments.model_validate(use.given)
         except ValidationError as error:
             return "error", Result(f"The arguments do not fit: {_problems(error)}")
         call = self._call(state, run, use, key, ask)
@@ -194,7 +196,7 @@ class ToolCalls:
                 return "ok", await tool.run(call, arguments)
         except ToolError as error:
             return "error", Result(str(error))
-        except (ToolDoubt, NotOwner):
+        except (ToolDoubt, NotOwner, Parked):
             raise
         except TimeoutError:
             if tool.effect == "read_only":

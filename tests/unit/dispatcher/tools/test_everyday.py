@@ -217,5 +217,5 @@ def test_every_tool_shows_the_model_what_it_takes() -> None:
 
 
 def test_only_what_a_second_call_would_do_again_is_held_back() -> None:
-    assert {name for name, tool in TOOLS.items() if tool.effect == "unsafe"} == {"append_line"}
+    assert {name for name, tool in TOOLS.items() if tool.effect == "unsafe"} == {"append_line", "publish"}
     assert {name for name, tool in TOOLS.items() if tool.effect == "idempotent"} == {"ask_agent", "save_artifact"}

@@ -57,3 +57,10 @@ async def test_append_line_follows_no_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="link"):
         await use("append_line", tmp_path, file="link", line="x")
     assert not (tmp_path / "outside").exists()
+
+
+async def test_publish_writes_the_text_behind_its_effect_key(tmp_path: Path) -> None:
+    assert json.loads((await use("publish", tmp_path, text="one\nü")).text) == {"published": "one\nü"}
+    assert (tmp_path / "effects" / "published").read_text() == 'key\t"one\\n\\u00fc"\n'
+    with pytest.raises(ValidationError):
+        await use("publish", tmp_path, text="")

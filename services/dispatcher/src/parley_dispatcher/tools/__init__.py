@@ -6,11 +6,12 @@ from fnmatch import fnmatchcase
 
 from parley_dispatcher.tools.ask import ASK_AGENT
 from parley_dispatcher.tools.base import Tool
+from parley_dispatcher.tools.client import client_tool
 from parley_dispatcher.tools.everyday import CALCULATOR, CLOCK
 from parley_dispatcher.tools.files import LIST_ATTACHMENTS, READ_ARTIFACT, READ_ATTACHMENT, SAVE_ARTIFACT
 from parley_dispatcher.tools.records import FLAG_MILESTONE, LEARN_SKILL, LIST_SKILLS, READ_SKILL, RECORD_DECISION
-from parley_dispatcher.tools.trial import APPEND_LINE, ECHO, FAIL, REPEAT, SLEEP
-from parley_events.body import AgentSpec
+from parley_dispatcher.tools.trial import APPEND_LINE, ECHO, FAIL, PUBLISH, REPEAT, SLEEP
+from parley_events.body import AgentSpec, Approval
 
 TOOLS: dict[str, Tool] = {
     tool.name: tool
@@ -32,11 +33,24 @@ TOOLS: dict[str, Tool] = {
         SLEEP,
         FAIL,
         APPEND_LINE,
+        PUBLISH,
     )
 }
 """Every built-in tool, by its name."""
 
 
 def tools_of(agent: AgentSpec) -> dict[str, Tool]:
-    """The built-in tools that an agent may call."""
-    return {name: tool for name, tool in TOOLS.items() if any(fnmatchcase(name, pattern) for pattern in agent.tools)}
+    """The built-in tools that an agent may call, and those that its clients run: what it declares itself goes before a
+    built-in tool of the same name."""
+    built_in = {name: tool for name, tool in TOOLS.items() if any(fnmatchcase(name, one) for one in agent.tools)}
+    return built_in | {declared.name: client_tool(declared) for declared in agent.client_tools}
+
+
+def terms_of(agent: AgentSpec, tool: Tool) -> Approval | None:
+    """On which terms a person must approve a call of this tool; None: nobody is asked. A pattern `<server>/<tool>` is
+    compared with the server's own names, one without a slash with the name that the model knows: `*` is every tool."""
+    for terms in agent.approval_terms:
+        name = tool.offered if "/" in terms.tool else tool.name
+        if name is not None and fnmatchcase(name, terms.tool):
+            return terms
+    return None

@@ -81,7 +81,8 @@ class Tool:
     took place, or raises as `run` does when it cannot tell.
 
     `input_schema` is what the model is shown in place of the schema of `arguments`, where others check them.
-    `timeout_s` is its limit, where that is another than the usual one.
+    `timeout_s` is its limit, where that is another than the usual one. `offered` is what its server calls it, as
+    `<server>/<tool>`.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Tool:
     input_schema: Json | None = field(default=None, compare=False)
     timeout_s: float | None = None
     check: Callable[[Call, Any], Awaitable[Verdict]] | None = field(default=None, compare=False)
+    offered: str | None = None
 
     def schema(self) -> Json:
         """The tool as the model is shown it. Treat it as frozen: it is made once."""

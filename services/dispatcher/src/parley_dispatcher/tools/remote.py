@@ -20,6 +20,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict
 
 from parley_dispatcher.errors import ToolError
+from parley_dispatcher.schemas import misfit
 from parley_dispatcher.tools.base import Effect, Result, Verdict
 from parley_dispatcher.tools.mcp import Answer, Offer, Part
 from parley_dispatcher.tools.mcp_http import MAX_FILES_BYTES
@@ -37,15 +38,6 @@ MAX_VERDICT_CHARS = 1024 * 1024
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _CONTENT_TYPE = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,80}")
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "string": str,
-    "number": (int, float),
-    "integer": (int, float),
-    "boolean": bool,
-    "object": dict,
-    "array": list,
-    "null": type(None),
-}
 
 
 class Passed(BaseModel):
@@ -213,30 +205,9 @@ def _content_type(part: Part) -> str:
 
 
 def _misfit(schema: Json | None, structured: Any) -> str | None:
-    """What is wrong with the structured result at its first level. No deeper, and no validator: the schema is the
-    server's too, and a regular expression or a web of references in it could hold up everything else here."""
+    """What is wrong with the structured result, at its first level: the schema is the server's too."""
     if schema is None:
         return None
     if structured is None:
         return "there is no structured content"
-    if schema.get("type", "object") == "object" and not isinstance(structured, dict):
-        return "the structured content is not an object"
-    if not isinstance(structured, dict):
-        return None
-    required = schema.get("required")
-    for name in required if isinstance(required, list) else ():
-        if isinstance(name, str) and name not in structured:
-            return f"{name[:100]!r} is missing"
-    properties = schema.get("properties")
-    for name, rule in properties.items() if isinstance(properties, dict) else ():
-        kind = rule.get("type") if isinstance(rule, dict) else None
-        expected = _KINDS.get(kind) if isinstance(kind, str) else None
-        if name in structured and expected is not None and not _is(structured[name], expected):
-            return f"{name[:100]!r} is not of the type {kind}"
-    return None
-
-
-def _is(value: Any, expected: type | tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
-        return expected is bool
-    return isinstance(value, expected)
+    return misfit(schema, structured, "the structured content", closed=False)

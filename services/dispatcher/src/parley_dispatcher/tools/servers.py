@@ -246,6 +246,7 @@ class Servers:
             # Its own limits are within: two attempts, each with a start before it.
             2 * (entry.declared.timeout_s + self._start_s + _PING_S),
             None if known.check is None else partial(self._check, entry, known),
+            f"{entry.declared.name}/{known.offer.name}",
         )
 
     async def _call(self, entry: _Entry, known: Known, call: Call, arguments: Passed) -> Result:

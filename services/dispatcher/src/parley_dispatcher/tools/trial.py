@@ -1,4 +1,4 @@
-"""Tools for tests, given only to the agent `scripted`: `echo`, `repeat`, `sleep`, `fail`, `append_line`."""
+"""Tools for tests, given only to the agent `scripted`: `echo`, `repeat`, `sleep`, `fail`, `append_line`, `publish`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ async def _fail(call: Call, arguments: Failure) -> Result:
     raise ToolError(arguments.message)
 
 
+class Words(Arguments):
+    text: str = Field(min_length=1, max_length=10_000)
+
+
 def _append(folder: Path, name: str, line: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -70,8 +74,14 @@ async def _append_line(call: Call, arguments: Line) -> Result:
     return Result(json.dumps({"appended": arguments.file}))
 
 
+async def _publish(call: Call, arguments: Words) -> Result:
+    await asyncio.to_thread(_append, call.effects, "published", f"{call.effect_key}\t{json.dumps(arguments.text)}\n")
+    return Result(json.dumps({"published": arguments.text}, ensure_ascii=False))
+
+
 ECHO = Tool("echo", "Returns its arguments.", Anything, _echo, "read_only")
 REPEAT = Tool("repeat", "Returns a text that many times.", Times, _repeat, "read_only")
 SLEEP = Tool("sleep", "Waits.", Pause, _sleep, "read_only")
 FAIL = Tool("fail", "Fails with the message.", Failure, _fail, "read_only")
 APPEND_LINE = Tool("append_line", "Appends a line to a file, with the call's effect key before it.", Line, _append_line)
+PUBLISH = Tool("publish", "Publishes a text, for all to see.", Words, _publish)
