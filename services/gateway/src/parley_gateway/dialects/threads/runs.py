@@ -170,7 +170,8 @@ async def _cancel(core: Core, request: Request, who: Principal) -> Response:
         if view is None or view.ended_seq is None:
             raise
         return answer(200, outbound.run(view), problem.headers)
-    headers = REPLAYED if outcome.repeated else None
+    # A second cancel is told of the first, which is no replay where no key asked for one.
+    headers = REPLAYED if outcome.repeated and key is not None else None
     accepted = {"id": run_id, "thread_id": thread_id, "position": outcome.position}
     if outcome.pending:
         return answer(202, accepted, headers)
