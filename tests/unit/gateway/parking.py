@@ -37,7 +37,7 @@ def decided(facts: Sequence[Fact], command: Command) -> f.FactBody | None:
         ):
             settled = any(isinstance(b, f.ToolSettled) and b.tool_call_id == body.tool_call_id for b in bodies)
             if returned.status != "unknown" or settled:
-                return _refused(command, "not_open", "what became of it is known")
+                return _refused(command, "not_open", "the call was answered, has expired, or its run is over")
             return f.ToolSettled(
                 run_id=returned.run_id,
                 tool_call_id=returned.tool_call_id,
@@ -47,7 +47,7 @@ def decided(facts: Sequence[Fact], command: Command) -> f.FactBody | None:
                 call=returned.call,
                 index=returned.index,
             )
-    return _refused(command, "not_found", "there is no such call")
+    return _refused(command, "not_found", "there is no such call of a tool")
 
 
 def _approval(bodies: list[f.FactBody], command: Command, body: c.AnswerApproval, ended: set[str]) -> f.FactBody:
@@ -61,9 +61,9 @@ def _approval(bodies: list[f.FactBody], command: Command, body: c.AnswerApproval
         isinstance(b, f.ApprovalAnswered | f.ApprovalExpired) and b.approval_id == body.approval_id for b in bodies
     )
     if over or asked.run_id in ended:
-        return _refused(command, "not_open", "it is not open any more")
+        return _refused(command, "not_open", "the approval was answered, has expired, or its run is over")
     if asked.who and body.principal.user_id not in asked.who and not body.principal.admin:
-        return _refused(command, "forbidden", "others are asked")
+        return _refused(command, "forbidden", "this approval is for others to answer")
     return f.ApprovalAnswered(
         approval_id=body.approval_id,
         run_id=asked.run_id,
@@ -80,9 +80,9 @@ def _tool(bodies: list[f.FactBody], command: Command, body: c.AnswerTool, ended:
     named = [b for b in calls if b.tool_call_id == body.tool_call_id]
     still = [b for b in calls if (b.call, b.index) not in done]
     if not named:
-        return _refused(command, "not_found", "there is no such call")
+        return _refused(command, "not_found", "there is no such call of a tool")
     if named[-1] not in still or body.run_id in ended:
-        return _refused(command, "not_open", "it is not open any more")
+        return _refused(command, "not_open", "the call was answered, has expired, or its run is over")
     return f.ToolAnswered(
         run_id=named[-1].run_id,
         tool_call_id=body.tool_call_id,

@@ -358,9 +358,9 @@ async def test_while_history_is_away_answers_and_cancels_are_taken(here: World) 
     found = await do(here, "POST", f"/approvals/{approval}", body={"decision": "approve"})
     assert (found.status, found.json()["id"]) == (202, approval)
     assert (await do(here, "POST", f"/runs/{run}/tools/{weather}", body={"content": "x"})).status == 202
-    assert (await do(here, "POST", f"/threads/{thread}/cancel")).status == 200
     assert (await do(here, "POST", f"/runs/{run}/cancel")).status == 202
+    assert (await do(here, "POST", f"/threads/{thread}/cancel")).status == 200
     assert (await do(here, "GET", "/approvals")).status == 503
     assert (await do(here, "POST", "/runs/cancel", body={"thread_id": thread})).status == 503
     types = [fact.type for fact in d.written[thread]]
-    assert types[-4:] == ["approval.answered", "tool.answered", "thread.cancelling", "run.cancelling"]
+    assert types[-4:] == ["approval.answered", "tool.answered", "run.cancelling", "thread.cancelling"]

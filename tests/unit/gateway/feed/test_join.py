@@ -111,13 +111,20 @@ async def test_the_end_asked_for_while_the_view_is_behind_ends_the_stream(here: 
 
 async def test_past_the_end_of_a_run_stands_its_end_whatever_came_of_it_later(here: World) -> None:
     """Someone settled a call of the run after it had ended; who comes back past that is still told of the end."""
+
+    async def play(d: Dispatcher, posted: Fact) -> None:
+        call = d.called(posted)
+        d.returned(posted, call, tool_block("pay", call, {}))
+        d.use(posted, call, "pay", {}, "nobody knows", status="unknown")
+        d.completed(posted)
+
+    here.dispatcher.play = play
     async with here.client() as client:
         thread = await new_thread(client, "scripted")
         frames = await collect(client, "POST", f"{BASE}/threads/{thread}/messages", json={"content": "hi"})
         run_id = frames[0].data["run_id"]
-        late = here.dispatcher.append(
-            thread, f.ToolSettled(run_id=run_id, tool_call_id="t", happened=True, by="ann", call=3, index=0)
-        )
+        settled = f.ToolSettled(run_id=run_id, tool_call_id="call-3-pay", happened=True, by="ann", call=3, index=0)
+        late = here.dispatcher.append(thread, settled)
         await here.eventually(lambda: here.past.facts[thread][-1][1].seq == late.seq)
     core = here.core
     key = await core.auth.principal(f"Bearer {here.key}")
