@@ -166,6 +166,28 @@ async def test_orders(standalone: System, on: Open, tmp_path: Path) -> None:
     assert (tmp_path / "typed").stat().st_mode & 0o077 == 0, "what was typed is its owner's alone"
 
 
+async def test_a_person_answers_what_an_answer_waits_for_and_sees_it_go_on(standalone: System, on: Open) -> None:
+    tty = on(standalone, "chat", "--agent", "scripted")
+    await tty.until(at_prompt)
+    tty.type('/tool publish {"text": "Rain."}\x1b\r')
+    tty.type('/tool get_weather {"location": "Tokyo"}\x1b\r')
+    tty.type("/text It is out.\r")
+    shown = await tty.until(lambda text: at_prompt(text) and ":result 2 TEXT" in text)
+    assert "◇ approval publish" in shown and "◇ client get_weather" in shown and ":approve 1" in shown
+    tty.type(":result\r")
+    await tty.until(lambda text: at_prompt(text) and ":result needs TEXT" in text)
+    tty.type("/text and then\r")
+    await tty.until(lambda text: at_prompt(text) and "queued: what waits is answered first" in text)
+    tty.type(":approve go on\r")
+    shown = await tty.until(lambda text: at_prompt(text) and "✓ publish" in text)
+    assert "go on" in shown.rpartition("approved by")[2]
+    tty.type(":result 21 °C\r")
+    shown = await tty.until(lambda text: at_prompt(text) and "It is out." in text and "\nand then\n" in text)
+    assert "✓ get_weather" in shown and shown.rindex("It is out.") < shown.rindex("\nand then\n")
+    tty.type(":open\r")
+    await tty.until(lambda text: at_prompt(text) and "nothing waits in this thread" in text)
+
+
 async def test_approvals_are_listed_shown_and_answered_from_a_shell(standalone: System, tmp_path: Path) -> None:
     async with standalone.client() as client:
         thread = await new_thread(client)
