@@ -44,14 +44,13 @@ def table(screen: Screen, page: Json, clock: Clock) -> None:
         (
             (item["id"], "bold"),
             (story.short(f"{item['tool_call']['name']} {_json(item['tool_call']['arguments'])}", 200), ""),
-            (story.short(item["agent_id"], 30), "cyan"),
             (age(item["created_at"], now), "dim"),
             (left(item["expires_at"], now) if item["status"] == "open" else "", "dim"),
             (item["status"], _STYLES.get(item["status"], "dim")),
         )
         for item in page["items"]
     ]
-    screen.table(("id", "tool", "agent", "asked", "left", "status"), rows, gives=1)
+    screen.table(("id", "tool", "asked", "left", "status"), rows, gives=1)
     if page["total"] > len(page["items"]):
         screen.say(f"… {page['total'] - len(page['items'])} more (--limit)", "dim")
 
