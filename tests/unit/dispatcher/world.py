@@ -30,7 +30,7 @@ from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, Command, Fact, dec
 from parley_events.contents import Contents
 from parley_events.log import Group, Incoming, Outgoing, Producer, Tail
 from parley_events.log.embedded import EmbeddedLog
-from parley_events.log.port import OnAssigned, OnRevoked
+from parley_events.log.port import OnAssigned, OnRevoked, OnWanted
 from parley_events.objects import Objects, open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces
@@ -114,6 +114,7 @@ class GatedLog:
         self._log = log
         self.own_tail, self.commands_ends = Gate(), Gate()
         self.ends_asked = asyncio.Event()
+        self._asks = 0
         self.commits: list[dict[int, int]] = []
         self.groups: list[Group] = []
         self.producer, self.begins, self.at_time = log.producer, log.begins, log.at_time
@@ -125,8 +126,15 @@ class GatedLog:
     async def tail(self, topic: str, starts: Mapping[int, int]) -> Tail:
         return GatedTail(await self._log.tail(topic, starts), self.own_tail)
 
-    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Group:
-        group = await self._log.group(topic, group_id, on_assigned, on_revoked)
+    async def group(
+        self,
+        topic: str,
+        group_id: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_wanted: OnWanted | None = None,
+    ) -> Group:
+        group = await self._log.group(topic, group_id, on_assigned, on_revoked, on_wanted)
         commit = group.commit
 
         async def noted(offsets: Mapping[int, int]) -> None:
@@ -139,8 +147,10 @@ class GatedLog:
 
     async def ends(self, topic: str) -> dict[int, int]:
         if topic == COMMANDS_TOPIC:
-            self.ends_asked.set()
-            await self.commands_ends.passed()
+            self._asks += 1
+            if self._asks > PARTITIONS:  # each claim asks before and after it; the second time counts
+                self.ends_asked.set()
+                await self.commands_ends.passed()
         return await self._log.ends(topic)
 
     async def close(self) -> None:
@@ -174,6 +184,7 @@ class Past:
         self.facts: dict[str, list[tuple[Incoming, Fact]]] = {}
         self.next = dict.fromkeys(range(PARTITIONS), 0)
         self.epoch = dict.fromkeys(range(PARTITIONS), -1)
+        self.claims: dict[int, list[int]] = {p: [] for p in range(PARTITIONS)}
         self.taking = Gate()
         self.away = False
         self.slow: dict[str, Gate] = {}
@@ -203,6 +214,7 @@ class Past:
                     fact = decode_fact(record)
                     if fact.type == f.PartitionClaimed.type:
                         self.epoch[record.partition] = record.offset
+                        self.claims[record.partition].append(record.offset)
                     elif fact.epoch == self.epoch[record.partition] and fact.seq is not None:
                         kept = self.facts.setdefault(fact.stream, [])
                         if fact.seq == len(kept) + 1:
@@ -239,6 +251,7 @@ class Past:
                     **self._position(partition),
                     "open_threads": [stream for stream in threads if self._open_runs(stream)],
                     "waiting_threads": [],
+                    "claims": self.claims[partition],
                 }
             case ["streams", stream, "facts"]:
                 partition = partition_of(stream.encode(), PARTITIONS)

@@ -81,6 +81,15 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     return CallModel(len(run.turns), run.attempt + 1, run.failed_ms + wait if failed is not None else 0)
 
 
+def crashed(run: Run, most: int) -> Finish | None:
+    """The end of a run that takes its dispatchers down: asked when a task takes the run up, where an attempt that has
+    neither returned nor failed was broken off. Stops and moves of dispatchers break attempts off as well."""
+    broken_off = run.attempt - run.failures
+    if run.status != "running" or run.call is None or broken_off < most:
+        return None
+    return _fail(run, "crashed", f"a model turn was broken off {broken_off} times by its dispatcher's end")
+
+
 def _fail(run: Run, code: str, message: str) -> Finish:
     return Finish(f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code=code, message=message, usage=run.usage))
 
