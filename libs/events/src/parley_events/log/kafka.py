@@ -260,9 +260,9 @@ class KafkaTail:
         except OffsetOutOfRangeError:
             await self._explain_gap()
             return ()
-        except KafkaError as error:
+        except (KafkaError, UnicodeDecodeError) as error:
             _log.warning("reading %s: %s", self._topic, type(error).__name__)
-            if isinstance(error, CorruptRecordException):
+            if isinstance(error, CorruptRecordException | UnicodeDecodeError):
                 forgive()
             self._assign()
             await asyncio.sleep(0.2)
@@ -397,9 +397,9 @@ class KafkaGroup:
         polled, self._polling = self._polling, None
         try:
             found = polled.result()
-        except KafkaError as error:
+        except (KafkaError, UnicodeDecodeError) as error:
             _log.warning("reading %s: %s", self._topic, type(error).__name__)
-            if isinstance(error, CorruptRecordException):
+            if isinstance(error, CorruptRecordException | UnicodeDecodeError):
                 forgive()
             await self._set_back()
             await asyncio.sleep(0.2)

@@ -18,8 +18,9 @@ WITH wanted AS (
 )
 UPDATE positions p
 SET next_offset = w.next_offset, epoch = w.epoch, last_number = greatest(p.last_number, w.last_number),
-    claims = CASE WHEN w.claims = '' THEN p.claims ELSE (p.claims || w.claims::bigint[])
-        [greatest(cardinality(p.claims || w.claims::bigint[]) - 99, 1):] END
+    claims = CASE WHEN w.claims = '' THEN p.claims ELSE ARRAY(
+        SELECT claim FROM (SELECT DISTINCT c FROM unnest(p.claims || w.claims::bigint[]) c ORDER BY c DESC LIMIT 100)
+            AS newest (claim) ORDER BY claim) END
 FROM wanted w JOIN held USING (partition)
 WHERE p.projection = $1 AND p.partition = w.partition AND p.next_offset = w.from_offset AND p.epoch = w.from_epoch
 
