@@ -16,6 +16,7 @@ from parley_dispatcher.settings import Settings
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events import ids
+from parley_events.body import Author, ThreadSeed
 from parley_events.clock import system_clock
 from parley_events.codec import EVENTS_TOPIC, Command, Fact, encode_fact
 from parley_events.log import Incoming
@@ -251,11 +252,11 @@ async def test_a_run_whose_turn_is_always_broken_off_fails_in_the_end(world: Wor
         run_id=run,
         answer_id=answer,
         disposition="started",
-        author={"kind": "user", "id": "ann"},
+        author=Author(kind="user", id="ann"),
         agent_id="scripted",
         agent_version=1,
         text="/text alive",
-        opened={"user_id": "ann"},
+        opened=ThreadSeed(user_id="ann"),
     )
     bodies: list[f.FactBody] = [posted] + [
         f.ModelCalled(run_id=run, turn=0, attempt=n, agent_id="scripted", agent_version=1, model="scripted", shown=1)

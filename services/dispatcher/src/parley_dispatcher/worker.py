@@ -56,6 +56,7 @@ class Worker:
         self._left = False
         self._joined = asyncio.Event()
         self._giving: asyncio.Task[None] | None = None
+        self._asked: frozenset[int] = frozenset()
         self.stopped: dict[int, str] = {}
         """Partitions that cannot be gone on with, and why: they are tried again rarely."""
 
@@ -146,8 +147,9 @@ class Worker:
 
     def _wanted(self, partitions: frozenset[int]) -> None:
         """Another member should have these."""
-        if self._left or self._runner.draining:
+        if self._left or self._runner.draining or (self._giving is not None and partitions == self._asked):
             return
+        self._asked = partitions
         if self._giving is not None:
             self._giving.cancel()
         for partition, owner in self.owners.items():
@@ -160,6 +162,7 @@ class Worker:
         await self._drained([owner for partition, owner in self.owners.items() if partition in partitions])
         await self._commit_once()
         _log.info("giving the partitions %s to another dispatcher", sorted(partitions))
+        self._giving = None
         self._group.give(partitions)
 
     def _release(self, partition: int) -> None:

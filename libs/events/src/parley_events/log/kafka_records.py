@@ -1,9 +1,9 @@
 """Batches that aiokafka cannot read: a header whose name is not UTF-8.
 
-Any producer can write one. aiokafka raises UnicodeDecodeError at each poll (its Python code calls the batch corrupt), for
-ever, and nothing behind it in the partition can be read. Once that was seen (`forgive`), batches are read for a while by
-aiokafka's slower Python code, which here takes such a name with its bytes spelled out; the record then goes the way of
-all others.
+Any producer can write one. aiokafka raises UnicodeDecodeError at each poll (its Python code calls the batch corrupt),
+for ever, and nothing behind it in the partition can be read. Once that was seen (`forgive`), batches are read for a
+while by aiokafka's slower Python code, which here takes such a name with its bytes spelled out; the record then goes
+the way of all others.
 """
 
 from __future__ import annotations

@@ -53,12 +53,12 @@ async def list_rejected(core: Core, request: Request, who: Principal) -> Respons
     """The newest first, without their bodies."""
     who.to_administer()
     limit = query_limit(request)
-    found: dict[str, tuple[int, dict[str, Any]]] = {}
+    found: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
     async with core.reading_rejected, aclosing(_records(core, None)) as records:
         async for record in records:
             name = _name(record)
             if name is not None and name not in found and _may_see(core, who, record):
-                found[name] = (record.time_ms, outbound.rejected(name, record))
+                found[name] = ((record.time_ms, record.offset), outbound.rejected(name, record))
     newest = sorted(found.values(), key=lambda item: item[0], reverse=True)
     return answer(200, {"items": [item for _, item in newest[:limit]], "total": len(newest)})
 
@@ -76,16 +76,15 @@ async def redrive(core: Core, request: Request, who: Principal) -> Response:
     asked = await body_of(request, Redrive, core.settings.body_mb)
     key = idempotency_key(request)
     name, record = await _find(core, request, who)
-    corrected = _corrected(asked, record, who)
     try:
-        record = await Contents(core.objects).whole(corrected)
-        command = decode_command(record, command_head(record))
+        whole = await Contents(core.objects).whole(_corrected(asked, record, who))
+        command = decode_command(whole, command_head(whole))
     except Undecodable as error:
         raise invalid(f"this record cannot be sent again as it is: {error}", "cannot_redrive") from None
     except ObjectError:
         raise Unavailable("the record's contents cannot be had from the object store right now") from None
-    if command.workspace_id != who.workspace_id and not (_first(core, who) and _workspace_of(corrected) is None):
-        # What was rewritten must not lead into a workspace that the record could not have been seen from.
+    if command.workspace_id != who.workspace_id and _workspace_of(record) is not None:
+        # Whose record can be told stays where it was; the others are the first workspace's to place.
         raise invalid("the record belongs to another workspace", "cannot_redrive")
     if command.type.startswith("timer."):
         raise invalid("a timer's command is the dispatcher's own", "cannot_redrive")
