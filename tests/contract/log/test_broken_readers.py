@@ -24,7 +24,7 @@ from tests.contract.log.reading import LIMIT_S, TOPIC, read, record, texts, writ
 class BadName(str):
     """A header's name as a producer in C may write it."""
 
-    def encode(self, *_: Any) -> bytes:  # type: ignore[override]
+    def encode(self, *_: Any) -> bytes:
         return b"na\xefve"
 
 

@@ -67,8 +67,9 @@ async def everything(world: World) -> None:
 
 def tried(world: World) -> list[tuple[int | None, int]]:
     """Which commands were begun alone, and which attempt it was."""
-    facts = [fact for fact in world.read.facts if isinstance(fact.body, f.CommandTried)]
-    return [(fact.command_offset, fact.body.attempt) for fact in facts]
+    return [
+        (fact.command_offset, fact.body.attempt) for fact in world.read.facts if isinstance(fact.body, f.CommandTried)
+    ]
 
 
 async def put_tried(world: World, partition: int, epoch: int, offset: int, attempt: int) -> None:
