@@ -19,6 +19,7 @@ from parley_events import ids
 from parley_events.body import Author, ThreadSeed
 from parley_events.clock import system_clock
 from parley_events.codec import EVENTS_TOPIC, Command, Fact, encode_fact
+from parley_events.errors import LogUnavailable
 from parley_events.log import Incoming
 from tests.unit.dispatcher.world import (
     ANN,
@@ -343,6 +344,30 @@ async def test_an_intent_that_was_read_back_at_once_waits_for_nothing_more(world
         assert asked == []
 
 
+async def test_a_member_that_the_group_does_not_count_claims_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was away, its partition is another's, and it has not heard of that yet."""
+    async with world.dispatcher() as dispatcher:
+        group = dispatcher.log.groups[0]
+        real, refusing = group.commit, True
+
+        async def commit(offsets: Any) -> None:
+            if refusing:
+                raise LogUnavailable("CommitFailedError")
+            await real(offsets)
+
+        monkeypatch.setattr(group, "commit", commit)
+        owner = dispatcher.worker.owners[0]
+        foreign = await world.claim(0)
+        await eventually(lambda: owner.closed)
+        await asyncio.sleep(0.3)  # many times the pause after which it would claim again
+        await everything(world)
+        assert [fact.epoch for r, fact in world.read.all if r.partition == 0 and r.offset > foreign] == []
+        refusing = False
+        await eventually(lambda: 0 in dispatcher.worker.owners and dispatcher.worker.owners[0].ready)
+
+
 # ---- facts that cannot be read
 
 
@@ -424,10 +449,10 @@ async def test_a_partition_that_is_wanted_is_given_when_the_grace_period_has_end
 
 async def test_the_pause_before_another_attempt_holds_nobody_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     thread = new_thread(0)
-    async with world.dispatcher(model_backoff_ms=600_000, drain_s=60.0) as dispatcher:
+    async with asyncio.timeout(10.0), world.dispatcher(model_backoff_ms=30_000, drain_s=60.0):
         await world.ask(thread, post("/error 529\n/text a"))
         await world.read.wait_for(thread, f.ModelFailed)
-    assert dispatcher.worker._left
+    assert world.read.of(thread, f.ModelCalled)[-1].attempt == 1
 
 
 # ---- a partition that stands still

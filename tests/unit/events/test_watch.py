@@ -87,6 +87,19 @@ async def test_it_says_nothing_while_the_loop_turns_and_ends_with_its_owner() ->
     watch.stop()
 
 
+async def test_the_time_in_which_the_thread_stood_still_as_well_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    watch = LoopWatch(3.0, told.append)
+    watch.start()
+    await asyncio.sleep(0.1)
+    monkeypatch.setattr("parley_events.watch.elapsed_s", lambda: time.monotonic() + 1000.0)
+    time.sleep(1.2)
+    assert told == []
+    watch.stop()
+
+
 async def test_a_beat_knows_since_when_its_loop_has_not_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("parley_events.watch.elapsed_s", lambda: now[0])

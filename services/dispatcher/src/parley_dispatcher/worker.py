@@ -191,7 +191,7 @@ class Worker:
         try:
             await self._joined.wait()
             assert self._group is not None
-            await owner.claim(self._tail.add, self._group.committed)
+            await owner.claim(self._tail.add, self._standing)
             self.stopped.pop(owner.partition, None)
         except asyncio.CancelledError:
             raise
@@ -202,6 +202,14 @@ class Worker:
                 "claiming partition %d: %s", owner.partition, error, exc_info=not isinstance(error, EventsError)
             )
             owner.lose(f"the claim failed: {type(error).__name__}")
+
+    async def _standing(self, partition: int) -> int:
+        """The first command that may not be finished. The offset is committed as it is: the group takes that from nobody
+        whom it does not count any more, so that a member that was away claims nothing which others have by now."""
+        assert self._group is not None
+        offset = await self._group.committed(partition)
+        await self._group.commit({partition: offset})
+        return offset
 
     def _on_lost(self, owner: Owner) -> None:
         """Somebody else claimed it. If the group still gives it to us after a moment, they are the stale one."""
@@ -227,6 +235,7 @@ class Worker:
             if group is None or partition not in group.assignment() or partition in self.owners:
                 return
             try:
+                await self._standing(partition)
                 # Before there is an owner: it must be given nothing that lies beyond what it has not seen.
                 await group.rewind(partition)
             except LogUnavailable as error:
