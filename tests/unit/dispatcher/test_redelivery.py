@@ -33,6 +33,14 @@ def test_a_command_is_finished_once_its_outcome_was_seen_whatever_it_was() -> No
     assert (known.tries(5), known.tries(4)) == (1, 0)
 
 
+def test_what_is_finished_is_forgotten_once_new_commands_come() -> None:
+    known = Redelivered()
+    known.see(outcome(4))
+    known.until = 6
+    assert known.done(4) and not known.done(5) and known.finished
+    assert not known.done(6) and not known.finished
+
+
 def test_suspects_are_those_that_the_owner_before_may_have_begun() -> None:
     known = Redelivered()
     known.until = 10

@@ -324,6 +324,23 @@ async def test_whoever_stood_still_looks_at_the_tail_again_before_an_effect(worl
             await within(waiting)
 
 
+async def test_a_look_that_took_too_long_is_none(world: World) -> None:
+    """The process stands still during the look itself."""
+    async with world.dispatcher() as dispatcher:
+        owner, hand = dispatcher.worker.owners[0], give_clock(dispatcher)
+        ends, looks = dispatcher.log.ends, 0
+
+        async def slow(topic: str) -> dict[int, int]:
+            nonlocal looks
+            looks += 1
+            hand.now += 30.0 if looks < 3 else 0.1
+            return await ends(topic)
+
+        dispatcher.log.ends = slow  # type: ignore[method-assign]
+        await within(owner.look())
+        assert looks == 3
+
+
 async def test_an_intent_that_was_read_back_at_once_waits_for_nothing_more(world: World) -> None:
     thread = new_thread(0)
     async with world.dispatcher() as dispatcher:

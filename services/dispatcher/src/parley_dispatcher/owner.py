@@ -73,7 +73,7 @@ _KEEP_S = 5.0
 TRUST_S = 2.0
 """How long a look at the own tail is good for: an effect begins within that time of it, or looks again. Shorter than
 any session time-out, so that a process that stood still meanwhile (SIGSTOP, a pause of its machine) looks again."""
-_FIRST_COMMAND_S = 5.0
+_FIRST_COMMAND_S = 2.0
 _MOST_HOLES = 200
 
 
@@ -345,18 +345,26 @@ class Owner:
     async def read_back(self, fact: Fact) -> None:
         """Until the fact was read back with no newer claim before it. Raises NotOwner when that cannot be any more.
 
-        Reading it back took a moment, or the process stood still meanwhile and what was read is old: then the tail is
-        read to its end as of now, until that takes no longer than a moment. Called right after the append.
+        Where that took longer than `TRUST_S`, what was read is old (the log was slow, or the process stood still): then
+        the tail is looked at again. Called right after the append.
         """
         if self.closed or fact.seq is None:
             raise NotOwner(f"partition {self.partition} is not ours any more")
         looked = self._world.elapsed()
         if self._read_seq.get(fact.stream, 0) < fact.seq:
             await self._shown((fact.stream, fact.seq))
-        while (late := self._world.elapsed() - looked) > TRUST_S:
+        if (late := self._world.elapsed() - looked) > TRUST_S:
             _log.info("partition %d: looking again before an effect, %.1f s have passed", self.partition, late)
+            await self.look()
+
+    async def look(self) -> None:
+        """Until the own tail was read to its end as of now, and that took no longer than `TRUST_S`. Raises NotOwner
+        when it showed another's claim."""
+        while True:
             looked = self._world.elapsed()
             await self._read_to(await self.patiently(self._events_end))
+            if self._world.elapsed() - looked <= TRUST_S:
+                return
 
     async def _shown(self, place: tuple[str, int]) -> None:
         """Until the tail has shown a record that was just appended."""
@@ -386,7 +394,7 @@ class Owner:
         if record.offset < self.next_command:
             return
         self.next_command = record.offset + 1
-        if record.offset in self._before.finished:
+        if self._before.done(record.offset):
             return
         self._unfinished[record.offset] = None
         try:

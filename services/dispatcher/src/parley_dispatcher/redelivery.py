@@ -44,6 +44,12 @@ class Redelivered:
         elif head.causation_id is not None:
             self.finished.add(head.command_offset)
 
+    def done(self, offset: int) -> bool:
+        """Whether the command, given in the order of the partition, has its outcome already."""
+        if offset >= self.until:
+            self.finished.clear()  # nothing below is asked for any more
+        return offset in self.finished
+
     def tries(self, offset: int) -> int:
         """How often the command was begun alone, and no outcome followed."""
         return self._tries[offset]

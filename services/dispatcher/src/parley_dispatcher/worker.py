@@ -204,8 +204,8 @@ class Worker:
             owner.lose(f"the claim failed: {type(error).__name__}")
 
     async def _standing(self, partition: int) -> int:
-        """The first command that may not be finished. The offset is committed as it is: the group takes that from nobody
-        whom it does not count any more, so that a member that was away claims nothing which others have by now."""
+        """The first command that may not be finished. The offset is committed as it is: the group takes that from
+        nobody whom it does not count any more, so a member that was away claims nothing which others have by now."""
         assert self._group is not None
         offset = await self._group.committed(partition)
         await self._group.commit({partition: offset})
