@@ -472,6 +472,30 @@ async def test_the_pause_before_another_attempt_holds_nobody_up(world: World, mo
     assert world.read.of(thread, f.ModelCalled)[-1].attempt == 1
 
 
+async def test_a_dispatcher_leaves_once_its_last_outcomes_were_read_back(world: World) -> None:
+    """Else whoever comes next would be given commands that are finished, and might not believe the last facts."""
+    thread, left = new_thread(0), asyncio.Event()
+
+    async def run(log: GatedLog, stop: asyncio.Event) -> None:
+        async with world.dispatcher(log=log, drain_s=60.0):
+            await stop.wait()
+        left.set()
+
+    log, stop = GatedLog(world.log), asyncio.Event()
+    running = asyncio.create_task(run(log, stop))
+    await world.ask(thread, post("/text a"))
+    await world.read.ended(thread)
+    log.own_tail.close()
+    await world.ask(thread, post("/text b"))
+    await world.read.ended(thread, 2)
+    stop.set()
+    await asyncio.sleep(0.2)
+    assert not left.is_set() and log.groups[0].assignment(), "it left before its outcome was read back"
+    log.own_tail.open()
+    await within(running)
+    assert max(commit.get(0, 0) for commit in log.commits) == 2
+
+
 # ---- a partition that stands still
 
 
