@@ -499,12 +499,18 @@ async def test_a_dispatcher_leaves_once_its_last_outcomes_were_read_back(world: 
 # ---- a partition that stands still
 
 
-async def test_a_decision_that_never_comes_ends_the_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parley_dispatcher.worker._STUCK_LOOK_S", 0.05)
+@pytest.mark.parametrize("log_answers", [True, False])
+async def test_a_decision_that_never_comes_ends_the_process_unless_the_log_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch, log_answers: bool
+) -> None:
+    monkeypatch.setattr("parley_dispatcher.worker._STUCK_LOOK_S", 0.02)
+    monkeypatch.setattr("parley_dispatcher.worker._SURE_S", 0.2)
+    monkeypatch.setattr("parley_dispatcher.watchdog.EXCUSE_S", 0.02)
     told: list[str] = []
+    log = GatedLog(world.log)
     app = build(
-        Settings(data=world.folder, partitions=PARTITIONS, drain_s=0.0, stuck_s=0.4),
-        log=GatedLog(world.log),
+        Settings(data=world.folder, partitions=PARTITIONS, drain_s=0.0, stuck_s=0.05),
+        log=log,
         history=world.history.client,
         objects=world.objects,
         on_failure=told.append,
@@ -518,7 +524,22 @@ async def test_a_decision_that_never_comes_ends_the_process(world: World, monkey
             await asyncio.Event().wait()
             return None
 
+        asked = 0
+        ends = log.ends
+
+        async def away(topic: str) -> dict[int, int]:
+            nonlocal asked
+            asked += 1
+            if not log_answers:
+                raise LogUnavailable("away")
+            return await ends(topic)
+
+        monkeypatch.setattr(log, "ends", away)
         monkeypatch.setattr(worker.owners[0], "_resolve", never)
         await world.put(thread, post("/text a", agent_version=None, agent_id="assistant"))
-        await eventually(lambda: bool(told))
-    assert "partition 0 stands still: the command at 0 is not finished" in told[0]
+        if log_answers:
+            await eventually(lambda: bool(told))
+            assert "partition 0 stands still: the command at 0 is not finished" in told[0]
+        else:
+            await eventually(lambda: asked > 15)
+            assert told == []

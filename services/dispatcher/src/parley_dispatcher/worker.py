@@ -35,6 +35,7 @@ _FLUSH_S = 3.0
 """How long the last facts have to reach the log, and the last outcomes to be read back, before a partition is let go
 of."""
 _STUCK_LOOK_S = 1.0
+_SURE_S = 20.0
 _BACKLOG_BYTES = 64 * 1024 * 1024
 
 
@@ -317,10 +318,23 @@ class Worker:
                     owner.passed(view.next_offset)
 
     async def _watch_partitions(self) -> None:
-        """A partition that stands still for no reason outside ends the process: another one can go on with it."""
+        """A partition that stands still for no reason outside ends the process: another one can go on with it. The log
+        is asked whether it answers, now and once more a while later: it may have come back only just."""
+        since: float | None = None
         while True:
             await asyncio.sleep(_STUCK_LOOK_S)
             now = asyncio.get_running_loop().time()
             wrong = self._watchdog.look(self.owners.values(), self._world.sender.unacknowledged_s, now)
-            if wrong is not None:
+            if wrong is None:
+                since = None
+                continue
+            try:
+                await self._world.log.ends(EVENTS_TOPIC)
+            except LogUnavailable:
+                for owner in self.owners.values():
+                    owner.waited_at = asyncio.get_running_loop().time()
+                since = None
+                continue
+            since = now if since is None else since
+            if now - since >= _SURE_S:
                 raise RuntimeError(wrong)
