@@ -5,9 +5,12 @@ What is refused is found in `parley.rejected` with a reason and the same bytes, 
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from parley_events.partition import partition_of
 from tests.support.runs import check_run, follow, post
 from tests.support.sse import text_of
-from tests.support.system import System, eventually, new_thread
+from tests.support.system import PARLEY, System, eventually, new_thread
 from tests.support.topics import Record, put, read_topic
 
 
@@ -201,3 +204,51 @@ async def test_what_is_no_command_is_put_aside_whole_and_the_partition_moves_on(
     assert {name: record.headers.get(name) for name in message.heads} == message.heads
     for outcome in await read_topic(cluster.ready()["kafka"], "parley.events"):
         assert outcome.head("ce_causationid") != message.id, "it was decided all the same"
+
+
+async def parley(system: System, *words: str) -> tuple[int, str]:
+    """The `parley` command on a running system: its status, and what it printed."""
+    env = {**os.environ, "DATA": str(system.folder / "data")}
+    process = await asyncio.create_subprocess_exec(
+        str(PARLEY), *words, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_what_was_put_aside_is_listed_shown_and_sent_again_by_hand(cluster: System, tmp_path: Path) -> None:
+    async with cluster.client() as client:
+        message = Message(cluster, await new_thread(client), "/text said in the end")
+    message.body["text"] = {"no": "text \x1b[2J"}
+    offset = await message.send(cluster)
+    name = f"{message.partition}-{offset}"
+    await rejected_at(cluster, message.partition, offset)
+    status, said = await parley(cluster, "rejected", "list", "--json")
+    assert status == 0
+    item = next(item for item in json.loads(said) if item["id"] == name)
+    assert (item["reason"], item["stream"], item["command_id"]) == ("undecodable", message.thread, message.id)
+    status, said = await parley(cluster, "rejected", "show", name)
+    assert status == 0 and "message.post: text: string_type" in said and "\x1b" not in said
+    status, said = await parley(cluster, "rejected", "redrive", name)
+    assert status == 1 and "cannot be sent again as it is" in said
+    corrected = tmp_path / "corrected.json"
+    corrected.write_text(json.dumps(message.body | {"text": "/text said in the end"}))
+    status, said = await parley(cluster, "rejected", "redrive", name, "--body", str(corrected), "--json")
+    told = json.loads(said)
+    assert status == 0 and (told["redrive_of"], told["outcome"]) == (name, "message.posted")
+    command = next(
+        record
+        for record in await read_topic(cluster.ready()["kafka"], "parley.commands", message.partition)
+        if record.head("ce_id") == told["id"]
+    )
+    assert command.head("ce_redriveof") == name
+    [posted] = [
+        record
+        for record in await read_topic(cluster.ready()["kafka"], "parley.events", message.partition)
+        if record.head("ce_causationid") == told["id"]
+    ]
+    assert posted.head("ce_commandoffset") == str(command.offset)
+    assert text_of(await follow(cluster, posted.body["run_id"])) == "said in the end"
+    status, said = await parley(cluster, "rejected", "show", "0-999999")
+    assert status == 1 and "there is no such rejected command" in said

@@ -195,6 +195,7 @@ def _command(body: c.CommandBody) -> Command:
         correlation_id="порядок-7" if whole else None,
         traceparent=TRACE if whole else None,
         source="/parley/gateway" if whole else "/shop/orders",
+        redrive_of="5-4711" if whole else None,
     )
 
 
@@ -343,28 +344,30 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.SkillChanged(agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH),
     f.ToolExpired(run_id=RUN, call=12, index=1, tool_call_id="toolu_2"),
     f.ThreadCancelling(by="zoë", reason=TEXT, run_ids=(RUN, f"{THREAD}.r0123456789abcdef")),
+    f.CommandTried(attempt=2),
 )
 
 
 def _fact(seq: int, body: f.FactBody) -> Fact:
-    claim = isinstance(body, f.PartitionClaimed)
+    claim = isinstance(body, f.PartitionClaimed | f.CommandTried)
     outcome = isinstance(body, f.MessagePosted | f.CommandRejected | f.CommandRepeated)
     run: str | None = getattr(body, "run_id", None)
     return Fact(
         type=body.type,
         stream="" if claim else _stream(body.type),
         seq=None if body.type in f.UNNUMBERED else seq,
-        epoch=0 if claim else OFFSET - 100,
+        epoch=0 if isinstance(body, f.PartitionClaimed) else OFFSET - 100,
         workspace_id="" if claim else WORKSPACE,
         time_ms=TIME_MS,
         body=body,
         run_id=run,
         call=getattr(body, "call", None) if body.type in ("model.returned", "model.failed", "run.cancelled") else None,
-        causation_id="dispatcher-é/4711" if claim else COMMAND_ID if outcome else None,
+        causation_id="dispatcher-é/4711" if isinstance(body, f.PartitionClaimed) else COMMAND_ID if outcome else None,
         body_hash=HASH if outcome else None,
         correlation_id="порядок-7" if outcome else None,
         traceparent=TRACE if run else None,
         offset=OFFSET,
+        command_offset=OFFSET - 90 if outcome or isinstance(body, f.CommandTried) else None,
     )
 
 

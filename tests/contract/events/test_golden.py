@@ -80,6 +80,7 @@ LISTED = frozenset(
         "fact.child.started.v1",
         "fact.command.rejected.v1",
         "fact.command.repeated.v1",
+        "fact.command.tried.v1",
         "fact.key.created.v1",
         "fact.key.revoked.v1",
         "fact.key.rotated.v1",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from parley_events.codec import EVENTS_TOPIC
-from parley_events.log.port import Group, Incoming, OnAssigned, OnRevoked, Outgoing, Producer, Tail
+from parley_events.log.port import Group, Incoming, OnAssigned, OnRevoked, OnWanted, Outgoing, Producer, Tail
 
 
 class ListLog:
@@ -56,7 +56,14 @@ class ListLog:
     async def producer(self) -> Producer:
         raise NotImplementedError
 
-    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Group:
+    async def group(
+        self,
+        topic: str,
+        group_id: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_wanted: OnWanted | None = None,
+    ) -> Group:
         raise NotImplementedError
 
     async def close(self) -> None:

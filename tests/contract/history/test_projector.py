@@ -77,6 +77,25 @@ async def test_the_epoch_in_force_survives_a_restart(settings: Settings) -> None
         assert (await client.get(f"/partitions/{partition}"))["epoch"] == new
 
 
+async def test_an_owner_is_told_the_last_claims_oldest_first(settings: Settings) -> None:
+    """Those of one batch as well as of many, each once, also when the log is folded again; not more than a hundred."""
+    log = ListLog(4)
+    writer = Writer(log)
+    writer.post(T1, WS)
+    partition = writer.partition(T1)
+    known = [writer.epochs[partition], *(writer.claim(partition) for _ in range(3))]
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        assert (await client.get(f"/partitions/{partition}"))["claims"] == known
+        known.append(writer.claim(partition))
+        await client.caught_up(log)
+        assert (await client.get(f"/partitions/{partition}"))["claims"] == known
+        assert (await client.get(f"/partitions/{(partition + 1) % 4}"))["claims"] == []
+        known += [writer.claim(partition) for _ in range(120)]
+        await client.caught_up(log)
+        assert (await client.get(f"/partitions/{partition}"))["claims"] == known[-100:]
+
+
 async def test_a_batch_from_a_position_that_was_left_is_not_folded(settings: Settings) -> None:
     """The compare-and-set by itself: a projector that comes late with a shorter batch must not take the view back."""
     log = ListLog(1)

@@ -96,3 +96,22 @@ async def test_skills_are_asked_at_a_position() -> None:
 
     positions = [PartitionPosition(0, 7), PartitionPosition(1, 9)]
     assert await history(answer).skills(WORKSPACE, "a", "tea", positions) == ()
+
+
+async def test_a_claim_asks_the_next_replica_soon() -> None:
+    """A replica that stalls must not use up the time in which partitions are taken over."""
+    limits: dict[str, float] = {}
+    view = {"partition": 0, "next_offset": 5, "epoch": 2, "last_number": 0, "open_threads": [], "waiting_threads": []}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        limits[request.url.path] = request.extensions["timeout"]["read"]
+        if request.url.host == "stalls":
+            raise httpx2.ReadTimeout("nothing came")
+        return httpx2.Response(
+            200, content=orjson.dumps(view if "partitions" in request.url.path else page(range(0), 0, 7))
+        )
+
+    client = history(answer, "http://stalls", "http://answers")
+    assert (await client.partition(0)).claims == ()
+    await client.facts(THREAD, 0)
+    assert limits["/internal/partitions/0"] <= 3.0 < limits[f"/internal/streams/{THREAD}/facts"]

@@ -31,7 +31,7 @@ from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, Command, Fact, dec
 from parley_events.contents import Contents
 from parley_events.log import Group, Incoming, Outgoing, Producer, Tail
 from parley_events.log.embedded import EmbeddedLog
-from parley_events.log.port import OnAssigned, OnRevoked
+from parley_events.log.port import OnAssigned, OnRevoked, OnWanted
 from parley_events.objects import Objects, open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces
@@ -115,6 +115,7 @@ class GatedLog:
         self._log = log
         self.own_tail, self.commands_ends = Gate(), Gate()
         self.ends_asked = asyncio.Event()
+        self._asks = 0
         self.commits: list[dict[int, int]] = []
         self.groups: list[Group] = []
         self.producer, self.begins, self.at_time = log.producer, log.begins, log.at_time
@@ -127,8 +128,15 @@ class GatedLog:
     async def tail(self, topic: str, starts: Mapping[int, int]) -> Tail:
         return GatedTail(await self._log.tail(topic, starts), self.own_tail)
 
-    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Group:
-        group = await self._log.group(topic, group_id, on_assigned, on_revoked)
+    async def group(
+        self,
+        topic: str,
+        group_id: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_wanted: OnWanted | None = None,
+    ) -> Group:
+        group = await self._log.group(topic, group_id, on_assigned, on_revoked, on_wanted)
         commit = group.commit
 
         async def noted(offsets: Mapping[int, int]) -> None:
@@ -141,8 +149,10 @@ class GatedLog:
 
     async def ends(self, topic: str) -> dict[int, int]:
         if topic == COMMANDS_TOPIC:
-            self.ends_asked.set()
-            await self.commands_ends.passed()
+            self._asks += 1
+            if self._asks > PARTITIONS:  # each claim asks before and after it; the second time counts
+                self.ends_asked.set()
+                await self.commands_ends.passed()
         return await self._log.ends(topic)
 
     async def close(self) -> None:
@@ -176,6 +186,7 @@ class Past:
         self.facts: dict[str, list[tuple[Incoming, Fact]]] = {}
         self.next = dict.fromkeys(range(PARTITIONS), 0)
         self.epoch = dict.fromkeys(range(PARTITIONS), -1)
+        self.claims: dict[int, list[int]] = {p: [] for p in range(PARTITIONS)}
         self.taking = Gate()
         self.away = False
         self.slow: dict[str, Gate] = {}
@@ -206,6 +217,7 @@ class Past:
                     fact = decode_fact(record)
                     if fact.type == f.PartitionClaimed.type:
                         self.epoch[record.partition] = record.offset
+                        self.claims[record.partition].append(record.offset)
                     elif fact.epoch == self.epoch[record.partition] and fact.seq is not None:
                         kept = self.facts.setdefault(fact.stream, [])
                         if fact.seq == len(kept) + 1:
@@ -251,6 +263,7 @@ class Past:
                         if (runs := self._state(stream).open_runs.values())
                         and all(run.status == "waiting" for run in runs)
                     ],
+                    "claims": self.claims[partition],
                 }
             case ["partitions", number, "due"]:
                 return {"items": self._dues(int(number), int(query["until_ms"]))}

@@ -1,8 +1,8 @@
 """Records and Kafka messages: CloudEvents 1.0, binary mode (Kafka Protocol Binding 1.0.2, §3.2).
 
 Attributes are `ce_*` headers, so that a consumer can filter without parsing a body; the body is JSON. Extensions
-carry `epoch`, `seq`, `runid`, `call`, `causationid`, `correlationid`, `workspaceid` and `traceparent`. The mapping is
-written by hand (the SDK's costs several times as much); a test compares it with the `cloudevents` SDK.
+carry `epoch`, `seq`, `runid`, `call`, `causationid`, `commandoffset`, `correlationid`, `workspaceid` and `traceparent`.
+The mapping is written by hand (the SDK's costs several times as much); a test compares it with the `cloudevents` SDK.
 
 A type that this version does not know is kept whole as `UnknownBody`; an older version of a known type goes through
 `upcast`. Size is checked by the writer before anything is numbered (`MAX_VALUE_BYTES`). Large contents that are stored
@@ -51,7 +51,8 @@ class UnknownBody(FactBody):
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command with its envelope. `fresh`: the stream's random id was minted with this very command, so nobody
-    else can have written to it. `body_hash` None: the hash of the encoded body is taken."""
+    else can have written to it. `body_hash` None: the hash of the encoded body is taken. `redrive_of`: the rejected
+    record (`<partition>-<offset>` of `parley.commands`) in whose place a person sent this one."""
 
     id: str
     stream: str
@@ -63,6 +64,7 @@ class Command:
     correlation_id: str | None = None
     traceparent: str | None = None
     source: str = "/parley/gateway"
+    redrive_of: str | None = None
 
     @property
     def type(self) -> str:
@@ -75,7 +77,8 @@ class Fact:
 
     `epoch` is the writer's claim on the partition. `causation_id` is set on the outcome of a command, to its id.
     `body_hash` on that outcome is the command's, so that a repeat with another body is known as such. `call` is set on
-    the fact that ends a model call. `offset` is known once it was read from the log.
+    the fact that ends a model call. `command_offset` is the place on `parley.commands` of the command that it answers.
+    `offset` is known once it was read from the log.
     """
 
     type: str
@@ -93,11 +96,15 @@ class Fact:
     traceparent: str | None = None
     offset: int | None = None
     version: int = 1
+    command_offset: int | None = None
 
     @property
     def id(self) -> str:
         """The CloudEvents id: the same bytes sent twice have the same one."""
-        return f"{self.stream}/{self.causation_id if self.seq is None else self.seq}@{self.epoch}"
+        if self.seq is not None:
+            return f"{self.stream}/{self.seq}@{self.epoch}"
+        cause = f"command-{self.command_offset}" if self.causation_id is None else self.causation_id
+        return f"{self.stream}/{cause}@{self.epoch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class FactHead:
     call: int | None
     causation_id: str | None
     workspace_id: str
+    command_offset: int | None = None
     objects: bool = False
     """Whether the body leaves contents to the object store."""
 
@@ -150,6 +158,8 @@ def encode_command(command: Command, partitions: int, stored: Stored = nothing_s
         headers.append(("ce_bodyhash", command.body_hash.encode()))
     if command.fresh:
         headers.append(("ce_fresh", b"1"))
+    if command.redrive_of is not None:
+        headers.append(("ce_redriveof", command.redrive_of.encode()))
     if references:
         headers.append((OBJECTS_HEADER, references_header(references)))
     _optional(headers, command.correlation_id, command.traceparent)
@@ -175,7 +185,7 @@ def command_head(record: Incoming) -> CommandHead:
         raise Undecodable("ce_workspaceid is not a UUID")
     if stream.startswith("ws:") and stream != f"ws:{workspace_id}":
         raise Undecodable("the workspace's stream and ce_workspaceid differ")
-    for name in ("ce_bodyhash", "ce_correlationid", "ce_traceparent"):
+    for name in ("ce_bodyhash", "ce_correlationid", "ce_traceparent", "ce_redriveof"):
         if len(heads.get(name) or b"") > _MOST_HEADER_BYTES:
             raise Undecodable(f"{name} is longer than {_MOST_HEADER_BYTES} bytes")
     return CommandHead(
@@ -208,6 +218,7 @@ def decode_command(record: Incoming, head: CommandHead | None = None) -> Command
         correlation_id=head.correlation_id,
         traceparent=head.traceparent,
         source=_maybe(heads, "ce_source") or "",
+        redrive_of=_maybe(heads, "ce_redriveof"),
     )
 
 
@@ -242,6 +253,8 @@ def encode_fact(fact: Fact, partition: int, stored: Stored = nothing_stored) -> 
         headers.append(("ce_call", b"%d" % fact.call))
     if fact.causation_id is not None:
         headers.append(("ce_causationid", fact.causation_id.encode()))
+    if fact.command_offset is not None:
+        headers.append(("ce_commandoffset", b"%d" % fact.command_offset))
     if fact.body_hash is not None:
         headers.append(("ce_bodyhash", fact.body_hash.encode()))
     if references:
@@ -289,6 +302,7 @@ def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) 
         traceparent=traceparent(_maybe(heads, "ce_traceparent")),
         offset=offset,
         version=version,
+        command_offset=head.command_offset,
     )
 
 
@@ -344,6 +358,7 @@ def _head(heads: dict[str, bytes], offset: int) -> FactHead:
         call = heads.get("ce_call")
         run_id = heads.get("ce_runid")
         cause = heads.get("ce_causationid")
+        place = heads.get("ce_commandoffset")
         head = FactHead(
             offset=offset,
             type=kind,
@@ -354,6 +369,7 @@ def _head(heads: dict[str, bytes], offset: int) -> FactHead:
             call=None if call is None else int(call),
             causation_id=None if cause is None else cause.decode(),
             workspace_id=heads.get("ce_workspaceid", b"").decode(),
+            command_offset=None if place is None else int(place),
             objects=OBJECTS_HEADER in heads,
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # a header may have no value: None

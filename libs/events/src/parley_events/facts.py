@@ -519,13 +519,22 @@ class CommandRepeated(FactBody):
 class PartitionClaimed(FactBody):
     """A dispatcher takes the partition; this record's offset is its epoch. Key: none.
 
-    `first_unfinished` is the (offset, attempt) of the first command that is not finished yet, if any.
+    `first_unfinished` is the offset of the first command that is not finished yet, if any; `attempt` counts how often
+    it is begun alone, this time included (see `CommandTried`).
     """
 
     type: ClassVar[str] = "partition.claimed"
     owner: str
     first_unfinished: int | None = None
     attempt: int = 1
+
+
+class CommandTried(FactBody):
+    """A new owner is about to decide a command that its predecessor may have died of, and decides it alone: the command
+    at the `ce_commandoffset` of this record. If no outcome follows, it ended its dispatcher. Key: none."""
+
+    type: ClassVar[str] = "command.tried"
+    attempt: int
 
 
 REJECTION_CODES: dict[str, str] = {
@@ -548,7 +557,9 @@ REJECTION_CODES: dict[str, str] = {
 RUN_ENDS: frozenset[str] = frozenset({RunCompleted.type, RunFailed.type, RunCancelled.type})
 """The one canonical end of a run."""
 
-UNNUMBERED: frozenset[str] = frozenset({CommandRejected.type, CommandRepeated.type, PartitionClaimed.type})
+UNNUMBERED: frozenset[str] = frozenset(
+    {CommandRejected.type, CommandRepeated.type, PartitionClaimed.type, CommandTried.type}
+)
 """Facts that have no seq."""
 
 FACTS: dict[str, type[FactBody]] = {
@@ -595,6 +606,7 @@ FACTS: dict[str, type[FactBody]] = {
         CommandRejected,
         CommandRepeated,
         PartitionClaimed,
+        CommandTried,
     )
 }
 """Every fact, by its type."""

@@ -59,7 +59,8 @@ class Positions(Shape):
 class PartitionView(Shape):
     """What a new owner of a partition starts from: the position, and the threads with runs that have not ended.
 
-    `waiting` are those whose every open run is parked: they need no task.
+    `waiting` are those whose every open run is parked: they need no task. `claims`: the offsets of the last claims
+    below the position, oldest first, so that a reader can start a while before it and still tell whom to believe.
     """
 
     partition: int
@@ -68,6 +69,7 @@ class PartitionView(Shape):
     last_number: int
     open_threads: tuple[str, ...]
     waiting_threads: tuple[str, ...]
+    claims: tuple[int, ...] = ()
 
 
 class Due(Shape):

@@ -17,6 +17,7 @@ import uvicorn
 
 from parley_events.clock import rfc3339
 from parley_events.telemetry.port import ABOUT
+from parley_events.watch import LoopWatch
 
 
 class JsonLines(logging.Formatter):
@@ -54,6 +55,12 @@ class _Server(uvicorn.Server):
 
     on_stop: Callable[[], None] | None = None
     own_signals = True
+    watch: LoopWatch | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        if self.watch is not None:
+            self.watch.start()
+        await super().startup(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,10 +108,22 @@ def server_of(
     return server
 
 
-def serve(app: Any, host: str, port: int, *, grace_s: float = 3.0, on_stop: Callable[[], None] | None = None) -> int:
-    """Serve an ASGI application (see `server_of`) until a signal; the exit status."""
+def serve(
+    app: Any,
+    host: str,
+    port: int,
+    *,
+    loop_limit_s: float,
+    grace_s: float = 3.0,
+    on_stop: Callable[[], None] | None = None,
+) -> int:
+    """Serve an ASGI application (see `server_of`) until a signal; the exit status. An event loop that is blocked for
+    `loop_limit_s` ends the process."""
     server = server_of(app, host, port, grace_s=grace_s, on_stop=on_stop)
+    assert isinstance(server, _Server)
+    server.watch = LoopWatch(loop_limit_s)
     server.run()
+    server.watch.stop()
     return 0 if server.started else 1
 
 

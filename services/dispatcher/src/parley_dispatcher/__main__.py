@@ -20,7 +20,7 @@ def main() -> int:
     set_up_logs(settings.log_level, settings.log_file)
     with open_telemetry("parley-dispatcher", shown) as telemetry:
         app = build(settings, telemetry=telemetry, on_failure=end_process)
-        return serve(app, settings.host, settings.port, grace_s=1.0)
+        return serve(app, settings.host, settings.port, loop_limit_s=settings.loop_limit_s, grace_s=1.0)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 
 from parley_dispatcher import providers as models
@@ -36,10 +37,9 @@ from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
 from parley_events.telemetry import OFF, Telemetry
+from parley_events.watch import Beat
 
 _log = logging.getLogger(__name__)
-
-_STUCK_S = 30.0
 
 
 @dataclass(slots=True)
@@ -65,6 +65,7 @@ def build(
     """The dispatcher. A missing port is made for real from the settings; `value_of` looks up what `env:NAME` means.
     `on_failure` is called when a loop dies: the process should end then, so that another takes over."""
     running = Running()
+    beat = Beat()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -122,7 +123,7 @@ def build(
                 world,
                 deltas,
                 the_providers,
-                Attempts(settings.model_attempts, settings.model_backoff_ms),
+                Attempts(settings.model_attempts, settings.model_backoff_ms, settings.run_crashes),
                 settings.run_slots,
                 settings.tool_timeout_s,
                 settings.session_ms / 1000,
@@ -130,7 +131,9 @@ def build(
                 settings.default_model,
                 servers,
             )
-            worker = Worker(world, runner, settings.group, settings.drain_s)
+            worker = Worker(world, runner, settings.group, settings.drain_s, settings.stuck_s)
+            beat.start()
+            stack.callback(beat.stop)
             await worker.start()
             stack.push_async_callback(worker.stop)
             running.worker = worker
@@ -153,17 +156,23 @@ def build(
 
     @app.get("/livez")
     async def livez() -> Response:
-        """Whether the loops still turn; never the health of Kafka."""
-        worker = running.worker
+        """How long ago the event loop turned, and asked for commands; never the health of Kafka."""
         if running.problems:
-            return Response("; ".join(running.problems), 503)
-        age = asyncio.get_running_loop().time() - worker.polled_at if worker else 0.0
-        return Response(f"poll {age:.1f} s ago", 503 if worker and worker.polled_at and age > _STUCK_S else 200)
+            return JSONResponse({"status": "ending", "problems": running.problems}, 503)
+        worker = running.worker
+        polled_at = worker.polled_at if worker else 0.0
+        poll_s = asyncio.get_running_loop().time() - polled_at if polled_at else 0.0
+        alive = beat.age_s <= settings.loop_limit_s and poll_s <= settings.poll_limit_s
+        told = {"status": "alive" if alive else "stuck", "loop_s": round(beat.age_s, 2), "poll_s": round(poll_s, 2)}
+        return JSONResponse(told, 200 if alive else 503)
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """Whether every assigned partition is claimed."""
+        """Whether every assigned partition is claimed. Those that stand still are named; the others go on."""
         worker = running.worker
-        return Response("ready", 200) if worker and worker.ready else Response("claiming", 503)
+        if worker is None or not worker.ready:
+            return Response("claiming", 503)
+        still = "; ".join(f"partition {p} stands still: {why}" for p, why in sorted(worker.stopped.items()))
+        return Response(f"ready; {still}" if still else "ready", 200)
 
     return app

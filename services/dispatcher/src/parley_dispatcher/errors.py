@@ -2,6 +2,7 @@
 
 DispatcherError
 ├── NotOwner            stop at once: another dispatcher has the partition; write nothing more
+├── Unreadable          stop the partition: what is stored of a thread cannot be folded, and a person must look
 ├── HistoryUnavailable  try again later: history (or its PostgreSQL) is away
 ├── ModelError          record the attempt; `retry` says whether another one makes sense
 ├── ServerAway          an MCP server cannot be reached, and nothing was sent: go on without it, try again later
@@ -24,6 +25,10 @@ class NotOwner(DispatcherError):
 
 class Parked(DispatcherError):
     """A run inside this one waits for somebody outside: the call that started it stays open."""
+
+
+class Unreadable(DispatcherError):
+    """What is stored of a thread cannot be read or folded; trying again at once does not help."""
 
 
 class HistoryUnavailable(DispatcherError):

@@ -28,6 +28,9 @@ from parley_events.reads import (
 
 View = TypeVar("View", bound=Shape)
 _PAGE = 1000
+_ANSWER_S, _CONNECT_S = 12.0, 2.0
+_CLAIM_S = 2.0
+"""A claim asks the next replica soon: a stalled one must not use up the time in which partitions are taken over."""
 
 
 class Stored(NamedTuple):
@@ -46,7 +49,7 @@ class History:
         self._urls = list(urls)
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx2.Timeout(12.0, connect=2.0),
+            timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
             transport=transport,
             trust_env=False,
         )
@@ -60,7 +63,7 @@ class History:
 
     async def partition(self, partition: int) -> PartitionView:
         """What a new owner starts from."""
-        return await self._need(f"/partitions/{partition}", PartitionView)
+        return await self._need(f"/partitions/{partition}", PartitionView, _CLAIM_S)
 
     async def due(self, partition: int, until_ms: int) -> tuple[Due, ...]:
         """What is due in a partition by then, the oldest first; not all of it where that is very much."""
@@ -105,17 +108,18 @@ class History:
         asked: dict[str, Any] = {"agent_id": agent_id, "min_position": [str(position) for position in positions]}
         return await self._get(f"/workspaces/{workspace_id}/skills/{slug}", SkillView, **asked)
 
-    async def _need(self, path: str, view: type[View], **query: Any) -> View:
-        found = await self._get(path, view, **query)
+    async def _need(self, path: str, view: type[View], limit_s: float = _ANSWER_S, /, **query: Any) -> View:
+        found = await self._get(path, view, limit_s, **query)
         if found is None:
             raise HistoryUnavailable(f"history knows no {path}")
         return found
 
-    async def _get(self, path: str, view: type[View], **query: Any) -> View | None:
+    async def _get(self, path: str, view: type[View], limit_s: float = _ANSWER_S, /, **query: Any) -> View | None:
         failure = "no replica is configured"
         for _ in range(len(self._urls)):
             try:
-                answer = await self._client.get(f"{self._urls[0]}/internal{path}", params=query)
+                limits = httpx2.Timeout(limit_s, connect=_CONNECT_S)
+                answer = await self._client.get(f"{self._urls[0]}/internal{path}", params=query, timeout=limits)
             except httpx2.HTTPError as error:
                 failure = f"{type(error).__name__} at {self._urls[0]}"
             else:

@@ -52,10 +52,11 @@ class _Saying:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How model calls are tried again."""
+    """How model calls are tried again. `crashes`: how often one may be broken off without a result of its own."""
 
     most: int
     backoff_ms: int
+    crashes: int = 10
 
 
 @dataclass(frozen=True, slots=True)

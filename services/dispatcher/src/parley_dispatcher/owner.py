@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -23,8 +24,9 @@ from parley_dispatcher.agents import Agents
 from parley_dispatcher.appender import Appender
 from parley_dispatcher.decide import answering_agent, decide
 from parley_dispatcher.dues import fire
-from parley_dispatcher.errors import HistoryUnavailable, NotOwner
+from parley_dispatcher.errors import HistoryUnavailable, NotOwner, Unreadable
 from parley_dispatcher.history import History
+from parley_dispatcher.redelivery import MOST_TRIES, SKEW_MS, Redelivered, reading_from
 from parley_dispatcher.sender import Sender
 from parley_dispatcher.state import State, ThreadState, evolve, initial
 from parley_dispatcher.telemetry import Instruments
@@ -33,7 +35,7 @@ from parley_dispatcher.window import Window
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events.body import Body, Principal
-from parley_events.clock import Clock
+from parley_events.clock import Clock, elapsed_s
 from parley_events.codec import (
     EVENTS_TOPIC,
     Command,
@@ -73,6 +75,11 @@ _MOST_WAITING = 2000
 _MOST_REJECTED = 1024 * 1024
 _KEEP_S = 5.0
 """The longest pause between two tries to store a content; about twice as long in all."""
+TRUST_S = 2.0
+"""How long a look at the own tail is good for: an effect begins within that time of it, or looks again. Shorter than
+any session time-out, so that a process that stood still meanwhile (SIGSTOP, a pause of its machine) looks again."""
+_FIRST_COMMAND_S = 2.0
+_MOST_HOLES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,9 @@ class World:
     window_bytes: int
     timer_ms: int = 1000
     instruments: Instruments = field(default_factory=Instruments)
+    elapsed: Callable[[], float] = elapsed_s
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a suspect command is decided: one at a time in the process, so that it is known which one ended it."""
 
 
 class Owner:
@@ -108,6 +118,12 @@ class Owner:
         self.epoch = -1
         self.ready = False
         self.closed = False
+        self.stopped = ""
+        """Why the partition cannot be gone on with until a person has looked at it; "": nothing is wrong."""
+        self.leaving = asyncio.Event()
+        """Set: no step is begun any more, the partition goes to another dispatcher soon."""
+        self.waited_at = 0.0
+        """When history, the object store or the log last did not answer (by the loop's clock)."""
         self.read_to = 0
         """The offset up to which the own tail was read."""
         self.next_command = -1
@@ -126,7 +142,10 @@ class Owner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: deque[Incoming] = deque()
         self._unfinished: dict[int, None] = {}
-        self._by_cause: dict[str, deque[int]] = {}
+        self._before = Redelivered()
+        self._suspects: set[int] = set()
+        self._history_at = 0
+        self._given = asyncio.Event()
         self._waiters: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
         self._claimed: asyncio.Future[int] | None = None
         self._advanced = asyncio.Event()
@@ -137,24 +156,35 @@ class Owner:
 
     # ---- the claim
 
-    async def claim(self, tail_from: Callable[[int, int], None]) -> None:
-        """Claim the partition, read what came before, and begin. `tail_from(partition, offset)` starts the own tail."""
+    async def claim(self, tail_from: Callable[[int, int], None], committed: Callable[[int], Awaitable[int]]) -> None:
+        """Claim the partition, read what came before, and begin. `tail_from(partition, offset)` starts the own tail;
+        `committed(partition)` is the first command that may not be finished."""
         view = await self.patiently(lambda: self._world.history.partition(self.partition))
-        self._fence.epoch = view.epoch
-        self.read_to = view.next_offset
+        first = await committed(self.partition)
+        end = (await self._world.log.ends(COMMANDS_TOPIC))[self.partition]
+        start, self._fence.epoch = view.next_offset, view.epoch
+        if first < end and (since_ms := await self._first_ms()) is not None:
+            since = (await self._world.log.at_time(EVENTS_TOPIC, since_ms - SKEW_MS))[self.partition]
+            start, self._fence.epoch = reading_from(view.next_offset, view.epoch, view.claims, since)
+        self._check_ours()
+        self.read_to, self._history_at = start, view.next_offset
         self._window.trim(view.next_offset)
-        tail_from(self.partition, view.next_offset)
+        tail_from(self.partition, start)
+        await self._read_to((await self._world.log.ends(EVENTS_TOPIC))[self.partition])
+        unfinished = self._before.first_unfinished(first, end)
         acknowledged = self._claimed = asyncio.get_running_loop().create_future()
-        body = f.PartitionClaimed(owner=self._world.name)
+        body = f.PartitionClaimed(
+            owner=self._world.name,
+            first_unfinished=unfinished,
+            attempt=1 if unfinished is None else self._before.tries(unfinished) + 1,
+        )
         fact = Fact(body.type, "", None, 0, "", self._world.clock(), body, causation_id=self._world.name)
         self._world.sender.send(
             encode_fact(fact, self.partition),
             lambda offset: None if acknowledged.done() else acknowledged.set_result(offset),
         )
         self.epoch = await acknowledged
-        while self.read_to <= self.epoch and not self.closed:
-            self._advanced.clear()
-            await self._advanced.wait()
+        await self._read_to(self.epoch + 1)
         ends = await self._world.log.ends(COMMANDS_TOPIC)
         # The tail goes on while the log is asked: only what it shows now counts.
         if self.closed:
@@ -162,7 +192,7 @@ class Owner:
         if self._fence.epoch != self.epoch:
             self.lose("another dispatcher claimed it at the same time")
             return
-        self._fresh_from = ends[self.partition]
+        self._fresh_from = self._before.until = ends[self.partition]
         self._appender = Appender(
             self.partition,
             self.epoch,
@@ -182,6 +212,25 @@ class Owner:
         for record in backlog:
             self.take(record)
 
+    async def _read_to(self, offset: int) -> None:
+        """Until the own tail has shown everything below `offset`. Raises NotOwner once the owner is closed."""
+        while self.read_to < offset:
+            self._check_ours()
+            self._advanced.clear()
+            await self._advanced.wait()
+        self._check_ours()
+
+    def _check_ours(self) -> None:
+        if self.closed:
+            raise NotOwner(f"partition {self.partition} is not ours any more")
+
+    async def _first_ms(self) -> int | None:
+        """When the first of the commands that may not be finished was written; None when none comes."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_COMMAND_S):
+                await self._given.wait()
+        return self._backlog[0].time_ms if self._backlog else None
+
     async def _recover(self, stream: str) -> None:
         """Load a thread that had open runs, and go on with them."""
         state = await self._load(stream)
@@ -195,9 +244,31 @@ class Owner:
             self.close()
             self._lost(self)
 
+    def stop(self, why: str) -> None:
+        """This partition cannot be gone on with, and claiming it again at once would not help: leave it alone."""
+        if not self.closed:
+            _log.error("partition %d stands still: %s", self.partition, why)
+            self.stopped = why
+            self.close()
+            self._lost(self)
+
+    def stay(self) -> None:
+        """The partition does not go to another dispatcher after all: begin what was held back."""
+        self.leaving = asyncio.Event()
+        for state in list(self._states.values()):
+            if isinstance(state, ThreadState) and state.open_runs:
+                self._wake(self, state)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was appended was read back, and no command waits for its outcome."""
+        unread = any(self._read_seq.get(stream, 0) < state.seq for stream, state in self._states.items())
+        return not (unread or self._unfinished)
+
     def close(self) -> None:
         """Append nothing more, stop the runs (they go on elsewhere), forget what was held."""
         self.closed, self.ready = True, False
+        self._given.set()
         if self._appender is not None:
             self._appender.close()
         for task in [*self._tasks, *self.running.values()]:
@@ -231,19 +302,28 @@ class Owner:
                 self.lose(f"a newer claim stands at offset {record.offset}")
                 return
         elif self._fence.accepts(record.offset, head.type, head.epoch):
-            if head.seq is not None:
+            if not self.ready:
+                self._before.see(head)
+            if head.seq is not None and record.offset >= self._history_at:
                 self._window.add(head.stream, head.seq, record)
                 if head.stream in self._read_seq:
                     self._read_seq[head.stream] = max(self._read_seq[head.stream], head.seq)
-                for future in self._waiters.pop((head.stream, head.seq), ()):
-                    if not future.done():
-                        future.set_result(None)
-            if not self.ready and head.run_id is not None:
+                self._show((head.stream, head.seq))
+            if not self.ready and head.run_id is not None and record.offset >= self._history_at:
                 self._touched[head.stream] = None
-            if head.causation_id is not None and self.ready:
-                self._finished(head.causation_id)
+            if head.command_offset is not None and self.ready:
+                if head.causation_id is not None:
+                    self._unfinished.pop(head.command_offset, None)
+                else:
+                    self._show((head.type, head.command_offset))
         self.read_to = record.offset + 1
         self._advanced.set()
+
+    def _show(self, place: tuple[str, int]) -> None:
+        """Tell those who wait for it that a record was read back."""
+        for future in self._waiters.pop(place, ()):
+            if not future.done():
+                future.set_result(None)
 
     def passed(self, next_offset: int) -> None:
         """History's view of the partition stands at `next_offset`."""
@@ -272,32 +352,44 @@ class Owner:
         return self._window.size
 
     async def read_back(self, fact: Fact) -> None:
-        """Until the fact was read back with no newer claim before it. Raises NotOwner when that cannot be any more."""
-        if fact.seq is None:
-            raise NotOwner(f"partition {self.partition} is not ours any more")
-        await self._read_to(fact.stream, fact.seq)
+        """Until the fact was read back with no newer claim before it. Raises NotOwner when that cannot be any more.
 
-    async def _read_to(self, stream: str, seq: int) -> None:
+        Where that took longer than `TRUST_S`, what was read is old (the log was slow, or the process stood still): then
+        the tail is looked at again. Called right after the append.
+        """
+        if self.closed or fact.seq is None:
+            raise NotOwner(f"partition {self.partition} is not ours any more")
+        looked = self._world.elapsed()
+        if self._read_seq.get(fact.stream, 0) < fact.seq:
+            await self._shown((fact.stream, fact.seq))
+        if (late := self._world.elapsed() - looked) > TRUST_S:
+            _log.info("partition %d: looking again before an effect, %.1f s have passed", self.partition, late)
+            await self.look()
+
+    async def look(self) -> None:
+        """Until the own tail was read to its end as of now, and that took no longer than `TRUST_S`. Raises NotOwner
+        when it showed another's claim."""
+        while True:
+            looked = self._world.elapsed()
+            await self._read_to(await self.patiently(self._events_end))
+            if self._world.elapsed() - looked <= TRUST_S:
+                return
+
+    async def _seen(self, stream: str, seq: int) -> None:
+        """Until the tail has shown all of a stream up to `seq`."""
         if self.closed:
             raise NotOwner(f"partition {self.partition} is not ours any more")
-        if self._read_seq.get(stream, 0) >= seq:
-            return
+        if self._read_seq.get(stream, 0) < seq:
+            await self._shown((stream, seq))
+
+    async def _shown(self, place: tuple[str, int]) -> None:
+        """Until the tail has shown a record that was just appended."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault((stream, seq), []).append(future)
+        self._waiters.setdefault(place, []).append(future)
         await future
 
-    async def still_ours(self) -> None:
-        """Until the own tail was read as far as the partition goes now, and shows no newer claim. For what is about to
-        be done once more, where no new fact is read back before it. Raises NotOwner."""
-        end = (await self.patiently(self._ends))[self.partition]
-        while self.read_to < end and not self.closed:
-            self._advanced.clear()
-            await self._advanced.wait()
-        if self.closed:
-            raise NotOwner(f"partition {self.partition} is not ours any more")
-
-    async def _ends(self) -> dict[int, int]:
-        return await self._world.log.ends(EVENTS_TOPIC)
+    async def _events_end(self) -> int:
+        return (await self._world.log.ends(EVENTS_TOPIC))[self.partition]
 
     # ---- commands
 
@@ -313,25 +405,34 @@ class Owner:
             return
         if not self.ready:
             self._backlog.append(record)
+            self._given.set()
             return
         if record.offset < self.next_command:
             return
         self.next_command = record.offset + 1
+        if self._before.done(record.offset):
+            return
         self._unfinished[record.offset] = None
         try:
             head = command_head(record)
             if partition_of(head.stream.encode(), self._world.log.partitions) != self.partition:
                 self._reject(record, "wrong_partition", "the record's key belongs to another partition")
                 return
+            suspect = self._before.suspect(record.offset)
+            if suspect and self._before.tries(record.offset) >= MOST_TRIES:
+                self._poisoned(record, head)
+                return
             command = record if _is_large(record) else decode_command(record, head)
         except Undecodable as error:
             self._reject(record, "undecodable", str(error))
             return
+        if suspect:
+            self._suspects.add(record.offset)
         queue = self._queues.get(head.stream)
         if queue is not None:
             queue.append((record.offset, command))
             return
-        if isinstance(command, Command):
+        if isinstance(command, Command) and not suspect:
             state = self._states.get(command.stream) or self._untouched(record.offset, command)
             if state is not None and self._decidable(state, command):
                 self._decide(record.offset, state, command, command_version(command))
@@ -370,9 +471,37 @@ class Owner:
             state = self._states.get(stream) or await self._load(stream)
             if state is None:
                 return
+            if offset in self._suspects:
+                async with self._world.alone:
+                    await self._tried(offset)
+                    queue.popleft()
+                    self._decide(offset, state, command, version)
+                continue
             queue.popleft()
             self._decide(offset, state, command, version)
         self._queues.pop(stream, None)
+
+    async def _tried(self, offset: int) -> None:
+        """Put on record that the command is about to be decided alone, until it was read back."""
+        self._check_ours()
+        self._suspects.discard(offset)
+        tried = f.CommandTried(attempt=self._before.tries(offset) + 1)
+        fact = Fact(tried.type, "", None, self.epoch, "", self._world.clock(), tried, command_offset=offset)
+        self._world.sender.send(encode_fact(fact, self.partition))
+        await self._shown((tried.type, offset))
+
+    def _poisoned(self, record: Incoming, head: CommandHead) -> None:
+        """Set a command aside that ended its dispatchers: the bytes first, then the outcome that who asked will hear.
+        Its thread is not loaded for it: that may be what kills."""
+        message = f"the command ended {MOST_TRIES + 1} dispatchers"
+
+        def kept(_: int) -> None:
+            if not self.closed:
+                state = self._states.get(head.stream) or initial(head.stream)
+                body = f.CommandRejected(command_type=head.type, code="poison", message=message)
+                self._append_outcome(state, head, body, record.offset)
+
+        self._reject(record, "poison", message, kept)
 
     async def _settled(self, record: Incoming) -> Command | None:
         """A large command, decoded: its contents are here and stored, so that its outcome can refer to them. None: it
@@ -397,8 +526,8 @@ class Owner:
         state = self._states.get(head.stream) or await self._load(head.stream)
         if state is not None and not self.closed:
             _log.warning("parley.commands[%d]@%d refused: %s", self.partition, record.offset, message)
-            self._by_cause.setdefault(head.id, deque()).append(record.offset)
-            self._append_outcome(state, head, f.CommandRejected(command_type=head.type, code=code, message=message))
+            rejected = f.CommandRejected(command_type=head.type, code=code, message=message)
+            self._append_outcome(state, head, rejected, record.offset)
 
     async def keep(self, workspace_id: str, body: Body) -> None:
         """Store the large contents of what is about to be appended. While the store is away it is tried for a while;
@@ -418,14 +547,13 @@ class Owner:
     def _decide(self, offset: int, state: State, command: Command, version: int | None) -> None:
         if self.closed:
             return
-        self._by_cause.setdefault(command.id, deque()).append(offset)
         with self._world.instruments.deciding(self.partition, offset, command) as (command, decided):
             try:
                 body = decide(state, command, version)
-                self._append_outcome(state, command, body)
+                self._append_outcome(state, command, body, offset)
             except RecordTooLarge as error:
                 body = f.CommandRejected(command_type=command.type, code="too_large", message=str(error))
-                self._append_outcome(state, command, body)
+                self._append_outcome(state, command, body, offset)
             except NotOwner:
                 return
             except Exception:
@@ -433,7 +561,7 @@ class Owner:
                 body = f.CommandRejected(
                     command_type=command.type, code="poison", message="the dispatcher cannot decide this command"
                 )
-                self._append_outcome(state, command, body)
+                self._append_outcome(state, command, body, offset)
             decided(body)
         self._states.move_to_end(state.stream)
         if isinstance(state, ThreadState):
@@ -452,13 +580,17 @@ class Owner:
             self._append_outcome(state, _timer(state, command, now_ms), body)
         self._wake(self, state)
 
-    def _append_outcome(self, state: State, command: Command | CommandHead, body: f.FactBody) -> None:
+    def _append_outcome(
+        self, state: State, command: Command | CommandHead, body: f.FactBody, offset: int | None = None
+    ) -> None:
+        """The outcome of the command at `offset`; None: of an internal one, which stands nowhere."""
         self.append(
             state,
             body,
             workspace_id=command.workspace_id,
             run_id=getattr(body, "run_id", None),
             causation_id=command.id,
+            command_offset=offset,
             body_hash=command.body_hash,
             correlation_id=command.correlation_id,
             traceparent=command.traceparent,
@@ -473,11 +605,11 @@ class Owner:
             self._account(state)
         return fact
 
-    def _reject(self, record: Incoming, reason: str, message: str) -> None:
+    def _reject(self, record: Incoming, reason: str, message: str, kept: Callable[[int], None] | None = None) -> None:
+        """Put a command aside on `parley.rejected`. `kept` is called once it is there; without it the command is
+        finished then."""
         _log.warning("parley.commands[%d]@%d rejected: %s", self.partition, record.offset, reason)
-
-        def done(_: int) -> None:
-            self._unfinished.pop(record.offset, None)
+        done = kept or (lambda _: self._unfinished.pop(record.offset, None))
 
         try:
             self._world.sender.send(rejected_record(record, REJECTED_TOPIC, reason, message), done)
@@ -487,22 +619,19 @@ class Owner:
             cut = f"{message} (cut: the record is too large to be kept whole)"
             self._world.sender.send(rejected_record(begun, REJECTED_TOPIC, reason, cut), done)
 
-    def _finished(self, command_id: str) -> None:
-        offsets = self._by_cause.get(command_id)
-        if offsets:
-            self._unfinished.pop(offsets.popleft(), None)
-            if not offsets:
-                del self._by_cause[command_id]
-
     # ---- states
 
     async def _load(self, stream: str) -> State | None:
         """The stream's state: what history answers, and the window beyond it. None once the owner is closed."""
+        holes = 0
         while not self.closed:
             held = self._states.get(stream)
             if held is not None:
                 return held
-            stored = await self.patiently(lambda: self._world.history.facts(stream, 0))
+            try:
+                stored = await self.patiently(lambda: self._world.history.facts(stream, 0))
+            except Undecodable as error:
+                raise Unreadable(f"a stored fact of {stream} cannot be read: {error}") from error
             held = self._states.get(stream)
             if held is not None:
                 return held
@@ -523,8 +652,15 @@ class Owner:
                     ]
                     for record in whole:
                         evolve(state, decode_fact(record))
+            except Undecodable as error:
+                raise Unreadable(f"a fact of {stream} cannot be read: {error}") from error
+            except (LookupError, AttributeError, TypeError) as error:
+                raise Unreadable(f"the facts of {stream} make no sense ({type(error).__name__})") from error
             except ValueError as hole:
                 _log.info("loading again: %s", hole)
+                holes += 1
+                if holes > _MOST_HOLES:
+                    raise Unreadable(f"{stream} cannot be put together: {hole}") from hole
                 await asyncio.sleep(0.05)
                 continue
             held = self._states.get(stream)
@@ -572,7 +708,7 @@ class Owner:
         try:
             while self._states.get(stream) is state and state.parked:
                 seq = state.seq
-                await self._read_to(stream, seq)
+                await self._seen(stream, seq)
                 if self._states.get(stream) is not state or state.seq != seq:
                     continue
                 if stream not in self._queues and not state.open_runs.keys() & self.running.keys() and state.parked:
@@ -599,16 +735,16 @@ class Owner:
             error = task.exception()
             if isinstance(error, NotOwner):
                 return
-            _log.error("partition %d: a task died", self.partition, exc_info=error)
-            self.lose("one of its tasks died")
+            if not isinstance(error, Unreadable):
+                _log.error("partition %d: a task died", self.partition, exc_info=error)
+            self.stop(str(error) if isinstance(error, Unreadable) else f"a task died ({type(error).__name__})")
 
     async def patiently(self, ask: Callable[[], Awaitable[Answer]], *, missing: bool = False) -> Answer:
-        """Ask history, the log or the object store until it answers; the thread waits, others go on. `missing`: an
+        """Ask history, the object store or the log until it answers; the thread waits, others go on. `missing`: an
         object that is not there is waited for, too, because a fact refers to it."""
         pause_s = 0.05
         while True:
-            if self.closed:
-                raise NotOwner(f"partition {self.partition} is not ours any more")
+            self._check_ours()
             try:
                 answer = await ask()
                 if not self.closed:
@@ -616,6 +752,7 @@ class Owner:
             except (HistoryUnavailable, ObjectError, LogUnavailable) as error:
                 if isinstance(error, ObjectMissing) and not missing:
                     raise
+                self.waited_at = asyncio.get_running_loop().time()
                 if pause_s > 1:
                     _log.warning("waiting: %s", error)
                 await asyncio.sleep(pause_s)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from parley_dispatcher.owner import Owner, World
 from parley_dispatcher.parking import Parking
 from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.state import Run, ThreadState, ToolUse
-from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, next_step
+from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, crashed, next_step
 from parley_dispatcher.tool_calls import ToolCalls
 from parley_dispatcher.tools import tools_of
 from parley_dispatcher.tools.base import Tool
@@ -58,7 +59,7 @@ class Runner:
         servers: Servers,
     ) -> None:
         self._world, self._servers, self._default_model = world, servers, default_model
-        self._slots = asyncio.Semaphore(slots)
+        self._slots, self._crashes = asyncio.Semaphore(slots), attempts.crashes
         self._journal = Journal(world)
         self._turns = ModelTurns(self._journal, deltas, providers, attempts, self._stopping, world.clock)
         self._parking = Parking(self._journal, world.clock)
@@ -84,7 +85,7 @@ class Runner:
                 # Once: a second one would end the grace that its tools are given.
                 if not task.cancelling():
                     task.cancel("run cancelled")
-            elif task is None and (run is current or run.status == "cancelling") and not self.draining:
+            elif task is None and (run is current or run.status == "cancelling") and not self._leaves(owner):
                 task = asyncio.get_running_loop().create_task(self._run(owner, state, run))
                 owner.running[run.run_id] = task
                 task.add_done_callback(partial(self._ended, owner, state, run))
@@ -130,12 +131,19 @@ class Runner:
 
     def _stopping(self, owner: Owner) -> bool:
         """Whether what is cancelled now goes on elsewhere."""
-        return owner.closed or self.draining
+        return owner.closed or self._leaves(owner)
+
+    def _leaves(self, owner: Owner) -> bool:
+        """Whether the partition goes to another dispatcher, so that no step is begun any more."""
+        return self.draining or owner.leaving.is_set()
 
     async def _drive(self, owner: Owner, state: ThreadState, run: Run, depth: int) -> None:
         """Step after step until the run has ended or waits."""
         if run.status == "cancelling":
             self._journal.finish_cancelled(owner, state, run)
+            return
+        if (over := crashed(run, self._crashes)) is not None:
+            self._journal.finish(owner, state, run, over.body)
             return
         spec = await self._spec(owner, run, state)
         if spec is None:
@@ -163,14 +171,15 @@ class Runner:
                 case Park():
                     self._journal.append(owner, state, run, step.body)
                     return
-                case _ if self._leaving(depth):
+                case _ if self._leaving(owner, depth):
                     return
                 case CallModel():
                     pause_ms = step.not_before_ms - self._clock()
                     if pause_ms > 0:
-                        await asyncio.sleep(pause_ms / 1000)
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(owner.leaving.wait(), pause_ms / 1000)
                     async with self._slots:
-                        if self._leaving(depth):
+                        if self._leaving(owner, depth):
                             return
                         with self._world.instruments.model_call(state, run, spec, step.turn, step.attempt):
                             shown = await self._shown(owner, state, spec)
@@ -182,9 +191,9 @@ class Runner:
                         ask = partial(self._ask, owner, state, run, depth)
                         await self._calls.call(owner, state, run, replace(step, uses=uses), tools, ask)
 
-    def _leaving(self, depth: int) -> bool:
+    def _leaving(self, owner: Owner, depth: int) -> bool:
         """Whether no step is begun any more. A child's steps are within its parent's: they go on."""
-        return self.draining and depth == 0
+        return self._leaves(owner) and depth == 0
 
     async def _spec(self, owner: Owner, run: Run, state: ThreadState) -> AgentSpec | None:
         spec = await owner.patiently(lambda: self._agents.spec(state.workspace_id, run.agent_id, run.agent_version))

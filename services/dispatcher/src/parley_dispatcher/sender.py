@@ -25,6 +25,7 @@ class _Entry:
     record: Outgoing
     acknowledged: Callable[[int], None] | None
     size: int
+    at: float
 
 
 class Sender:
@@ -43,11 +44,17 @@ class Sender:
 
     def send(self, record: Outgoing, acknowledged: Callable[[int], None] | None = None) -> None:
         """Hand a record over; `acknowledged` is called with its offset once the log has it for good."""
-        entry = _Entry(record, acknowledged, len(record.value or b"") + 300)
+        entry = _Entry(record, acknowledged, len(record.value or b"") + 300, asyncio.get_running_loop().time())
         self._entries[entry] = None
         self.backlog += entry.size
         if self._producer is not None:
             self._transmit(self._producer, entry)
+
+    @property
+    def unacknowledged_s(self) -> float:
+        """For how long the log has not acknowledged the oldest of what was handed over."""
+        oldest = next(iter(self._entries), None)
+        return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.at
 
     def forget(self, partition: int) -> None:
         """Send nothing more of a partition that is not ours any more."""

@@ -55,6 +55,10 @@ class Settings:
     cache_mb: int = 256
     window_mb: int = 64
     drain_s: float = 8.0
+    run_crashes: int = 10
+    loop_limit_s: float = 30.0
+    poll_limit_s: float = 60.0
+    stuck_s: float = 120.0
 
     @property
     def default_model(self) -> str:
@@ -105,6 +109,10 @@ class Settings:
             cache_mb=number("PARLEY_CACHE_MB", default.cache_mb),
             window_mb=number("PARLEY_WINDOW_MB", default.window_mb),
             drain_s=real("PARLEY_DRAIN_S", default.drain_s),
+            run_crashes=number("PARLEY_RUN_CRASHES", default.run_crashes),
+            loop_limit_s=real("PARLEY_LOOP_LIMIT_S", default.loop_limit_s),
+            poll_limit_s=real("PARLEY_POLL_LIMIT_S", default.poll_limit_s),
+            stuck_s=real("PARLEY_STUCK_S", default.stuck_s),
         )
 
 

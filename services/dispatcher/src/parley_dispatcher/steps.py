@@ -107,6 +107,15 @@ def _waiting(run: Run) -> f.RunWaiting:
     )
 
 
+def crashed(run: Run, most: int) -> Finish | None:
+    """The end of a run that takes its dispatchers down: asked when a task takes the run up, where an attempt that has
+    neither returned nor failed was broken off. Stops and moves of dispatchers break attempts off as well."""
+    broken_off = run.attempt - run.failures
+    if run.status != "running" or run.call is None or broken_off < most:
+        return None
+    return _fail(run, "crashed", f"a model turn was broken off {broken_off} times by its dispatcher's end")
+
+
 def _fail(run: Run, code: str, message: str) -> Finish:
     return Finish(_failure(run, code, message))
 

@@ -161,7 +161,7 @@ class ToolCalls:
                 else:
                     await asyncio.sleep(pause_s)
                 # Nothing new is on record to be read back: the tail says whether the call is still ours to make.
-                await owner.still_ours()
+                await owner.look()
                 if run.status == "cancelling":
                     break
             try:

@@ -3,7 +3,10 @@
     group on parley.commands ──► owners[p].take        (deciding)
     tail on own partitions of parley.events ──► owners[p].see   (reading back, losing a claim)
 
-Group membership only spreads the load. Who may write is decided by claims (see `owner`).
+Group membership only spreads the load. Who may write is decided by claims (see `owner`). A partition moves to another
+member when its owner lets go of it: asked to, or because this process stops, it begins no new step there, goes on
+deciding, and gives the partition once the steps under way have ended, or the grace period has. `watchdog` looks at what
+this module notes: when it polled last, and since when a partition has stood still.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 from parley_dispatcher.errors import HistoryUnavailable, NotOwner
 from parley_dispatcher.owner import COMMANDS_TOPIC, EVENTS_TOPIC, Owner, World
 from parley_dispatcher.runner import Runner
+from parley_dispatcher.watchdog import Watchdog
 from parley_events.errors import EventsError, LogUnavailable, RetentionGap
 from parley_events.log import Group, Tail
 
@@ -25,14 +29,22 @@ _log = logging.getLogger(__name__)
 _COMMIT_S = 1.0
 _POSITIONS_S = 1.0
 _RECLAIM_S = 1.0
+_STOPPED_S = 60.0
+"""How long a partition that cannot be gone on with is left alone before it is tried again."""
+_FLUSH_S = 3.0
+"""How long the last facts have to reach the log, and the last outcomes to be read back, before a partition is let go
+of."""
+_STUCK_LOOK_S = 1.0
+_SURE_S = 20.0
 _BACKLOG_BYTES = 64 * 1024 * 1024
 
 
 class Worker:
     """Owns what the group assigns. `start`, then `failed` resolves only when a loop dies; `stop` drains and leaves."""
 
-    def __init__(self, world: World, runner: Runner, group_id: str, drain_s: float) -> None:
+    def __init__(self, world: World, runner: Runner, group_id: str, drain_s: float, stuck_s: float = 120.0) -> None:
         self._world, self._runner, self._group_id, self._drain_s = world, runner, group_id, drain_s
+        self._watchdog = Watchdog(stuck_s)
         self.owners: dict[int, Owner] = {}
         self._group: Group | None = None
         self._tail: Tail | None = None
@@ -43,29 +55,36 @@ class Worker:
         self.failed: asyncio.Future[str] | None = None
         self.polled_at = 0.0
         self._left = False
+        self._joined = asyncio.Event()
+        self._giving: asyncio.Task[None] | None = None
+        self._asked: frozenset[int] = frozenset()
+        self.stopped: dict[int, str] = {}
+        """Partitions that cannot be gone on with, and why: they are tried again rarely."""
 
     @property
     def ready(self) -> bool:
-        """Whether every assigned partition is claimed."""
+        """Whether every assigned partition is claimed, but for those that stand still."""
         if self._group is None:
             return False
         claimed = {partition for partition, owner in self.owners.items() if owner.ready}
-        return claimed >= self.owners.keys() | self._group.assignment()
+        return claimed | self.stopped.keys() >= self.owners.keys() | self._group.assignment()
 
     async def start(self) -> None:
         self.failed = asyncio.get_running_loop().create_future()
         self._tail = await self._world.log.tail(EVENTS_TOPIC, {})
-        self._group = await self._world.log.group(COMMANDS_TOPIC, self._group_id, self._assigned, self._revoked)
-        for loop in (self._poll, self._follow, self._commit, self._watch_history):
+        self._group = await self._world.log.group(
+            COMMANDS_TOPIC, self._group_id, self._assigned, self._revoked, self._wanted
+        )
+        self._joined.set()
+        for loop in (self._poll, self._follow, self._commit, self._watch_history, self._watch_partitions):
             self._loops.append(asyncio.create_task(self._guard(loop)))
 
     async def stop(self) -> None:
         """Go on deciding, start no new step, give those under way the grace period, leave: the rest is for others."""
         self._runner.draining = True
-        until = asyncio.get_running_loop().time() + self._drain_s
-        while any(owner.running for owner in self.owners.values()) and asyncio.get_running_loop().time() < until:
-            tasks = [task for owner in self.owners.values() for task in owner.running.values()]
-            await asyncio.wait(tasks, timeout=max(until - asyncio.get_running_loop().time(), 0))
+        if self._giving is not None:
+            self._giving.cancel()
+        await self._drained(list(self.owners.values()))
         if self._loops:
             self._loops[0].cancel()
         self._left = True
@@ -74,11 +93,30 @@ class Worker:
             owner.close()
         for task in [*self._loops, *self._claims]:
             task.cancel()
+        if self._giving is not None:
+            await asyncio.gather(self._giving, return_exceptions=True)
         await asyncio.gather(*self._loops, *self._claims, return_exceptions=True)
         if self._group is not None:
             await self._group.close()
         if self._tail is not None:
             await self._tail.close()
+
+    async def _drained(self, owners: list[Owner]) -> None:
+        """Until no step is under way on these partitions any more, or the grace period has ended; then until what was
+        decided and done there is on the log and read back, so that whoever comes next need not do it again."""
+        loop = asyncio.get_running_loop()
+        for owner in owners:
+            owner.leaving.set()
+        until = loop.time() + self._drain_s
+        while (tasks := [task for owner in owners for task in owner.running.values()]) and loop.time() < until:
+            await asyncio.wait(tasks, timeout=max(until - loop.time(), 0))
+        if tasks:
+            _log.warning("%d runs are left in the middle of a step: others make it anew", len(tasks))
+        until = loop.time() + min(_FLUSH_S, self._drain_s)
+        while loop.time() < until:
+            if all(owner.settled for owner in owners if owner.ready):
+                return
+            await asyncio.sleep(0.01)
 
     async def _guard(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A loop that dies ends the process with a clear line: a silent half-dead dispatcher is worse than none."""
@@ -96,7 +134,9 @@ class Worker:
     async def _assigned(self, partitions: frozenset[int]) -> None:
         for partition in set(self.owners) - partitions:
             self._release(partition)
-        for partition in sorted(partitions):
+        for partition in self.stopped.keys() - partitions:
+            del self.stopped[partition]
+        for partition in sorted(partitions - self.stopped.keys()):
             kept = self.owners.get(partition)
             if kept is None:
                 self._claim(partition)
@@ -105,6 +145,26 @@ class Worker:
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         """Runs go on over a rebalance; only the offsets are made good."""
+
+    def _wanted(self, partitions: frozenset[int]) -> None:
+        """Another member should have these."""
+        if self._left or self._runner.draining or (self._giving is not None and partitions == self._asked):
+            return
+        self._asked = partitions
+        if self._giving is not None:
+            self._giving.cancel()
+        for partition, owner in self.owners.items():
+            if partition not in partitions and owner.leaving.is_set():
+                owner.stay()
+        self._giving = asyncio.get_running_loop().create_task(self._give(partitions)) if partitions else None
+
+    async def _give(self, partitions: frozenset[int]) -> None:
+        assert self._group is not None
+        await self._drained([owner for partition, owner in self.owners.items() if partition in partitions])
+        await self._commit_once()
+        _log.info("giving the partitions %s to another dispatcher", sorted(partitions))
+        self._giving = None
+        self._group.give(partitions)
 
     def _release(self, partition: int) -> None:
         owner = self.owners.pop(partition)
@@ -130,7 +190,10 @@ class Worker:
     async def _claiming(self, owner: Owner) -> None:
         assert self._tail is not None
         try:
-            await owner.claim(self._tail.add)
+            await self._joined.wait()
+            assert self._group is not None
+            await owner.claim(self._tail.add, self._standing)
+            self.stopped.pop(owner.partition, None)
         except asyncio.CancelledError:
             raise
         except NotOwner:
@@ -141,25 +204,39 @@ class Worker:
             )
             owner.lose(f"the claim failed: {type(error).__name__}")
 
+    async def _standing(self, partition: int) -> int:
+        """The first command that may not be finished. The offset is committed as it is: the group takes that from
+        nobody whom it does not count any more, so a member that was away claims nothing which others have by now."""
+        assert self._group is not None
+        offset = await self._group.committed(partition)
+        await self._group.commit({partition: offset})
+        return offset
+
     def _on_lost(self, owner: Owner) -> None:
         """Somebody else claimed it. If the group still gives it to us after a moment, they are the stale one."""
         if self.owners.get(owner.partition) is not owner:
             return
         del self.owners[owner.partition]
         self._forget(owner.partition)
+        pause_s = _RECLAIM_S
+        if owner.stopped:
+            self.stopped[owner.partition] = owner.stopped
+            pause_s = _STOPPED_S
         group = self._group
         if group is not None and owner.partition in group.assignment():
-            task = asyncio.get_running_loop().create_task(self._reclaim(owner.partition))
+            task = asyncio.get_running_loop().create_task(self._reclaim(owner.partition, pause_s))
             self._claims.add(task)
             task.add_done_callback(self._claims.discard)
 
-    async def _reclaim(self, partition: int) -> None:
+    async def _reclaim(self, partition: int, pause_s: float) -> None:
         while True:
-            await asyncio.sleep(_RECLAIM_S * (1.0 + random.random()))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(pause_s * (1.0 + random.random()))  # noqa: S311 - jitter, not a secret
+            pause_s = _RECLAIM_S
             group = self._group
             if group is None or partition not in group.assignment() or partition in self.owners:
                 return
             try:
+                await self._standing(partition)
                 # Before there is an owner: it must be given nothing that lies beyond what it has not seen.
                 await group.rewind(partition)
             except LogUnavailable as error:
@@ -239,3 +316,25 @@ class Worker:
                 owner = self.owners.get(view.partition)
                 if owner is not None:
                     owner.passed(view.next_offset)
+
+    async def _watch_partitions(self) -> None:
+        """A partition that stands still for no reason outside ends the process: another one can go on with it. The log
+        is asked whether it answers, now and once more a while later: it may have come back only just."""
+        since: float | None = None
+        while True:
+            await asyncio.sleep(_STUCK_LOOK_S)
+            now = asyncio.get_running_loop().time()
+            wrong = self._watchdog.look(self.owners.values(), self._world.sender.unacknowledged_s, now)
+            if wrong is None:
+                since = None
+                continue
+            try:
+                await self._world.log.ends(EVENTS_TOPIC)
+            except LogUnavailable:
+                for owner in self.owners.values():
+                    owner.waited_at = asyncio.get_running_loop().time()
+                since = None
+                continue
+            since = now if since is None else since
+            if now - since >= _SURE_S:
+                raise RuntimeError(wrong)

@@ -25,6 +25,7 @@ from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
 from parley_events.telemetry import OFF, Telemetry
+from parley_events.watch import Beat
 from parley_gateway import administration, health
 from parley_gateway.auth import Auth
 from parley_gateway.core import Core, forget_deleted
@@ -92,6 +93,7 @@ def build(
         instruments=instruments,
     )
     forget_deleted(core)
+    beat = Beat()
 
     def died(reading: asyncio.Task[None]) -> None:
         if not reading.cancelled() and (error := reading.exception()) is not None:
@@ -102,11 +104,13 @@ def build(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reading = asyncio.create_task(hub.run())
+        beat.start()
         reading.add_done_callback(died)
         instruments.watch(hub)
         try:
             yield
         finally:
+            beat.stop()
             hub.drain()
             reading.cancel()
             await asyncio.wait([reading], timeout=5)
@@ -120,7 +124,7 @@ def build(
     own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None, redirect_slashes=False)
     app.state.core = core
-    app.router.routes.extend(health.routes(hub))
+    app.router.routes.extend(health.routes(hub, beat, settings.loop_limit_s, settings.poll_limit_s))
     for dialect in DIALECTS.values():
         app.router.routes.extend(dialect.routes(core))
     app.router.routes.extend(administration.routes(core))

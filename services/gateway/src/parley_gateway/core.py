@@ -60,6 +60,8 @@ class Core:
     new_secret: Callable[[], bytes]
     instruments: Instruments
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
+    reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
+    """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:
         """Remember whom a thread is bound to; that never changes."""

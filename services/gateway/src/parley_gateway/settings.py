@@ -50,6 +50,8 @@ class Settings:
     kept_mb: int = 64
     queue_mb: int = 16
     queue_items: int = 20_000
+    loop_limit_s: float = 30.0
+    poll_limit_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.anonymous_key and self.host not in LOOPBACK and not self.anonymous_key_forced:
@@ -90,6 +92,8 @@ class Settings:
             kept_mb=_number(env, "PARLEY_KEPT_MB", default.kept_mb),
             queue_mb=_number(env, "PARLEY_QUEUE_MB", default.queue_mb),
             queue_items=_number(env, "PARLEY_QUEUE_ITEMS", default.queue_items),
+            loop_limit_s=_number(env, "PARLEY_LOOP_LIMIT_S", default.loop_limit_s),
+            poll_limit_s=_number(env, "PARLEY_POLL_LIMIT_S", default.poll_limit_s),
         )
 
 

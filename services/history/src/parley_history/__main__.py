@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
             print(f"the schema is at migration {asyncio.run(migrate(settings))}")
             return 0
         with open_telemetry("parley-history", shown) as telemetry:
-            return serve(build(settings, telemetry=telemetry, on_failure=end_process), settings.host, settings.port)
+            app = build(settings, telemetry=telemetry, on_failure=end_process)
+            return serve(app, settings.host, settings.port, loop_limit_s=settings.loop_limit_s)
     except (SettingsError, HistoryError) as error:
         print(error, file=sys.stderr)
         return 1

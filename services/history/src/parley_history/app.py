@@ -24,6 +24,7 @@ from parley_events.log import Log
 from parley_events.log.open import open_log
 from parley_events.objects import Objects, open_objects
 from parley_events.telemetry import OFF, Telemetry
+from parley_events.watch import Beat
 from parley_history.db import Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.http import Reader, answer, routes
@@ -114,12 +115,14 @@ def build(
     """History. Without a log or an object store, the one that the settings name is opened. `on_failure` is called when
     the projector dies, which it never should: the process should end then."""
     history = History(settings, log, objects or open_objects(settings.objects, settings.data), telemetry, clock)
+    beat = Beat()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         for pool in (history.writer, history.internal, history.scoped):
             await pool.open()
         task = asyncio.create_task(history.project(), name="projector")
+        beat.start()
 
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled():
@@ -132,12 +135,18 @@ def build(
         try:
             yield
         finally:
+            beat.stop()
             await stopped(task)
             await history.close()
 
     async def livez(request: Request) -> Response:
-        """Whether this process answers; never the health of Kafka or PostgreSQL."""
-        return answer(200, {"status": "alive"})
+        """How long ago the event loop turned, and the projector asked the log; never the health of Kafka or
+        PostgreSQL."""
+        polled_at = history.health.polled_at
+        poll_s = asyncio.get_running_loop().time() - polled_at if polled_at else 0.0
+        alive = beat.age_s <= settings.loop_limit_s and poll_s <= settings.poll_limit_s
+        told = {"loop_s": round(beat.age_s, 2), "poll_s": round(poll_s, 2)}
+        return answer(200 if alive else 503, {"status": "alive" if alive else "stuck", **told})
 
     async def readyz(request: Request) -> Response:
         """Whether reads are answered: the positions were read once, and PostgreSQL is there. Partitions that are

@@ -13,7 +13,7 @@ import orjson
 
 from parley_events.codec import Fact, UnknownBody, decode_fact, head_of
 from parley_events.errors import Undecodable
-from parley_events.facts import Numbered
+from parley_events.facts import Numbered, PartitionClaimed
 from parley_events.fence import FactFence
 from parley_events.ids import is_uuid
 from parley_events.large import references_of
@@ -35,11 +35,13 @@ class Position:
 
 @dataclass(slots=True)
 class Batch:
-    """What consecutive records come to. `poison`: the record after them cannot be folded."""
+    """What consecutive records come to. `claims`: the offsets of the claims among them. `poison`: the record after them
+    cannot be folded."""
 
     start: Position
     end: Position
     facts: list[tuple[Fact, FactRow]] = field(default_factory=list)
+    claims: list[int] = field(default_factory=list)
     fenced: int = 0
     poison: Poison | None = None
 
@@ -65,6 +67,8 @@ def read(start: Position, partition: int, records: Iterable[Incoming]) -> Batch:
         try:
             head = head_of(record)
             accepted = fence.accepts(record.offset, head.type, head.epoch)
+            if head.type == PartitionClaimed.type:
+                batch.claims.append(record.offset)
             if not accepted:
                 batch.fenced += 1
             elif head.seq is not None:

@@ -61,6 +61,8 @@ class Health:
     waiting: dict[int, str] = field(default_factory=dict)
     folded: int = 0
     fenced: int = 0
+    polled_at: float = 0.0
+    """When the log was last asked for records (by the loop's clock), or something away was waited for."""
 
 
 def lock_class(schema: str) -> int:
@@ -120,6 +122,7 @@ class Projector:
                 self.health.reason = str(error)
                 if failures % 20 == 0:
                     logger.warning("the projector waits: %s", error)
+            self.health.polled_at = clock()
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
             failures += 1
 
@@ -158,6 +161,7 @@ class Projector:
         loop = asyncio.get_running_loop()
         next_tick = loop.time()
         while True:
+            self.health.polled_at = loop.time()
             if loop.time() >= next_tick:
                 await self._tick(locks, tail, partitions)
                 next_tick = loop.time() + TICK_S
@@ -390,6 +394,7 @@ class Projector:
                 [batch.end.next_offset for batch in moves.values()],
                 [batch.end.epoch for batch in moves.values()],
                 [batch.end.last_number for batch in moves.values()],
+                [_array(batch.claims) for batch in moves.values()],
             )
             if moved != len(moves):
                 raise Moved
@@ -413,6 +418,11 @@ class Projector:
         self._watch.learn(ends_at, {stream: seq for stream, (_, _, seq) in heads.items()})
 
 
+def _array(numbers: Sequence[int]) -> str:
+    """An array of PostgreSQL as text, since arrays of arrays cannot be unnested; "" for an empty one."""
+    return f"{{{','.join(map(str, numbers))}}}" if numbers else ""
+
+
 async def _read(partition: int, position: Position, records: Sequence[Incoming]) -> Batch:
     """`batch.read`, a slice at a time."""
     whole = read(position, partition, records[:_SLICE])
@@ -422,6 +432,7 @@ async def _read(partition: int, position: Position, records: Sequence[Incoming])
         await asyncio.sleep(0)
         more = read(whole.end, partition, records[start : start + _SLICE])
         whole.facts.extend(more.facts)
+        whole.claims.extend(more.claims)
         whole.fenced += more.fenced
         whole.end, whole.poison = more.end, more.poison
     return whole

@@ -52,6 +52,7 @@ async def partition(con: Connection, number: int) -> Answer | None:
     threads = await con.fetch(SQL["open_threads"], number)
     return {
         **row,
+        "claims": list(row["claims"]),
         "open_threads": [thread["thread_id"] for thread in threads],
         "waiting_threads": [thread["thread_id"] for thread in threads if thread["waiting"]],
     }

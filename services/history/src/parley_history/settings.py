@@ -42,6 +42,8 @@ class Settings:
     query_timeout_s: float = 5.0
     batch: int = 1000
     """Facts folded in one transaction, at most."""
+    loop_limit_s: float = 30.0
+    poll_limit_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name, dsn, role in (
@@ -83,6 +85,8 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
         log_level=environ.get("PARLEY_LOG_LEVEL", "INFO").upper(),
         query_timeout_s=_seconds(environ, "PARLEY_QUERY_TIMEOUT_S", 5.0),
         batch=_number(environ, "PARLEY_BATCH", 1000, 1, 100_000),
+        loop_limit_s=_seconds(environ, "PARLEY_LOOP_LIMIT_S", 30.0),
+        poll_limit_s=_seconds(environ, "PARLEY_POLL_LIMIT_S", 60.0),
     )
 
 

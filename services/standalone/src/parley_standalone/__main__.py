@@ -1,5 +1,5 @@
-"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `approvals`, `keys` and
-`workspaces` talk to a running one over HTTP."""
+"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `approvals`, `keys`,
+`workspaces` and `rejected` talk to a running one over HTTP."""
 
 # What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
 
@@ -25,8 +25,10 @@ keys = typer.Typer(no_args_is_help=True, help="Keys: made, listed, revoked. A ke
 app.add_typer(workspaces, name="workspaces")
 agents = typer.Typer(no_args_is_help=True, help="The file that declares agents.")
 approvals = typer.Typer(no_args_is_help=True, help="What people are asked before a tool is called; and answers.")
+rejected = typer.Typer(no_args_is_help=True, help="Commands that were set aside: listed, shown, sent again.")
 app.add_typer(keys, name="keys")
 app.add_typer(approvals, name="approvals")
+app.add_typer(rejected, name="rejected")
 app.add_typer(agents, name="agents")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -320,6 +322,61 @@ def revoke_key(key_id: str, workspace: Workspace = None, as_json: AsJson = False
     print(json.dumps({"id": key_id, "revoked": True}) if as_json else f"{key_id} is revoked")
 
 
+@rejected.command("list")
+def list_rejected(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, at most.")] = 50, as_json: AsJson = False
+) -> None:
+    """Commands that could not be decoded, placed or survived, the newest first."""
+    found = _call("GET", "/rejected", None, limit=str(limit))["items"]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for item in found:
+        print(f"{item['id']:12} {item['rejected_at']}  {item['reason']:16} {item['type'] or '?':20} {item['message']}")
+
+
+@rejected.command("show")
+def show_rejected(rejected_id: str, as_json: AsJson = False) -> None:
+    """One of them, with its headers and its body; what a terminal would act on is spelled out."""
+    found = _call("GET", f"/rejected/{rejected_id}")
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        if name not in ("headers", "body", "cut"):
+            print(f"{name:13} {value}")
+    print("headers")
+    for name, value in found["headers"]:
+        print(f"  {name}: {value}")
+    print("body" + (" (its beginning)" if found["cut"] else ""))
+    print(found["body"])
+
+
+@rejected.command("redrive")
+def redrive(
+    rejected_id: str,
+    body: Annotated[Path | None, typer.Option(help="A file with a corrected body, as JSON.")] = None,
+    type: Annotated[str | None, typer.Option(help="The command's type, where the record does not say it.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Its thread's id, or ws:<id>, likewise.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send it again, as a new command that names the old one. What cannot be read needs a corrected --body."""
+    asked: dict[str, Any] = {}
+    if body is not None:
+        try:
+            asked["body"] = json.loads(body.read_bytes())
+        except OSError as error:
+            _fail(f"{body} cannot be read: {error.strerror}")
+        except ValueError:
+            _fail(f"{body} is not JSON")
+    asked |= {name: value for name, value in (("type", type), ("stream", stream)) if value is not None}
+    told = _call("POST", f"/rejected/{rejected_id}/redrive", asked)
+    if as_json:
+        print(json.dumps(told))
+    else:
+        print(f"{told['redrive_of']} was sent again as {told['id']}: {told['outcome'] or 'not decided yet'}")
+
+
 def _talk(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a command that talks to a running Parley."""
     try:
@@ -345,11 +402,14 @@ def _install_jars(settings: Settings) -> None:
         _fail(str(error))
 
 
-def _call(method: str, path: str, body: dict[str, Any] | None = None, workspace: str | None = None) -> Any:
+def _call(
+    method: str, path: str, body: dict[str, Any] | None = None, workspace: str | None = None, **query: str
+) -> Any:
     from parley_standalone.client import Admin
 
     try:
-        return Admin(_settings()).call(method, path, body, **({"workspace": workspace} if workspace else {}))
+        query |= {"workspace": workspace} if workspace else {}
+        return Admin(_settings()).call(method, path, body, **query)
     except CommandError as error:
         _fail(str(error))
 

@@ -35,7 +35,7 @@ from parley_events.errors import (
     RetentionGap,
     TopicMismatch,
 )
-from parley_events.log.port import Headers, Incoming, OnAssigned, OnRevoked, Outgoing
+from parley_events.log.port import Headers, Incoming, OnAssigned, OnRevoked, OnWanted, Outgoing
 from parley_events.topics import MAX_RECORD_BYTES, TOPICS
 
 SCHEMA_VERSION = 1
@@ -144,7 +144,15 @@ class EmbeddedLog:
             tail.add(partition, offset)
         return tail
 
-    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> EmbeddedGroup:
+    async def group(
+        self,
+        topic: str,
+        group_id: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_wanted: OnWanted | None = None,
+    ) -> EmbeddedGroup:
+        """All members are in one process: partitions move at once, and none is ever asked for."""
         self._check_open()
         state = self._groups.setdefault((topic, group_id), _GroupState())
         member = EmbeddedGroup(self, topic, group_id, on_assigned, on_revoked)
@@ -684,6 +692,12 @@ class EmbeddedGroup:
         position = self._paused.pop(partition, None)
         if position is not None:
             self._tail.add(partition, position)
+
+    def give(self, partitions: frozenset[int]) -> None:
+        return None
+
+    async def committed(self, partition: int) -> int:
+        return self._log.offset_of(self._group_id, self._topic, partition)
 
     async def rewind(self, partition: int) -> None:
         offset = self._log.offset_of(self._group_id, self._topic, partition)

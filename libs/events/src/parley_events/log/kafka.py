@@ -1,13 +1,19 @@
-"""The Kafka log: the log port on aiokafka. This module, `kafka_producer` and `kafka_topics` are its only importers.
+"""The Kafka log: the log port on aiokafka. This module and the `kafka_…` beside it are its only importers.
 
     kafka           opening, positions, tails, groups
     kafka_producer  sends in order, batch by batch, and breaks whole
     kafka_topics    making and checking topics
+    kafka_records   batches that aiokafka cannot read
+    handover        who gets which partition; pure
 
 aiokafka's traps, and where each is met (upstream's issue numbers): serializers are never passed; a dead fetch task is
 raised out of `batch` instead of idling for ever (#983, #1154); `getmany` ignores its time-out during a rebalance, so it
 runs in a task of its own; positions of all partitions are set again after every assignment; commits are bounded;
-`auto_offset_reset` is `none` for tails, so that a gap is an error and not a jump; only one assignor is given.
+`auto_offset_reset` is `none` for tails, so that a gap is an error and not a jump; only one assignor is given. An error
+out of `getmany` loses what it had read of other partitions: positions are set back to where they were before.
+
+Times: Kafka takes no session time-out below 6 s by default (`group.min.session.timeout.ms`), so that is ours; a member
+says that it is alive twelve times in it, which is also how soon it hears of a rebalance.
 """
 
 from __future__ import annotations
@@ -20,13 +26,15 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError
 
 from parley_events.errors import LogError, LogUnavailable, RetentionGap, TopicMismatch
+from parley_events.log.handover import Held, Share, shares
 from parley_events.log.kafka_address import client_options
 from parley_events.log.kafka_producer import KafkaProducer
-from parley_events.log.port import Incoming, OnAssigned, OnRevoked
+from parley_events.log.kafka_records import forgive
+from parley_events.log.port import Incoming, OnAssigned, OnRevoked, OnWanted
 from parley_events.quiet import quieten
 from parley_events.topics import MAX_PARTITIONS, MAX_RECORD_BYTES, TOPICS
 
@@ -87,8 +95,6 @@ async def _ended(work: Coroutine[Any, Any, Any], limit_s: float) -> bool:
 def _quieten() -> None:
     """aiokafka writes hundreds of lines during an outage."""
     quieten("aiokafka", 10)
-    # The sticky assignor reports every partition as assigned twice at each join; the outcome is right.
-    logging.getLogger("aiokafka.coordinator.assignors.sticky.sticky_assignor").setLevel(logging.CRITICAL)
 
 
 class KafkaLog:
@@ -155,24 +161,33 @@ class KafkaLog:
             tail.add(partition, offset)
         return tail
 
-    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> KafkaGroup:
+    async def group(
+        self,
+        topic: str,
+        group_id: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_wanted: OnWanted | None = None,
+    ) -> KafkaGroup:
+        handover = _Handover(self._prefix + topic)
         consumer = AIOKafkaConsumer(
             **client_options(self._bootstrap),
             client_id=self._client_id,
             group_id=self._prefix + group_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            partition_assignment_strategy=(handover,),
             session_timeout_ms=self._session_ms,
-            heartbeat_interval_ms=max(self._session_ms // 6, 200),
+            heartbeat_interval_ms=max(self._session_ms // 12, 200),
             rebalance_timeout_ms=10_000,
             max_poll_interval_ms=300_000,
             fetch_max_wait_ms=500,
             max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_bytes=4 * _FETCH_BYTES,
         )
-        group = KafkaGroup(topic, self._prefix + topic, consumer)
-        consumer.subscribe([self._prefix + topic], listener=_Listener(on_assigned, on_revoked))
+        group = KafkaGroup(topic, self._prefix + topic, consumer, handover)
+        listener = _Listener(on_assigned, on_revoked, on_wanted or group.give, handover)
+        consumer.subscribe([self._prefix + topic], listener=listener)
         await _started(consumer, 40.0)
         return group
 
@@ -267,8 +282,11 @@ class KafkaTail:
         except OffsetOutOfRangeError:
             await self._explain_gap()
             return ()
-        except KafkaError as error:
+        except (KafkaError, UnicodeDecodeError) as error:
             _log.warning("reading %s: %s", self._topic, type(error).__name__)
+            if isinstance(error, CorruptRecordException | UnicodeDecodeError):
+                forgive()
+            self._assign()
             await asyncio.sleep(0.2)
             return ()
         records: list[Incoming] = []
@@ -323,12 +341,55 @@ class KafkaTail:
         self._assign()
 
 
+class _Handover:
+    """The assignor of one member (see `handover`), in the shape in which aiokafka calls one."""
+
+    name = "parley-handover-1"
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self.share = Share(-1, frozenset())
+
+    def metadata(self, topics: Any) -> ConsumerProtocolMemberMetadata:
+        held = Held(self.share.round, self.share.partitions)
+        return ConsumerProtocolMemberMetadata(0, list(topics), held.encode())
+
+    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
+        partitions = cluster.partitions_for_topic(self._topic) or ()
+        held = {name: Held.decode(member.user_data) for name, member in members.items()}
+        return {
+            name: ConsumerProtocolMemberAssignment(
+                0, [(self._topic, sorted(share.partitions))] if share.partitions else [], share.encode()
+            )
+            for name, share in shares(partitions, held).items()
+        }
+
+    def on_assignment(self, assignment: Any) -> None:
+        partitions = [part.partition for part in assignment.partitions()]
+        self.share = Share.decode(partitions, assignment.user_data)
+
+    def give(self, partitions: frozenset[int]) -> bool:
+        """Let go of partitions; whether there was anything to let go of."""
+        share = self.share
+        kept = share.partitions - partitions
+        self.share = Share(share.round, kept, share.wanted - partitions)
+        return kept != share.partitions
+
+
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, on_assigned: OnAssigned, on_revoked: OnRevoked) -> None:
-        self._on_assigned, self._on_revoked = on_assigned, on_revoked
+    def __init__(
+        self, on_assigned: OnAssigned, on_revoked: OnRevoked, on_wanted: OnWanted, handover: _Handover
+    ) -> None:
+        self._on_assigned, self._on_revoked, self._on_wanted = on_assigned, on_revoked, on_wanted
+        self._handover = handover
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
         await self._on_assigned(frozenset(part.partition for part in assigned))
+        # Not within the rebalance: what is given at once would begin the next one before this one has ended.
+        asyncio.get_running_loop().call_later(0.05, self._ask)
+
+    def _ask(self) -> None:
+        self._on_wanted(self._handover.share.wanted)
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         if revoked:
@@ -338,13 +399,16 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 class KafkaGroup:
     """See `port.Group`."""
 
-    def __init__(self, topic: str, name: str, consumer: AIOKafkaConsumer) -> None:
-        self._topic, self._name, self._consumer = topic, name, consumer
+    def __init__(self, topic: str, name: str, consumer: AIOKafkaConsumer, handover: _Handover) -> None:
+        self._topic, self._name, self._consumer, self._handover = topic, name, consumer, handover
         self._polling: asyncio.Task[Any] | None = None
+        self._polled_from: tuple[Any, dict[TopicPartition, int]] = (None, {})
+        self._closed = False
 
     async def batch(self, timeout_s: float = 1.0, limit: int = 500) -> Sequence[Incoming]:
         _check_alive(self._consumer)
         if self._polling is None:
+            self._polled_from = self._positions()
             # During a rebalance getmany waits for as long as that takes: it runs apart, and is asked again later.
             self._polling = asyncio.create_task(
                 self._consumer.getmany(timeout_ms=int(min(timeout_s, _POLL_S) * 1000), max_records=limit)
@@ -355,8 +419,11 @@ class KafkaGroup:
         polled, self._polling = self._polling, None
         try:
             found = polled.result()
-        except KafkaError as error:
+        except (KafkaError, UnicodeDecodeError) as error:
             _log.warning("reading %s: %s", self._topic, type(error).__name__)
+            if isinstance(error, CorruptRecordException | UnicodeDecodeError):
+                forgive()
+            await self._set_back()
             await asyncio.sleep(0.2)
             return ()
         return [
@@ -365,6 +432,28 @@ class KafkaGroup:
             if self._still_after(part, batch[0].offset, batch[-1].offset)
             for record in batch
         ]
+
+    def _positions(self) -> tuple[Any, dict[TopicPartition, int]]:
+        """The assignment, and where its partitions stand."""
+        subscription = self._consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return None, {}
+        states = {part: assignment.state_value(part) for part in assignment.tps}
+        return assignment, {part: state.position for part, state in states.items() if state.has_valid_position}
+
+    async def _set_back(self) -> None:
+        """Read again what a poll that failed may have taken; after a rebalance everything is read again anyway."""
+        before, positions = self._polled_from
+        assignment, now = self._positions()
+        if assignment is not before:
+            return
+        for part in now:
+            if part in positions:
+                self._consumer.seek(part, positions[part])
+            else:
+                with suppress(LogUnavailable):
+                    await self.rewind(part.partition)
 
     def _still_after(self, part: TopicPartition, first: int, last: int) -> bool:
         """Whether the partition still stands behind these records. It was polled by a task of its own: meanwhile it may
@@ -391,11 +480,20 @@ class KafkaGroup:
         if part in self._consumer.assignment():
             self._consumer.resume(part)
 
-    async def rewind(self, partition: int) -> None:
+    def give(self, partitions: frozenset[int]) -> None:
+        if not self._closed and self._handover.give(partitions):
+            self._consumer._coordinator.request_rejoin()
+
+    async def committed(self, partition: int) -> int:
         part = TopicPartition(self._name, partition)
         offset = await _in_time(self._consumer.committed(part))
         if offset is None:
             offset = (await _in_time(self._consumer.beginning_offsets([part])))[part]
+        return int(offset)
+
+    async def rewind(self, partition: int) -> None:
+        part = TopicPartition(self._name, partition)
+        offset = await self.committed(partition)
         if part in self._consumer.assignment():
             self._consumer.seek(part, offset)
 
@@ -413,6 +511,7 @@ class KafkaGroup:
         return frozenset(part.partition for part in self._consumer.assignment())
 
     async def close(self) -> None:
+        self._closed = True
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.wait({self._polling}, timeout=1.0)

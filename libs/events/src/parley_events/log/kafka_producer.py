@@ -139,12 +139,14 @@ class KafkaProducer:
         future.exception()
 
     def _look(self) -> None:
-        """Once a second while something is under way: has the oldest send waited too long?"""
+        """Once a second while something is under way: has the oldest send waited too long, or can it never come?"""
         self._watch = None
         if self._broken or not self._flying:
             return
         if self._loop.time() - next(iter(self._flying.values())) > self._acknowledge_s:
             self._break(f"no acknowledgement within {self._acknowledge_s:g} s")
+        elif self._producer._sender.sender_task is not None and self._producer._sender.sender_task.done():
+            self._break("aiokafka's sending task is dead")
         else:
             self._watch = self._loop.call_later(1.0, self._look)
 

@@ -102,6 +102,10 @@ OnAssigned = Callable[[frozenset[int]], Awaitable[None]]
 OnRevoked = Callable[[frozenset[int]], Awaitable[None]]
 """Called before a rebalance with all partitions that were assigned (also those that will come back)."""
 
+OnWanted = Callable[[frozenset[int]], None]
+"""Called after each rebalance with those of one's partitions that another member should have: let go of them with
+`Group.give`, once their work allows. None: keep everything."""
+
 
 class Group(Protocol):
     """One member of a consumer group on one topic. Members share the partitions between them.
@@ -118,6 +122,14 @@ class Group(Protocol):
     def pause(self, partition: int) -> None: ...
 
     def resume(self, partition: int) -> None: ...
+
+    def give(self, partitions: frozenset[int]) -> None:
+        """Let go of assigned partitions at a rebalance that begins now."""
+        ...
+
+    async def committed(self, partition: int) -> int:
+        """Where an assigned partition is read from after a rebalance. Raises `LogUnavailable` after 5 s."""
+        ...
 
     async def rewind(self, partition: int) -> None:
         """Read an assigned partition again from its committed offset (from the beginning where there is none)."""
@@ -147,7 +159,16 @@ class Log(Protocol):
         """Read the partitions named in `starts` (may be empty), each from the offset given."""
         ...
 
-    async def group(self, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Group: ...
+    async def group(
+        self,
+        topic: str,
+        group_id: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_wanted: OnWanted | None = None,
+    ) -> Group:
+        """Join a group. Without `on_wanted` a member never gives a partition away while it lives."""
+        ...
 
     async def begins(self, topic: str) -> dict[int, int]:
         """Per partition the offset of the oldest record that is still there."""

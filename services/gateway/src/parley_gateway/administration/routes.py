@@ -1,4 +1,4 @@
-"""The routes of administration: `/workspaces`, `/keys`, `/agents`, `/teams`."""
+"""The routes of administration: `/workspaces`, `/keys`, `/agents`, `/teams`, `/rejected`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from parley_events.ids import derived_uuid, is_uuid, workspace_stream
 from parley_events.keys import key_hash, make_key
 from parley_events.reads import AgentView, TeamView
 from parley_gateway.administration import outbound, wire
+from parley_gateway.administration.rejected import list_rejected, redrive, show_rejected
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.errors import forbidden, invalid, not_found, unsupported
@@ -272,6 +273,9 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/keys/{key_id}/rotate": {"POST": _rotate_key},
     "/agents": {"GET": _agents, "POST": _not_yet},
     "/agents/{agent_id}": {"GET": _agent, "PATCH": _not_yet, "DELETE": _not_yet},
+    "/rejected": {"GET": list_rejected},
+    "/rejected/{rejected_id}": {"GET": show_rejected},
+    "/rejected/{rejected_id}/redrive": {"POST": redrive},
     "/teams": {"GET": _teams, "POST": _not_yet},
     "/teams/{team_id}": {"GET": _team, "PATCH": _not_yet, "DELETE": _not_yet},
 }

@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from parley_events.clock import Clock
+from parley_events.clock import Clock, elapsed_s
 from parley_events.codec import EVENTS_TOPIC, Fact, FactHead, decode_fact, head_of
 from parley_events.contents import Contents
 from parley_events.errors import EventsError, LogUnavailable, ObjectError, Undecodable
@@ -177,6 +177,7 @@ class Hub:
         self._calls: dict[str, list[int]] = {}
         self._run_calls: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         self._closed: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._polled_at: dict[str, float] = {}
         self.draining = False
 
     # ---- what others ask of it
@@ -185,6 +186,11 @@ class Hub:
     def log(self) -> Log | None:
         """The log, once it is open and the tails stand."""
         return self._log if self._next else None
+
+    @property
+    def poll_age_s(self) -> float:
+        """How long ago the log was last asked for records, or waited for; 0 before the first time."""
+        return elapsed_s() - min(self._polled_at.values()) if self._polled_at else 0.0
 
     @property
     def ready(self) -> bool:
@@ -336,6 +342,7 @@ class Hub:
             try:
                 tail = await self._log.tail(topic, position)
                 while True:
+                    self._polled_at[topic] = elapsed_s()
                     for record in await tail.batch():
                         if record.offset < position[record.partition]:
                             continue
@@ -354,6 +361,7 @@ class Hub:
             finally:
                 if tail is not None:
                     await tail.close()
+            self._polled_at[topic] = elapsed_s()
             await asyncio.sleep(0.5)
 
     def _events(self, record: Incoming) -> None:

@@ -12,7 +12,7 @@ SELECT (SELECT coalesce(json_object_agg(partition, next_offset), '{}') FROM posi
        (SELECT coalesce(json_object_agg(key, seq), '{}') FROM streams WHERE key = ANY($3::text[])) AS streams
 
 -- name: partition
-SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 AND partition = $2
+SELECT partition, next_offset, epoch, last_number, claims FROM positions WHERE projection = $1 AND partition = $2
 
 -- name: open_threads
 -- A run that was parked has something to do again when a child of it has ended, or its thread is cancelled: those facts are

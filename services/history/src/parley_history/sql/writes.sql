@@ -10,14 +10,17 @@ SELECT partition, next_offset, epoch, last_number FROM positions WHERE projectio
 
 -- name: move
 WITH wanted AS (
-    SELECT * FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-        AS w (partition, from_offset, from_epoch, next_offset, epoch, last_number)
+    SELECT * FROM unnest($2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[])
+        AS w (partition, from_offset, from_epoch, next_offset, epoch, last_number, claims)
 ), held AS (
     -- Always locked in one order, so that two projectors never wait for each other.
     SELECT partition FROM positions WHERE projection = $1 AND partition = ANY($2::int[]) ORDER BY partition FOR UPDATE
 )
 UPDATE positions p
-SET next_offset = w.next_offset, epoch = w.epoch, last_number = greatest(p.last_number, w.last_number)
+SET next_offset = w.next_offset, epoch = w.epoch, last_number = greatest(p.last_number, w.last_number),
+    claims = CASE WHEN w.claims = '' THEN p.claims ELSE ARRAY(
+        SELECT claim FROM (SELECT DISTINCT c FROM unnest(p.claims || w.claims::bigint[]) c ORDER BY c DESC LIMIT 100)
+            AS newest (claim) ORDER BY claim) END
 FROM wanted w JOIN held USING (partition)
 WHERE p.projection = $1 AND p.partition = w.partition AND p.next_offset = w.from_offset AND p.epoch = w.from_epoch
 
