@@ -695,6 +695,9 @@ class EmbeddedGroup:
     async def committed(self, partition: int) -> int:
         return self._log.committed(self._group_id, self._topic, partition)
 
+    async def owns(self, partition: int) -> bool:
+        return partition in self._assigned
+
     async def rewind(self, partition: int) -> None:
         offset = self._log.committed(self._group_id, self._topic, partition)
         if partition in self._paused:
