@@ -367,14 +367,12 @@ async def test_a_member_that_the_group_does_not_count_claims_nothing(
     """It was away, its partition is another's, and it has not heard of that yet."""
     async with world.dispatcher() as dispatcher:
         group = dispatcher.log.groups[0]
-        real, refusing = group.commit, True
+        refusing = True
 
-        async def commit(offsets: Any) -> None:
-            if refusing:
-                raise LogUnavailable("CommitFailedError")
-            await real(offsets)
+        async def owns(partition: int) -> bool:
+            return not refusing
 
-        monkeypatch.setattr(group, "commit", commit)
+        monkeypatch.setattr(group, "owns", owns)
         owner = dispatcher.worker.owners[0]
         foreign = await world.claim(0)
         await eventually(lambda: owner.closed)

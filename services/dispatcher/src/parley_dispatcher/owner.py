@@ -163,6 +163,8 @@ class Owner:
         first = await committed(self.partition)
         end = (await self._world.log.ends(COMMANDS_TOPIC))[self.partition]
         start, self._fence.epoch = view.next_offset, view.epoch
+        # An outcome is never older than its command. Those of commands that may not be finished are looked for from
+        # there on, also where history is ahead: a refusal stands on the log alone.
         if first < end and (since_ms := await self._first_ms()) is not None:
             since = (await self._world.log.at_time(EVENTS_TOPIC, since_ms - SKEW_MS))[self.partition]
             start, self._fence.epoch = reading_from(view.next_offset, view.epoch, view.claims, since)

@@ -176,8 +176,7 @@ class Runner:
                 case CallModel():
                     pause_ms = step.not_before_ms - self._clock()
                     if pause_ms > 0:
-                        with suppress(TimeoutError):
-                            await asyncio.wait_for(owner.leaving.wait(), pause_ms / 1000)
+                        await self._pause(owner, depth, pause_ms / 1000)
                     async with self._slots:
                         if self._leaving(owner, depth):
                             return
@@ -194,6 +193,14 @@ class Runner:
     def _leaving(self, owner: Owner, depth: int) -> bool:
         """Whether no step is begun any more. A child's steps are within its parent's: they go on."""
         return self._leaves(owner) and depth == 0
+
+    async def _pause(self, owner: Owner, depth: int, pause_s: float) -> None:
+        """Wait before another attempt; what is not begun any more is not waited for."""
+        if depth > 0:
+            await asyncio.sleep(pause_s)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(owner.leaving.wait(), pause_s)
 
     async def _spec(self, owner: Owner, run: Run, state: ThreadState) -> AgentSpec | None:
         spec = await owner.patiently(lambda: self._agents.spec(state.workspace_id, run.agent_id, run.agent_version))

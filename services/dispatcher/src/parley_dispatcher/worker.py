@@ -205,12 +205,12 @@ class Worker:
             owner.lose(f"the claim failed: {type(error).__name__}")
 
     async def _standing(self, partition: int) -> int:
-        """The first command that may not be finished. The offset is committed as it is: the group takes that from
-        nobody whom it does not count any more, so a member that was away claims nothing which others have by now."""
+        """The first command that may not be finished. Raises LogUnavailable unless the group gives us the partition: a
+        member that was away claims nothing which others have by now."""
         assert self._group is not None
-        offset = await self._group.committed(partition)
-        await self._group.commit({partition: offset})
-        return offset
+        if not await self._group.owns(partition):
+            raise LogUnavailable("the group does not give it to us just now")
+        return await self._group.committed(partition)
 
     def _on_lost(self, owner: Owner) -> None:
         """Somebody else claimed it. If the group still gives it to us after a moment, they are the stale one."""

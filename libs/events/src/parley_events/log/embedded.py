@@ -699,6 +699,9 @@ class EmbeddedGroup:
     async def committed(self, partition: int) -> int:
         return self._log.offset_of(self._group_id, self._topic, partition)
 
+    async def owns(self, partition: int) -> bool:
+        return partition in self._assigned
+
     async def rewind(self, partition: int) -> None:
         offset = self._log.offset_of(self._group_id, self._topic, partition)
         if partition in self._paused:

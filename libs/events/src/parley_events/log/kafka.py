@@ -27,7 +27,15 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    NoError,
+    OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    for_code,
+)
+from aiokafka.protocol.group import HeartbeatRequest
 
 from parley_events.errors import LogError, LogUnavailable, RetentionGap, TopicMismatch
 from parley_events.log.handover import Held, Share, shares
@@ -491,6 +499,23 @@ class KafkaGroup:
             offset = (await _in_time(self._consumer.beginning_offsets([part])))[part]
         return int(offset)
 
+    async def owns(self, partition: int) -> bool:
+        part = TopicPartition(self._name, partition)
+        if self._rebalancing:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._consumer._subscription.wait_for_assignment(), _ANSWER_S)
+        coordinator = self._consumer._coordinator
+        # A heartbeat of our own: aiokafka's commits, which would say the same, leave the group when they are refused.
+        asked = HeartbeatRequest(coordinator.group_id, coordinator.generation, coordinator.member_id)
+        answer = await _in_time(coordinator._send_req(asked))
+        counted = for_code(answer.error_code) in (NoError, RebalanceInProgressError)
+        return counted and not self._rebalancing and part in self._consumer.assignment()
+
+    @property
+    def _rebalancing(self) -> bool:
+        subscription = self._consumer._subscription.subscription
+        return subscription is None or bool(subscription._reassignment_in_progress)
+
     async def rewind(self, partition: int) -> None:
         part = TopicPartition(self._name, partition)
         offset = await self.committed(partition)
@@ -504,6 +529,9 @@ class KafkaGroup:
             for part, offset in ((TopicPartition(self._name, p), o) for p, o in offsets.items())
             if part in assigned
         }
+        if mine and self._rebalancing:
+            # Refused as one of an older generation, a commit makes aiokafka leave the group and join anew.
+            raise LogUnavailable("the group is rebalancing")
         if mine:
             await _in_time(self._consumer.commit(mine))
 

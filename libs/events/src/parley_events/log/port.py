@@ -131,6 +131,11 @@ class Group(Protocol):
         """Where an assigned partition is read from after a rebalance. Raises `LogUnavailable` after 5 s."""
         ...
 
+    async def owns(self, partition: int) -> bool:
+        """Whether the group, asked now, gives the partition to this member. `assignment` says it as it was last told: a
+        member that was away has not heard yet that others have its partitions. Raises `LogUnavailable` after 5 s."""
+        ...
+
     async def rewind(self, partition: int) -> None:
         """Read an assigned partition again from its committed offset (from the beginning where there is none)."""
         ...
