@@ -80,6 +80,9 @@ DEEDS = [
     Deed("GET", "/api/v1/keys", "admin"),
     Deed("POST", "/api/v1/keys/{key_id}/rotate", "admin"),
     Deed("DELETE", "/api/v1/keys/{key_id}", "admin"),
+    Deed("GET", "/api/v1/rejected", "admin"),
+    Deed("GET", "/api/v1/rejected/{rejected_id}", "admin"),
+    Deed("POST", "/api/v1/rejected/{rejected_id}/redrive", "admin"),
     Deed("GET", "/api/v1/agents", "nothing"),
     Deed("GET", "/api/v1/agents/{agent_id}", "nothing"),
     Deed("GET", "/api/v1/teams", "nothing"),
@@ -174,7 +177,11 @@ async def staged(here: World) -> Scene:
     )
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
     places["tool_call_id"] = "call-3-get_weather"
-    return Scene(here, places | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": "k"})
+    return Scene(
+        here,
+        places
+        | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": "k", "rejected_id": "0-7"},
+    )
 
 
 async def new_key(here: World, scopes: tuple[str, ...], user: str = "ann") -> tuple[str, str]:
