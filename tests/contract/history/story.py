@@ -209,6 +209,8 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
         more["system_prompt"] = f"be brief {step}"
     if rng.random() < 0.2:
         more["attachments"] = (_file(rng, step), Attachment(name="b", content_type="a/b", size=2, sha256="1" * 64))
+    if rng.random() < 0.2:
+        more |= {"lead_context": {"lead": step, "nul": "\x00"}, "knowledge_ids": (f"document-{step}",)}
     if rng.random() < 0.3:
         more["metadata"] = {"k": [step, None, "é"]}
     return writer.post(stream, ws, f"question {step} \x00 é", command=f"c{step}", **more)
@@ -381,7 +383,7 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
         return
     number = rng.randrange(3)
     body: f.FactBody
-    match rng.randrange(10):
+    match rng.randrange(13):
         case 0:
             body = f.WorkspaceChanged(
                 context=f"know {step}",
@@ -406,6 +408,13 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
             body = f.SkillChanged(
                 agent_id="assistant", slug=f"s{number}", name=f"S\x00 {step}", description="D\x00", body="B\x00"
             )
+        case 10 | 11:
+            text = f"{step}\x00 " + "".join(rng.choice(["boat ", "tea. ", "é", "\n", "\n\n"]) for _ in range(step * 20))
+            body = f.KnowledgeAdded(
+                knowledge_id=f"document-{number}", title=f"Doc\x00 {step}", text=text, content_type="text/markdown"
+            )
+        case 12:
+            body = f.KnowledgeRemoved(knowledge_id=f"document-{number}")
         case _:
             if rng.random() < 0.3:
                 body = f.TeamDeleted(team_id=f"team-{number}")

@@ -1,7 +1,8 @@
-"""Agents as the dispatcher knows them: versions never change, so each is asked for once.
+"""Agents as the dispatcher knows them: versions never change, so each is asked for once. And what their workspaces set.
 
 A gateway names on the command the newest version it saw, so that deciding needs no look-up; other producers name none,
-and the newest is asked of history.
+and the newest is asked of history. In the same way a gateway names the newest fact of the workspace that it saw: what
+is known here and older is read again first, so that nobody is answered by yesterday's settings.
 """
 
 from __future__ import annotations
@@ -14,16 +15,28 @@ from parley_dispatcher.errors import HistoryUnavailable
 from parley_dispatcher.history import History
 from parley_events.body import AgentSpec
 from parley_events.clock import Clock
+from parley_events.ids import workspace_stream
+from parley_events.positions import StreamPosition
 from parley_events.reads import WorkspaceView
 
 _FRESH_MS = 2000
+_CATCH_UP_MS = 1000
+"""How long a run waits for the view to come to what its message's writer saw."""
 _WAIT_S = 5.0
 
 
 @dataclass(slots=True)
 class _Known:
+    """`missed` is the newest seq that could not be read lately, at `missed_ms`."""
+
     workspace: WorkspaceView | None
     read_ms: int
+    missed: int = 0
+    missed_ms: int = 0
+
+    @property
+    def seq(self) -> int:
+        return self.workspace.seq if self.workspace is not None else 0
 
 
 class Agents:
@@ -58,9 +71,16 @@ class Agents:
         found = self._specs.get((workspace_id, agent_id, version))
         return found or await self._wait_for(workspace_id, agent_id, version)
 
-    async def workspace(self, workspace_id: str) -> WorkspaceView | None:
-        """What the workspace sets for all its agents; at most two seconds old, older while history is away."""
+    async def workspace(self, workspace_id: str, seq: int | None = None) -> WorkspaceView | None:
+        """What the workspace sets for all its agents, not older than its fact `seq`; what is older than two seconds is
+        read again behind the answer. While history is away, or does not come that far, it is what is known."""
         known = self._workspaces.get(workspace_id)
+        if known is not None and seq is not None and known.seq < seq and not self._missed(known, seq):
+            try:
+                await self._read(workspace_id, StreamPosition(workspace_stream(workspace_id), seq))
+            except HistoryUnavailable:
+                known.missed, known.missed_ms = seq, self._clock()
+            known = self._workspaces[workspace_id]
         if known is not None and self._clock() - known.read_ms < _FRESH_MS:
             return known.workspace
         if known is not None:
@@ -72,8 +92,13 @@ class Agents:
         await self._read(workspace_id)
         return self._workspaces[workspace_id].workspace
 
-    async def _read(self, workspace_id: str) -> None:
-        self._workspaces[workspace_id] = _Known(await self._history.workspace(workspace_id), self._clock())
+    def _missed(self, known: _Known, seq: int) -> bool:
+        """Whether the view was asked for this a moment ago, in vain: not every run waits for it again."""
+        return known.missed >= seq and self._clock() - known.missed_ms < _FRESH_MS
+
+    async def _read(self, workspace_id: str, position: StreamPosition | None = None) -> None:
+        view = await self._history.workspace(workspace_id, position, _CATCH_UP_MS)
+        self._workspaces[workspace_id] = _Known(view, self._clock())
 
     async def _refresh(self, workspace_id: str) -> None:
         with contextlib.suppress(HistoryUnavailable):

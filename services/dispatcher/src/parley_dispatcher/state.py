@@ -91,6 +91,8 @@ class Run:
     system_prompt: str | None = None
     system_append: str | None = None
     attachments: tuple[Attachment, ...] = ()
+    knowledge_ids: tuple[str, ...] = ()
+    workspace_seq: int | None = None
     command_id: str | None = None
     traceparent: str | None = None
     started_ms: int | None = None
@@ -183,7 +185,8 @@ class WorkspaceState:
     teams: dict[str, Versioned] = field(default_factory=dict)
     skills: dict[tuple[str, str], str] = field(default_factory=dict)
     """(agent, slug) → the digest of the newest version that came from a file."""
-    knowledge: set[str] = field(default_factory=set)
+    knowledge: dict[str, int] = field(default_factory=dict)
+    """Its documents, and how many characters each has."""
     outcomes: dict[str, Remembered] = field(default_factory=dict)
     last_ms: int = 0
     size: int = 500
@@ -282,6 +285,8 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
         system_prompt=body.system_prompt,
         system_append=body.system_append,
         attachments=body.attachments,
+        knowledge_ids=body.knowledge_ids,
+        workspace_seq=body.workspace_seq,
         command_id=fact.causation_id,
         traceparent=fact.traceparent,
     )
@@ -463,11 +468,11 @@ def _skill_changed(state: WorkspaceState, body: f.SkillChanged) -> None:
 
 
 def _knowledge_added(state: WorkspaceState, body: f.KnowledgeAdded) -> None:
-    state.knowledge.add(body.knowledge_id)
+    state.knowledge[body.knowledge_id] = len(body.text)
 
 
 def _knowledge_removed(state: WorkspaceState, body: f.KnowledgeRemoved) -> None:
-    state.knowledge.discard(body.knowledge_id)
+    state.knowledge.pop(body.knowledge_id, None)
 
 
 _WORKSPACE: dict[type[f.FactBody], Callable[[WorkspaceState, Any], None]] = {
