@@ -23,7 +23,8 @@ ORG = "/api/org"
 
 
 class Deed(NamedTuple):
-    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), admin, or nothing."""
+    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), `edit` (what every agent
+    knows), admin, or nothing."""
 
     method: str
     path: str
@@ -51,13 +52,10 @@ DEEDS = [
     Deed("POST", f"{CHAT}/runs/{{run_id}}/cancel", "chat"),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
     Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "later"),
-    Deed("POST", "/api/v1/knowledge", "later"),
-    Deed("GET", "/api/v1/knowledge", "later"),
-    Deed("GET", "/api/v1/knowledge/{knowledge_id}", "later"),
-    Deed("DELETE", "/api/v1/knowledge/{knowledge_id}", "later"),
-    Deed("POST", "/mcp", "later"),
-    Deed("GET", "/mcp", "later"),
-    Deed("DELETE", "/mcp", "later"),
+    Deed("POST", "/api/v1/knowledge", "edit", {"title": "t", "content": "c"}),
+    Deed("GET", "/api/v1/knowledge", "all"),
+    Deed("GET", "/api/v1/knowledge/{knowledge_id}", "all"),
+    Deed("DELETE", "/api/v1/knowledge/{knowledge_id}", "edit"),
     Deed("POST", f"{ORG}/chat/message", "chat", {"message": "hi"}),
     Deed("POST", f"{ORG}/chat/message/sync", "chat", {"message": "hi"}),
     Deed("GET", f"{ORG}/chat/history", "read", query=True),
@@ -86,8 +84,8 @@ DEEDS = [
 """Every route there is; the last one takes the thread away."""
 
 GRANTS: dict[tuple[str, ...], set[str]] = {
-    ("*",): {"chat", "read", "all"},
-    ("*", "admin"): {"chat", "read", "all", "admin"},
+    ("*",): {"chat", "read", "all", "edit"},
+    ("*", "admin"): {"chat", "read", "all", "edit", "admin"},
     ("chat",): {"chat"},
     ("read",): {"read", "all"},
     ("chat", "read"): {"chat", "read", "all"},
@@ -99,7 +97,7 @@ GRANTS: dict[tuple[str, ...], set[str]] = {
     ("team:pair",): set(),
     ("prompt:override",): set(),
     ("approve",): set(),
-    ("admin",): {"admin"},
+    ("admin",): {"admin", "edit"},
 }
 """What scopes allow with what belongs to the agent `scripted`."""
 
@@ -149,8 +147,10 @@ async def staged(here: World) -> Scene:
         body={"content": "a secret"},
         params={"wait": ""},
     )
+    document = {"title": "t", "content": "a secret"}
+    added = (await ask(app, "POST", "/api/v1/knowledge", key=here.key, body=document)).json()["id"]
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p1", "name": "n"}
-    return Scene(here, places | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": "k"})
+    return Scene(here, places | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": added})
 
 
 async def new_key(here: World, scopes: tuple[str, ...], user: str = "ann") -> tuple[str, str]:
@@ -248,7 +248,7 @@ async def test_tenants_never_meet(scene: Scene) -> None:
             assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.status, found.body)
         elif deed.path == "/api/v1/workspaces":
             assert found.status == 403
-        elif "{key_id}" in deed.path:
+        elif "{key_id}" in deed.path or "{knowledge_id}" in deed.path:
             assert found.status == 404, deed
         if found.body:
             assert b"secret" not in found.body, deed

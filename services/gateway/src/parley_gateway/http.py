@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from parley_events import tracing
+from parley_events.body import Json, json_bytes
 from parley_events.telemetry import about
 from parley_gateway.auth import Principal
 from parley_gateway.bodies import LONG, Long, Parsed, parse_large
@@ -36,6 +37,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_DEPTH = 64
 MAX_TEXT_BYTES = 1024 * 1024
+MAX_DATA_BYTES = 64 * 1024
 BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
@@ -102,8 +104,8 @@ def answer(status: int, value: Any, headers: Mapping[str, str] | None = None) ->
 
 
 async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb: int = 0) -> Model:
-    """The request's body as the model; a Problem 400, 413 or 415. `files_mb`: how much more it may have in the contents
-    of its attachments."""
+    """The request's body as the model; a Problem 400, 413 or 415. `files_mb`: how much more it may have in contents
+    in base64, its own or of its attachments."""
     limit = limit_mb * 1024 * 1024
     raw = await _read(request, limit + files_mb * 1024 * 1024)
     try:
@@ -124,7 +126,7 @@ def _files_size(data: Mapping[str, Any]) -> int:
     """The characters of the contents that a body brings along."""
     size = 0
     files = data.get("attachments")
-    for file in files if type(files) is list else ():
+    for file in (data, *(files if type(files) is list else ())):
         content = file.get("content_base64") if type(file) is dict else None
         if isinstance(content, Long):
             size += len(content.view)
@@ -212,6 +214,13 @@ def check_text(text: str, name: str, *, may_be_empty: bool = False) -> str:
     if len(text) > MAX_TEXT_BYTES or (len(text) * 4 > MAX_TEXT_BYTES and len(text.encode()) > MAX_TEXT_BYTES):
         raise Problem("too_large", f"{name} may have at most 1 MiB", 413, {"limit": MAX_TEXT_BYTES})
     return text
+
+
+def check_data(value: Json | None, name: str) -> Json | None:
+    """What is given to the model as data beside a message: at most 64 KiB of JSON."""
+    if value is not None and len(json_bytes(value)) > MAX_DATA_BYTES:
+        raise Problem("too_large", f"{name} may have at most 64 KiB of JSON", 413, {"limit": MAX_DATA_BYTES})
+    return value
 
 
 def query(request: Request, name: str) -> str | None:

@@ -14,7 +14,7 @@ from parley_gateway import core as core_
 from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
-from parley_gateway.dialects.threads import inbound, outbound, wire
+from parley_gateway.dialects.threads import inbound, knowledge, outbound, wire
 from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, not_found, unsupported
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
 from parley_gateway.feed.follow import ShownFact, run_of
@@ -142,6 +142,8 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
     streaming = wants(request, MEDIA_TYPE)
     agent = await _answering(core, who, thread_id, asked.agent_id)
     key = idempotency_key(request)
+    if asked.knowledge_ids:
+        await core.reads.there(who, tuple(dict.fromkeys(asked.knowledge_ids)))
     given = await files.uploads(asked.attachments)
     command = core.sender.command(
         who,
@@ -390,11 +392,7 @@ PATHS: dict[str, dict[str, Handler]] = {
 """Every path below the base, with its methods."""
 
 
-ELSEWHERE: dict[str, dict[str, Handler]] = {
-    "/api/v1/knowledge": {"POST": _not_yet, "GET": _not_yet},
-    "/api/v1/knowledge/{knowledge_id}": {"GET": _not_yet, "DELETE": _not_yet},
-    "/mcp": {"POST": _not_yet, "GET": _not_yet, "DELETE": _not_yet},
-}
+ELSEWHERE: dict[str, dict[str, Handler]] = {**knowledge.PATHS}
 """The contract's paths that do not begin with the base."""
 
 
