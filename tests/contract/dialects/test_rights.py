@@ -13,6 +13,7 @@ from parley_gateway.dialects import DIALECTS
 from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
 from parley_gateway.dialects.threads.routes import ELSEWHERE
 from parley_gateway.dialects.threads.routes import PATHS as THREADS
+from parley_gateway.mcp import PATH as MCP
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import frame_of
 from tests.unit.gateway.world import WORKSPACE, World, say, world
@@ -56,6 +57,7 @@ DEEDS = [
     Deed("GET", "/api/v1/knowledge", "all"),
     Deed("GET", "/api/v1/knowledge/{knowledge_id}", "all"),
     Deed("DELETE", "/api/v1/knowledge/{knowledge_id}", "edit"),
+    Deed("POST", "/mcp", "nothing", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}),
     Deed("POST", f"{ORG}/chat/message", "chat", {"message": "hi"}),
     Deed("POST", f"{ORG}/chat/message/sync", "chat", {"message": "hi"}),
     Deed("GET", f"{ORG}/chat/history", "read", query=True),
@@ -110,6 +112,8 @@ class Scene(NamedTuple):
 
     async def do(self, deed: Deed, key: str | None, **headers: str) -> Exchange:
         node = {"structure_id": WORKSPACE, "role_id": "scripted"}
+        if deed.path == "/mcp":
+            headers["Accept"] = "application/json, text/event-stream"
         options: dict[str, Any] = {"key": key, "headers": headers}
         if deed.body is not None:
             options["body"] = {**deed.body, **(node if deed.path.startswith(ORG) else {})}
@@ -167,6 +171,7 @@ def code_of(found: Exchange) -> str:
 def test_every_route_is_here() -> None:
     served = {(method, CHAT + path) for path, methods in THREADS.items() for method in methods}
     served |= {(method, path) for path, methods in ELSEWHERE.items() for method in methods}
+    served |= {("POST", MCP)}
     served |= {(method, ORG + path) for path, methods in ORG_CHAT.items() for method in methods}
     served |= {(method, "/api/v1" + path) for path, methods in ADMINISTRATION.items() for method in methods}
     assert {deed.template() for deed in DEEDS} == served

@@ -33,6 +33,7 @@ from parley_gateway.errors import Problem
 from parley_gateway.feed.hub import Hub, HubLimits
 from parley_gateway.history import History
 from parley_gateway.http import failure
+from parley_gateway.mcp import McpServer
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
@@ -91,6 +92,7 @@ def build(
         instruments=instruments,
     )
     forget_deleted(core)
+    mcp = McpServer(core)
 
     def died(reading: asyncio.Task[None]) -> None:
         if not reading.cancelled() and (error := reading.exception()) is not None:
@@ -109,6 +111,7 @@ def build(
             hub.drain()
             reading.cancel()
             await asyncio.wait([reading], timeout=5)
+            await mcp.close()
             await sender.close()
             if history is None:
                 await asked.close()
@@ -123,6 +126,7 @@ def build(
     for dialect in DIALECTS.values():
         app.router.routes.extend(dialect.routes(core))
     app.router.routes.extend(administration.routes(core))
+    app.router.routes.extend(mcp.routes())
     app.add_exception_handler(HTTPException, _framework_error)
     return app
 

@@ -107,7 +107,7 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     """The request's body as the model; a Problem 400, 413 or 415. `files_mb`: how much more it may have in contents
     in base64, its own or of its attachments."""
     limit = limit_mb * 1024 * 1024
-    raw = await _read(request, limit + files_mb * 1024 * 1024)
+    raw = await raw_body(request, limit + files_mb * 1024 * 1024)
     try:
         data = parse_body(request.headers.get("content-type"), raw)
     except Problem:
@@ -119,7 +119,7 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid("the request is not what it should be", fields=_places(error)) from None
+        raise invalid("the request is not what it should be", fields=places(error)) from None
 
 
 def _files_size(data: Mapping[str, Any]) -> int:
@@ -135,14 +135,16 @@ def _files_size(data: Mapping[str, Any]) -> int:
     return size
 
 
-def _places(error: ValidationError) -> list[dict[str, str]]:
+def places(error: ValidationError) -> list[dict[str, str]]:
+    """What is wrong where; nothing of what was given."""
     return [
         {"field": ".".join(str(part) for part in problem["loc"]) or "body", "problem": problem["msg"]}
         for problem in error.errors(include_input=False, include_url=False, include_context=False)[:20]
     ]
 
 
-async def _read(request: Request, limit: int) -> bytearray:
+async def raw_body(request: Request, limit: int) -> bytearray:
+    """The bytes of a body, up to a limit; a Problem 408 or 413."""
     length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
@@ -267,10 +269,13 @@ def min_position(request: Request) -> str | None:
     return query(request, "min_position")
 
 
-def idempotency_key(request: Request) -> str | None:
-    """The `Idempotency-Key` header; a Problem 400 when it is not 1 to 255 printable characters."""
-    text = request.headers.get("idempotency-key")
-    if text is not None and _KEY.fullmatch(text) is None:
+def idempotency_key(request: Request, given: object = None) -> str | None:
+    """The `Idempotency-Key` header, or what was given in its place; a Problem 400 when it is not 1 to 255 printable
+    characters."""
+    text = request.headers.get("idempotency-key") if given is None else given
+    if text is None:
+        return None
+    if not isinstance(text, str) or _KEY.fullmatch(text) is None:
         raise invalid("Idempotency-Key must be 1 to 255 printable ASCII characters", "bad_idempotency_key")
     return text
 

@@ -146,8 +146,8 @@ async def test_documents_are_added_attached_read_and_removed(here: World) -> Non
     await made.ask("GET", f"/api/v1/knowledge/{one}")
     made.note("attached to a message, with a lead; kept with it")
     thread = (await made.ask("POST", f"{BASE}/threads", body={"agent_id": "scripted"})).json()["id"]
-    asked = {"content": "When?", "knowledge_ids": [one], "lead_context": {"lead": "Ada", "score": 7}}
-    await made.ask("POST", f"{BASE}/threads/{thread}/messages?wait=20", body=asked)
+    message = {"content": "When?", "knowledge_ids": [one], "lead_context": {"lead": "Ada", "score": 7}}
+    await made.ask("POST", f"{BASE}/threads/{thread}/messages?wait=20", body=message)
     await made.ask("GET", f"{BASE}/threads/{thread}/messages?limit=1")
     made.note("refused")
     for wrong in ({"title": "t"}, {"title": "t", "content": "c", "content_type": "text/html"}, {"content": "c"}):

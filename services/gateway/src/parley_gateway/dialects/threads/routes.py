@@ -140,7 +140,7 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
     asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     wait_s = query_wait(request, WAIT_S)
     streaming = wants(request, MEDIA_TYPE)
-    agent = await _answering(core, who, thread_id, asked.agent_id)
+    agent = await answering(core, who, thread_id, asked.agent_id)
     key = idempotency_key(request)
     if asked.knowledge_ids:
         await core.reads.there(who, tuple(dict.fromkeys(asked.knowledge_ids)))
@@ -350,7 +350,7 @@ async def _agent(core: Core, who: Principal, name: str) -> AgentView:
     return agent
 
 
-async def _answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
+async def answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
     """Who answers a message in a thread, as far as this gateway knows: asked for by name, or bound to the thread."""
     agent = None if asked is None else await _agent(core, who, asked)
     if who.agents and not who.may_chat(None):
