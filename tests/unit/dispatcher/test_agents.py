@@ -134,6 +134,17 @@ async def test_a_run_never_sees_less_of_its_workspace_than_the_writer_of_its_mes
     for seq in (None, 1, 5):
         await history.agents.workspace(WORKSPACE, seq)
     assert len(history.asked) == 2, "what is new enough is not asked for again"
+    history.seq = 6
+    await asyncio.gather(*(history.agents.workspace(WORKSPACE, 6) for _ in range(20)))
+    assert len(history.asked) == 3, "runs that begin together ask once"
+
+
+async def test_the_first_look_at_a_workspace_is_new_enough_too_or_what_there_is() -> None:
+    for seq, asked in ((1, 1), (9, 2)):
+        history = Answers()
+        found = await history.agents.workspace(WORKSPACE, seq)
+        assert found is not None and found.context == "first"
+        assert len(history.asked) == asked
 
 
 async def test_a_view_that_does_not_come_that_far_holds_nobody_up_for_long() -> None:

@@ -47,6 +47,7 @@ class Agents:
         self._specs: dict[tuple[str, str, int], AgentSpec] = {}
         self._workspaces: dict[str, _Known] = {}
         self._refreshing: set[asyncio.Future[None]] = set()
+        self._catching: dict[str, asyncio.Lock] = {}
 
     def known(self, workspace_id: str, agent_id: str, version: int | None) -> bool:
         """Whether this very version is known already, so that nothing must be waited for."""
@@ -74,13 +75,9 @@ class Agents:
     async def workspace(self, workspace_id: str, seq: int | None = None) -> WorkspaceView | None:
         """What the workspace sets for all its agents, not older than its fact `seq`; what is older than two seconds is
         read again behind the answer. While history is away, or does not come that far, it is what is known."""
+        if seq is not None and self._behind(workspace_id, seq):
+            await self._catch_up(workspace_id, seq)
         known = self._workspaces.get(workspace_id)
-        if known is not None and seq is not None and known.seq < seq and not self._missed(known, seq):
-            try:
-                await self._read(workspace_id, StreamPosition(workspace_stream(workspace_id), seq))
-            except HistoryUnavailable:
-                known.missed, known.missed_ms = seq, self._clock()
-            known = self._workspaces[workspace_id]
         if known is not None and self._clock() - known.read_ms < _FRESH_MS:
             return known.workspace
         if known is not None:
@@ -92,9 +89,24 @@ class Agents:
         await self._read(workspace_id)
         return self._workspaces[workspace_id].workspace
 
-    def _missed(self, known: _Known, seq: int) -> bool:
-        """Whether the view was asked for this a moment ago, in vain: not every run waits for it again."""
-        return known.missed >= seq and self._clock() - known.missed_ms < _FRESH_MS
+    def _behind(self, workspace_id: str, seq: int) -> bool:
+        """Whether what is known is older than the fact `seq`, and was not asked for that a moment ago in vain."""
+        known = self._workspaces.get(workspace_id)
+        if known is None:
+            return True
+        return known.seq < seq and not (known.missed >= seq and self._clock() - known.missed_ms < _FRESH_MS)
+
+    async def _catch_up(self, workspace_id: str, seq: int) -> None:
+        """Read from a view that has come to `seq`, if it does in time: once for all runs that want it."""
+        async with self._catching.setdefault(workspace_id, asyncio.Lock()):
+            if not self._behind(workspace_id, seq):
+                return
+            try:
+                await self._read(workspace_id, StreamPosition(workspace_stream(workspace_id), seq))
+            except HistoryUnavailable:
+                known = self._workspaces.get(workspace_id)
+                if known is not None:
+                    known.missed, known.missed_ms = seq, self._clock()
 
     async def _read(self, workspace_id: str, position: StreamPosition | None = None) -> None:
         view = await self._history.workspace(workspace_id, position, _CATCH_UP_MS)

@@ -17,7 +17,7 @@ from parley_events.body import Attachment, Block
 from parley_events.codec import Fact
 from parley_events.keys import make_key
 from parley_gateway.mcp import endpoint, following
-from tests.support.asgi import ask
+from tests.support.asgi import ask, exchange
 from tests.support.mcp_client import connected, text_of
 from tests.unit.gateway.world import (
     STRUCTURE,
@@ -447,3 +447,26 @@ async def test_calls_at_the_same_time_are_bounded(here: World, monkeypatch: pyte
     async with here.client() as http:
         answer = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"}, headers=HEADERS)
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("modern", [False, True])
+async def test_a_client_that_takes_nothing_is_let_go(
+    here: World, monkeypatch: pytest.MonkeyPatch, modern: bool
+) -> None:
+    monkeypatch.setattr(endpoint, "ANSWER_S", 0.5)
+    here.dispatcher.play = silence
+    async with client(here) as parley:
+        thread = (await parley.data("create_chat_thread", agent_id="scripted"))["id"]
+    call: dict[str, Any] = {"name": "send_chat_message", "arguments": {"thread_id": thread, "content": "hi"}}
+    headers = dict(HEADERS)
+    if modern:
+        headers |= {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": call["name"]}
+        about = "io.modelcontextprotocol"
+        call["_meta"] = {f"{about}/protocolVersion": "2026-07-28", f"{about}/clientCapabilities": {}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    async with exchange(here.gateways[0][0], "POST", "/mcp", key=here.key, body=body, headers=headers) as x:
+        x.held.clear()
+        await here.eventually(lambda: here.core.hub.listening == 1)
+        await x.end()
+        assert not x.sends
+    await here.eventually(lambda: here.core.hub.listening == 0)

@@ -27,6 +27,8 @@ PRINCIPAL = "parley.principal"
 """Where a request's scope says who asks."""
 MOST_AT_ONCE = 1000
 """How many requests are answered at the same time; each may last for minutes."""
+ANSWER_S = 360.0
+"""The longest that one lasts: longer than any tool, so that only a client that takes nothing comes to it."""
 
 
 class McpServer:
@@ -60,16 +62,16 @@ class McpServer:
     async def _ready(self) -> Serving:
         async with self._making:
             if self._serving is None:
-                made = await asyncio.to_thread(_make, self._core)
+                made = (await asyncio.to_thread(_imported))(self._core)
                 await made.start()
                 self._serving = made
         return self._serving
 
 
-def _make(core: Core) -> Serving:
+def _imported() -> type[Serving]:
     from parley_gateway.mcp.serving import Serving
 
-    return Serving(core)
+    return Serving
 
 
 class _Answering(Response):
@@ -91,6 +93,10 @@ class _Answering(Response):
 
         self._server.answering += 1
         try:
-            await self._serving.answer({**scope, PRINCIPAL: self._who}, again, send)
+            async with asyncio.timeout(ANSWER_S):
+                await self._serving.answer({**scope, PRINCIPAL: self._who}, again, send)
+        except TimeoutError:
+            # Its client takes nothing. The server closes the connection of a response that was not finished.
+            return
         finally:
             self._server.answering -= 1
