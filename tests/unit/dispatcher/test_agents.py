@@ -156,4 +156,12 @@ async def test_a_view_that_does_not_come_that_far_holds_nobody_up_for_long() -> 
     assert len(history.asked) == 2, "the others do not wait for it again"
     history.now_ms, history.seq, history.context = 2000, 9, "second"
     found = await history.agents.workspace(WORKSPACE, 9)
+    assert found is not None and found.context == "first", "it is read again behind the answer"
+    await eventually(lambda: not history.agents._refreshing)
+    found = await history.agents.workspace(WORKSPACE, 9)
     assert found is not None and found.context == "second"
+    history.seq, history.away = 10, True
+    assert await history.agents.workspace(WORKSPACE, 10) == found
+    history.now_ms, history.away = 12_000, False
+    found = await history.agents.workspace(WORKSPACE, 10)
+    assert found is not None and found.seq == 10

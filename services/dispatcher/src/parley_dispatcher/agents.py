@@ -22,6 +22,8 @@ from parley_events.reads import WorkspaceView
 _FRESH_MS = 2000
 _CATCH_UP_MS = 1000
 """How long a run waits for the view to come to what its message's writer saw."""
+_AGAIN_MS = 10_000
+"""How long, after one has waited in vain, no other does; what is read behind the answers may come there meanwhile."""
 _WAIT_S = 5.0
 
 
@@ -94,7 +96,7 @@ class Agents:
         known = self._workspaces.get(workspace_id)
         if known is None:
             return True
-        return known.seq < seq and not (known.missed >= seq and self._clock() - known.missed_ms < _FRESH_MS)
+        return known.seq < seq and not (known.missed >= seq and self._clock() - known.missed_ms < _AGAIN_MS)
 
     async def _catch_up(self, workspace_id: str, seq: int) -> None:
         """Read from a view that has come to `seq`, if it does in time: once for all runs that want it."""

@@ -121,7 +121,7 @@ def build(
     # FastAPI's own telemetry would show every request a second time, and messages of exceptions.
     own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None, redirect_slashes=False)
-    app.state.core = core
+    app.state.core, app.state.mcp = core, mcp
     app.router.routes.extend(health.routes(hub))
     for dialect in DIALECTS.values():
         app.router.routes.extend(dialect.routes(core))

@@ -16,7 +16,7 @@ from parley_events import ids
 from parley_events.body import Attachment, Block
 from parley_events.codec import Fact
 from parley_events.keys import make_key
-from parley_gateway.mcp import endpoint, following
+from parley_gateway.mcp import McpServer, endpoint, following
 from tests.support.asgi import ask, exchange
 from tests.support.mcp_client import connected, text_of
 from tests.unit.gateway.world import (
@@ -470,3 +470,24 @@ async def test_a_client_that_takes_nothing_is_let_go(
         await x.end()
         assert not x.sends
     await here.eventually(lambda: here.core.hub.listening == 0)
+
+
+async def test_a_server_that_broke_is_an_error_once_and_is_made_anew(here: World) -> None:
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    async with here.client() as http:
+        assert (await http.post("/mcp", json=ping, headers=HEADERS)).status_code == 200
+        server = mcp_of(here)
+        assert server._serving is not None
+        first = server._serving
+        first._manager._task_group = None
+        answer = await http.post("/mcp", json=ping, headers=HEADERS)
+        assert (answer.status_code, answer.json()["error"]) == (500, "internal")
+        assert server.answering == 0
+        await first.close()
+        assert (await http.post("/mcp", json=ping, headers=HEADERS)).status_code == 200
+        assert server._serving is not first
+
+
+def mcp_of(here: World) -> McpServer:
+    server: McpServer = here.gateways[0][0].state.mcp
+    return server

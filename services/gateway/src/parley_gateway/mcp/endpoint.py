@@ -7,6 +7,7 @@ message in JSON-RPC the SDK tells; what goes wrong in a tool is the tool's resul
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -16,13 +17,16 @@ from starlette.types import Message, Receive, Scope, Send
 
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
-from parley_gateway.errors import Unavailable, forbidden
-from parley_gateway.http import endpoint, parse_body, raw_body
+from parley_gateway.errors import Problem, Unavailable, forbidden
+from parley_gateway.http import endpoint, failure, parse_body, raw_body
 
 if TYPE_CHECKING:
     from parley_gateway.mcp.serving import Serving
 
+log = logging.getLogger(__name__)
+
 PATH = "/mcp"
+OURS = "something went wrong on our side; it is in the logs"
 PRINCIPAL = "parley.principal"
 """Where a request's scope says who asks."""
 MOST_AT_ONCE = 1000
@@ -61,7 +65,7 @@ class McpServer:
 
     async def _ready(self) -> Serving:
         async with self._making:
-            if self._serving is None:
+            if self._serving is None or self._serving.ended:
                 made = (await asyncio.to_thread(_imported))(self._core)
                 await made.start()
                 self._serving = made
@@ -82,7 +86,7 @@ class _Answering(Response):
         self._server, self._serving, self._who, self._raw = server, serving, who, raw
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = False
+        given = begun = False
 
         async def again() -> Message:
             nonlocal given
@@ -91,12 +95,21 @@ class _Answering(Response):
             given = True
             return {"type": "http.request", "body": self._raw, "more_body": False}
 
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         self._server.answering += 1
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._serving.answer({**scope, PRINCIPAL: self._who}, again, send)
+                await self._serving.answer({**scope, PRINCIPAL: self._who}, again, noted)
         except TimeoutError:
             # Its client takes nothing. The server closes the connection of a response that was not finished.
             return
+        except Exception:
+            log.exception("an MCP request failed")
+            if not begun:
+                await failure(Problem("internal", OURS, 500), flat=True)(scope, receive, send)
         finally:
             self._server.answering -= 1

@@ -25,7 +25,7 @@ from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.errors import Missing, Problem, invalid, not_found
 from parley_gateway.http import idempotency_key, places, traceparent
-from parley_gateway.mcp.endpoint import PRINCIPAL
+from parley_gateway.mcp.endpoint import OURS, PRINCIPAL
 from parley_gateway.mcp.tools import TOOLS, Answer, Asked, Tool, refused, schema_of
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,11 @@ class Serving:
         async with self._manager.run():
             ready.set()
             await self._stop.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it serves no more."""
+        return self._running is None or self._running.done()
 
     async def close(self) -> None:
         """End what is being answered."""
@@ -117,7 +122,7 @@ class Serving:
             return refused(not_found("thing"))
         except Exception:
             log.exception("the MCP tool %s failed", tool.name)
-            return refused(Problem("internal", "something went wrong on our side; it is in the logs", 500))
+            return refused(Problem("internal", OURS, 500))
 
 
 def _offer(tool: Tool) -> types.Tool:
