@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.support.mcp_client import connected, text_of
-from tests.support.system import System
+from tests.support.system import System, start, stop
 
 PAGE = Path(__file__).parents[2] / "docs" / "mcp-server.md"
 
@@ -60,3 +61,18 @@ async def test_a_message_streams_and_a_role_does_what_it_is_told(system: System)
             assert error["error"] == "model_400", "after the late one, which it was queued behind"
             messages = (await parley.data("get_chat_thread", thread_id=thread))["messages"]
             assert "late" in [message["content"] for message in messages]
+
+
+async def test_a_stop_ends_open_calls_and_is_not_held_up_by_them(tmp_path: Path) -> None:
+    system = start("up", tmp_path)
+    ready = system.ready()
+    async with connected(ready["base_url"], ready["api_key"]) as parley:
+        thread = (await parley.data("create_chat_thread", agent_id="scripted"))["id"]
+        script = {"thread_id": thread, "content": "/text begun \n/wait 60000"}
+        calling = asyncio.create_task(parley.call("send_chat_message", **script))
+        async with asyncio.timeout(20):
+            while not parley.told:
+                await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(stop, system, 15) == 0
+        [ended] = await asyncio.gather(calling, return_exceptions=True)
+        assert isinstance(ended, BaseException) or ended.structured_content["status"] == "running"

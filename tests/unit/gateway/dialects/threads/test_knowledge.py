@@ -190,6 +190,20 @@ async def test_documents_that_are_not_there_or_anothers_are_not_found(here: Worl
     assert (await http(here, "GET", BASE, key=foreign)).json()["total"] == 1, "and theirs is still there"
 
 
+async def test_a_repeated_message_is_answered_as_before_whatever_was_removed_since(here: World) -> None:
+    one = (await add(here))["id"]
+    thread = await new_thread(here)
+    asked = {"content": "hi", "knowledge_ids": [one]}
+    url, key = f"{THREADS}/{thread}/messages", {"Idempotency-Key": "k"}
+    first = await http(here, "POST", url, asked, headers=key)
+    await http(here, "DELETE", f"{BASE}/{one}")
+    again = await http(here, "POST", url, asked, headers=key)
+    assert (again.status, again.json()["run_id"]) == (202, first.json()["run_id"])
+    assert again.headers["idempotency-replayed"] == "true"
+    for headers in ({"Idempotency-Key": "other"}, {}):
+        assert (await http(here, "POST", url, asked, headers=headers)).status == 404
+
+
 async def test_a_lead_is_a_bounded_json_object(here: World) -> None:
     thread = await new_thread(here)
     fits = {"a": "x" * (64 * 1024 - 8)}

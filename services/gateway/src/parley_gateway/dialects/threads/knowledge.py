@@ -6,6 +6,8 @@ may say to everybody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +17,7 @@ from parley_gateway import documents, files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import outbound, wire
-from parley_gateway.errors import not_found
+from parley_gateway.errors import Problem, not_found
 from parley_gateway.http import (
     REPLAYED,
     Handler,
@@ -82,6 +84,20 @@ async def _remove(core: Core, request: Request, who: Principal) -> Response:
     if outcome.pending:
         return answer(202, {"id": knowledge_id, "position": outcome.position})
     return Response(status_code=204)
+
+
+async def check_attached(core: Core, who: Principal, knowledge_ids: Sequence[str], again: str | None) -> None:
+    """A Problem 404 unless the workspace has all documents that a message names. `again`: the run that the message has
+    if it is repeated; then what was decided counts, whatever was removed since."""
+    try:
+        await core.reads.there(who, tuple(dict.fromkeys(knowledge_ids)))
+    except Problem as problem:
+        if again is None or problem.status != 404:
+            raise
+        try:
+            await core.reads.run(who, again)
+        except Problem:
+            raise problem from None
 
 
 PATHS: dict[str, dict[str, Handler]] = {

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from parley_events import ids
 from parley_events.commands import CancelRun, DeleteThread
 from parley_events.errors import LogError
 from parley_events.ids import is_uuid
@@ -142,12 +143,14 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
     streaming = wants(request, MEDIA_TYPE)
     agent = await answering(core, who, thread_id, asked.agent_id)
     key = idempotency_key(request)
+    command_id = core.sender.command_id(who, "message.post", thread_id, key)
     if asked.knowledge_ids:
-        await core.reads.there(who, tuple(dict.fromkeys(asked.knowledge_ids)))
+        again = None if key is None else ids.run_id(thread_id, command_id)
+        await knowledge.check_attached(core, who, asked.knowledge_ids, again)
     given = await files.uploads(asked.attachments)
     command = core.sender.command(
         who,
-        core.sender.command_id(who, "message.post", thread_id, key),
+        command_id,
         thread_id,
         inbound.post_message(who, asked, agent, tuple(file.attachment for file in given)),
         files.meaning(asked, given),
