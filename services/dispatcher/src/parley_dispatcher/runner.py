@@ -181,7 +181,7 @@ class Runner:
             tools |= await self._servers.tools(workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools)
         named, documents = documents_named(state, run), dict[str, DocumentView]()
         if named:
-            seq = max(workspace.seq if workspace is not None else 0, run.workspace_seq or 0)
+            seq = workspace.seq if workspace is not None else 0
             documents = await owner.patiently(lambda: self._documents.named(workspace_id, seq, named))
         context = workspace.context if workspace is not None else None
         return Shown(context, [tool.schema() for tool in tools.values()], documents)

@@ -222,8 +222,7 @@ async def _said(
         return Answer(found.text, data | {"status": "completed"} | found.data)
     error = told.run.error
     code, message = ("cancelled", "the run was cancelled") if error is None else (error.code, error.message)
-    found = refused(Problem(code, message, 500, details=data | {"status": told.status}))
-    return found
+    return refused(Problem(code, message, 500, details=data | {"status": told.status}))
 
 
 def _open(data: Json, status: str, waits_for: dict[str, Json]) -> Answer:
