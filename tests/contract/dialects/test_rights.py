@@ -15,6 +15,7 @@ from parley_gateway.dialects import DIALECTS
 from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
 from parley_gateway.dialects.threads.routes import ELSEWHERE
 from parley_gateway.dialects.threads.routes import PATHS as THREADS
+from parley_gateway.mcp import PATH as MCP
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import frame_of
 from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, tool_block, world
@@ -25,8 +26,8 @@ ORG = "/api/org"
 
 
 class Deed(NamedTuple):
-    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), `approve`, `see` (read or
-    approve), admin, or nothing."""
+    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), `edit` (what every agent
+    knows), `approve`, `see` (read or approve), admin, or nothing."""
 
     method: str
     path: str
@@ -60,13 +61,11 @@ DEEDS = [
     Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "approve", {"decision": "approve"}),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/cancel", "chat"),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
-    Deed("POST", "/api/v1/knowledge", "later"),
-    Deed("GET", "/api/v1/knowledge", "later"),
-    Deed("GET", "/api/v1/knowledge/{knowledge_id}", "later"),
-    Deed("DELETE", "/api/v1/knowledge/{knowledge_id}", "later"),
-    Deed("POST", "/mcp", "later"),
-    Deed("GET", "/mcp", "later"),
-    Deed("DELETE", "/mcp", "later"),
+    Deed("POST", "/api/v1/knowledge", "edit", {"title": "t", "content": "c"}),
+    Deed("GET", "/api/v1/knowledge", "all"),
+    Deed("GET", "/api/v1/knowledge/{knowledge_id}", "all"),
+    Deed("DELETE", "/api/v1/knowledge/{knowledge_id}", "edit"),
+    Deed("POST", "/mcp", "nothing", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}),
     Deed("POST", f"{ORG}/chat/message", "chat", {"message": "hi"}),
     Deed("POST", f"{ORG}/chat/message/sync", "chat", {"message": "hi"}),
     Deed("GET", f"{ORG}/chat/history", "read", query=True),
@@ -98,8 +97,8 @@ DEEDS = [
 """Every route there is; the last one takes the thread away."""
 
 GRANTS: dict[tuple[str, ...], set[str]] = {
-    ("*",): {"chat", "read", "all", "approve", "see"},
-    ("*", "admin"): {"chat", "read", "all", "approve", "see", "admin"},
+    ("*",): {"chat", "read", "all", "edit", "approve", "see"},
+    ("*", "admin"): {"chat", "read", "all", "edit", "approve", "see", "admin"},
     ("chat",): {"chat"},
     ("read",): {"read", "all", "see"},
     ("chat", "read"): {"chat", "read", "all", "see"},
@@ -112,7 +111,7 @@ GRANTS: dict[tuple[str, ...], set[str]] = {
     ("prompt:override",): set(),
     ("approve",): {"approve", "see"},
     ("chat", "approve"): {"chat", "approve", "see"},
-    ("admin",): {"admin"},
+    ("admin",): {"admin", "edit"},
 }
 """What scopes allow with what belongs to the agent `scripted`."""
 
@@ -125,6 +124,8 @@ class Scene(NamedTuple):
 
     async def do(self, deed: Deed, key: str | None, **headers: str) -> Exchange:
         node = {"structure_id": WORKSPACE, "role_id": "scripted"}
+        if deed.path == "/mcp":
+            headers["Accept"] = "application/json, text/event-stream"
         options: dict[str, Any] = {"key": key, "headers": headers}
         if deed.body is not None:
             options["body"] = {**deed.body, **(node if deed.path.startswith(ORG) else {})}
@@ -175,12 +176,14 @@ async def staged(here: World) -> Scene:
         body={"content": "a secret"},
         params={"wait": ""},
     )
+    document = {"title": "t", "content": "a secret"}
+    added = (await ask(app, "POST", "/api/v1/knowledge", key=here.key, body=document)).json()["id"]
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
     places["tool_call_id"] = "call-3-get_weather"
     return Scene(
         here,
         places
-        | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": "k", "rejected_id": "0-7"},
+        | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": added, "rejected_id": "0-7"},
     )
 
 
@@ -198,6 +201,7 @@ def code_of(found: Exchange) -> str:
 def test_every_route_is_here() -> None:
     served = {(method, CHAT + path) for path, methods in THREADS.items() for method in methods}
     served |= {(method, path) for path, methods in ELSEWHERE.items() for method in methods}
+    served |= {("POST", MCP)}
     served |= {(method, ORG + path) for path, methods in ORG_CHAT.items() for method in methods}
     served |= {(method, "/api/v1" + path) for path, methods in ADMINISTRATION.items() for method in methods}
     assert {deed.template() for deed in DEEDS} == served
@@ -318,7 +322,7 @@ async def test_tenants_never_meet(scene: Scene) -> None:
             assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.status, found.body)
         elif deed.path == "/api/v1/workspaces":
             assert found.status == 403
-        elif "{key_id}" in deed.path:
+        elif "{key_id}" in deed.path or "{knowledge_id}" in deed.path:
             assert found.status == 404, deed
         if found.body:
             assert b"secret" not in found.body, deed

@@ -86,7 +86,9 @@ class Transcript:
         new = self._here.dispatcher.heard[before:]
         assert len(new) <= 1, "one request is at most one command"
         for command in new:
-            body = orjson.dumps(command.body.model_dump(mode="json", exclude_defaults=True)).decode()
+            # How much of the workspace a gateway had seen is nothing that a client says.
+            fields = command.body.model_dump(mode="json", exclude_defaults=True, exclude={"workspace_seq"})
+            body = orjson.dumps(fields).decode()
             self._lines.append(f"= {command.type} to {command.stream}{' (fresh)' if command.fresh else ''}")
             self._lines.append(f"= {body}")
 

@@ -39,6 +39,7 @@ WORKSPACE = "0b54a1de-0d5c-4b8a-9d1f-4b1f4a3c2e10"
 THREAD = "7d3f0c52-93a4-4f6e-8f0a-2f6a3c1b9e77"
 COMMAND_ID = str(PARLEY)
 OTHER_THREAD = "00000000-0000-4000-8000-00000000002a"
+DOCUMENT = "3f2a7c10-5d0e-4c58-b0a4-2b8e1d6f9a55"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -137,7 +138,8 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         attachments=(FILE,),
         context=JSON,
         lead_context=JSON,
-        knowledge_ids=("k1", "k2"),
+        knowledge_ids=(DOCUMENT, OTHER_THREAD),
+        workspace_seq=2**40,
         metadata=JSON,
         system_prompt="Sei kurz.",
         system_append="Und freundlich: ☀️",
@@ -171,8 +173,8 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
     c.PutSkill(
         principal=WHO, agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH
     ),
-    c.AddKnowledge(principal=WHO, knowledge_id="k1", title=TEXT, text=TEXT * 3, content_type="text/markdown"),
-    c.RemoveKnowledge(principal=WHO, knowledge_id="k1"),
+    c.AddKnowledge(principal=WHO, knowledge_id=DOCUMENT, title=TEXT, text=TEXT * 3, content_type="text/markdown"),
+    c.RemoveKnowledge(principal=WHO, knowledge_id=DOCUMENT),
 )
 
 _OF_A_WORKSPACE = ("workspace.", "key.", "agent.", "team.", "skill.", "knowledge.")
@@ -220,7 +222,8 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         attachments=(FILE,),
         context=JSON,
         lead_context=JSON,
-        knowledge_ids=("k1", "k2"),
+        knowledge_ids=(DOCUMENT, OTHER_THREAD),
+        workspace_seq=2**40,
         metadata=JSON,
         system_prompt="Sei kurz.",
         system_append="Und freundlich: ☀️",
@@ -330,8 +333,8 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.AgentDeleted(agent_id="researcher"),
     f.TeamChanged(team_version=2, spec=TEAM, digest=HASH),
     f.TeamDeleted(team_id="founders"),
-    f.KnowledgeAdded(knowledge_id="k1", title=TEXT, text=TEXT * 3, content_type="text/markdown"),
-    f.KnowledgeRemoved(knowledge_id="k1"),
+    f.KnowledgeAdded(knowledge_id=DOCUMENT, title=TEXT, text=TEXT * 3, content_type="text/markdown"),
+    f.KnowledgeRemoved(knowledge_id=DOCUMENT),
     f.CommandRejected(command_type="message.post", code="unknown_agent", message="There is no agent “zoë”."),
     f.CommandRepeated(
         command_type="message.post",

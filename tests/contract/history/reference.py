@@ -120,6 +120,8 @@ class Reference:
             "tool_call_id": None,
             "author": None,
             "attachments": [],
+            "lead_context": None,
+            "knowledge_ids": [],
             "metadata": {},
             "created_at": rfc3339(fact.time_ms),
             "time_ms": fact.time_ms,
@@ -137,6 +139,8 @@ class Reference:
                 "content": shown(body.text),
                 "author": body.author.model_dump(),
                 "attachments": [attachment.model_dump() for attachment in body.attachments],
+                "lead_context": body.lead_context,
+                "knowledge_ids": list(body.knowledge_ids),
                 "metadata": body.metadata,
             }
         elif isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
@@ -546,6 +550,28 @@ class Reference:
                     "mcp_servers": [server.model_dump(mode="json") for server in fact.body.mcp_servers],
                     "connectors": list(fact.body.connectors),
                 }
+        if found is not None:
+            found |= {
+                "documents": len(self.documents(workspace)),
+                "seq": self.streams[ids.workspace_stream(workspace)][-1].seq,
+            }
+        return found
+
+    def documents(self, workspace: str) -> dict[str, Answer]:
+        found: dict[str, Answer] = {}
+        for fact in self.streams.get(ids.workspace_stream(workspace), ()):
+            body = fact.body
+            if isinstance(body, f.KnowledgeAdded):
+                found[body.knowledge_id] = {
+                    "id": body.knowledge_id,
+                    "title": shown(body.title),
+                    "content_type": body.content_type,
+                    "characters": len(body.text),
+                    "created_at": rfc3339(fact.time_ms),
+                    "content": shown(body.text),
+                }
+            elif isinstance(body, f.KnowledgeRemoved):
+                found.pop(body.knowledge_id, None)
         return found
 
     def keys(self, workspace: str) -> dict[str, Answer]:

@@ -172,6 +172,7 @@ def random_story(seed: int, log: ListLog, steps: int) -> Writer:
     gone: set[str] = set()
     turns: dict[str, int] = {}
     calls: dict[str, list[tuple[int, int, str]]] = {}
+    unknown: dict[str, list[tuple[int, int, str]]] = {}
     for step in range(steps):
         number = rng.randrange(6)
         stream, ws = thread(number), workspace(number % 2)
@@ -199,7 +200,7 @@ def random_story(seed: int, log: ListLog, steps: int) -> Writer:
                 gone.add(stream)
             continue
         run = rng.choice(runs)
-        if _step_of_run(rng, writer, stream, ws, run, turns, calls, runs):
+        if _step_of_run(rng, writer, stream, ws, run, turns, calls, unknown, runs):
             runs.remove(run)
     return writer
 
@@ -215,6 +216,8 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
         more["system_prompt"] = f"be brief {step}"
     if rng.random() < 0.2:
         more["attachments"] = (_file(rng, step), Attachment(name="b", content_type="a/b", size=2, sha256="1" * 64))
+    if rng.random() < 0.2:
+        more |= {"lead_context": {"lead": step, "nul": "\x00"}, "knowledge_ids": (f"document-{step}",)}
     if rng.random() < 0.3:
         more["metadata"] = {"k": [step, None, "é"]}
     return writer.post(stream, ws, f"question {step} \x00 é", command=f"c{step}", **more)
@@ -247,6 +250,7 @@ def _step_of_run(
     run: str,
     turns: dict[str, int],
     calls: dict[str, list[tuple[int, int, str]]],
+    unknown: dict[str, list[tuple[int, int, str]]],
     runs: list[str],
 ) -> bool:
     """One more fact of a run; whether it ended."""
@@ -277,7 +281,10 @@ def _step_of_run(
         writer.write(stream, ws, _tool_called(run, *call, due_at_ms=rng.choice([None, writer.now_ms + 3000])))
     elif choice == 5 and pending:
         call = pending.pop(rng.randrange(len(pending)))
-        writer.write(stream, ws, _tool_returned(rng, run, *call))
+        returned = _tool_returned(rng, run, *call)
+        writer.write(stream, ws, returned)
+        if returned.status == "unknown":
+            unknown.setdefault(run, []).append(call)
     elif choice == 6 and pending:
         call = pending[-1]
         pending.clear()
@@ -302,7 +309,11 @@ def _step_of_run(
         )
         runs.append(child)
     elif choice == 10:
-        writer.write(stream, ws, f.ToolSettled(run_id=run, tool_call_id="call-1", happened=True, by="ada"))
+        # Only what came to an unknown end is settled; now and then a call that nobody knows.
+        settled: dict[str, object] = {"run_id": run, "tool_call_id": "x", "happened": rng.random() < 0.7, "by": "ada"}
+        for call in unknown.get(run, [])[-1:]:
+            settled |= dict(zip(("call", "index", "tool_call_id"), call, strict=True))
+        writer.write(stream, ws, f.ToolSettled.model_validate(settled))
     elif choice == 11 and pending:
         call = rng.choice(pending)
         writer.write(stream, ws, f.ToolExpired(run_id=run, call=call[0], index=call[1], tool_call_id=call[2]))
@@ -405,7 +416,7 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
         return
     number = rng.randrange(3)
     body: f.FactBody
-    match rng.randrange(10):
+    match rng.randrange(13):
         case 0:
             body = f.WorkspaceChanged(
                 context=f"know {step}",
@@ -430,6 +441,13 @@ def _workspace_fact(rng: random.Random, writer: Writer, ws: str, step: int) -> N
             body = f.SkillChanged(
                 agent_id="assistant", slug=f"s{number}", name=f"S\x00 {step}", description="D\x00", body="B\x00"
             )
+        case 10 | 11:
+            text = f"{step}\x00 " + "".join(rng.choice(["boat ", "tea. ", "é", "\n", "\n\n"]) for _ in range(step * 20))
+            body = f.KnowledgeAdded(
+                knowledge_id=f"document-{number}", title=f"Doc\x00 {step}", text=text, content_type="text/markdown"
+            )
+        case 12:
+            body = f.KnowledgeRemoved(knowledge_id=f"document-{number}")
         case _:
             if rng.random() < 0.3:
                 body = f.TeamDeleted(team_id=f"team-{number}")

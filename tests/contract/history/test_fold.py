@@ -294,6 +294,30 @@ async def _compare_workspace(client: Client, reference: Reference, ws: str) -> N
     assert notes == reference.notes(ws)
     skills = (await client.get(f"/workspaces/{ws}/skills"))["items"]
     assert {(skill["agent_id"], skill["slug"], skill["updated_at"]) for skill in skills} == reference.skills(ws)
+    await _compare_documents(client, reference, ws)
+
+
+async def _compare_documents(client: Client, reference: Reference, ws: str) -> None:
+    documents = reference.documents(ws)
+    found: list[Any] = []
+    cursor: dict[str, Any] = {}
+    while True:
+        page = await client.get(f"/workspaces/{ws}/knowledge", limit=2, **cursor)
+        reads.DocumentPage.model_validate(page)
+        found += page["items"]
+        assert page["total"] == len(documents)
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert {one["id"]: one for one in found} == {
+        name: {field: value for field, value in one.items() if field != "content"} for name, one in documents.items()
+    }
+    assert found == sorted(found, key=lambda one: (one["created_at"], one["id"]), reverse=True)
+    for name, one in documents.items():
+        assert await client.get(f"/workspaces/{ws}/knowledge/{name}") == one
+    for number in range(3):
+        if f"document-{number}" not in documents:
+            await client.get(f"/workspaces/{ws}/knowledge/document-{number}", status=404)
 
 
 async def _compare_facts(client: Client, reference: Reference) -> None:

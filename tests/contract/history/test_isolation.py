@@ -84,6 +84,8 @@ async def test_the_read_api_keeps_to_the_workspace_in_the_path(settings: Setting
     key = f.KeyCreated(key_id="k", key_hash="a" * 64, user_id="ada", scopes=("*",))
     writer.write(ids.workspace_stream(mine), mine, f.WorkspaceCreated(workspace_id=mine, name="mine"))
     writer.write(ids.workspace_stream(mine), mine, key)
+    document = f.KnowledgeAdded(knowledge_id="d", title="secret", text="a secret")
+    writer.write(ids.workspace_stream(mine), mine, document)
     async with running(settings, log) as client:
         await client.caught_up(log)
         for path in (
@@ -91,9 +93,14 @@ async def test_the_read_api_keeps_to_the_workspace_in_the_path(settings: Setting
             f"/threads/{thread(1)}/messages",
             f"/runs/{run}",
             f"/keys/by-hash/{'a' * 64}",
+            "/knowledge/d",
             "",
         ):
             await client.get(f"/workspaces/{mine}{path}")
             await client.get(f"/workspaces/{theirs}{path}", status=404)
         assert (await client.get(f"/workspaces/{theirs}/threads"))["total"] == 0
         assert (await client.get(f"/workspaces/{theirs}/keys"))["items"] == []
+        for ws, count in ((mine, 1), (theirs, 0)):
+            for query in ("secret", "ecre"):
+                assert len((await client.get(f"/workspaces/{ws}/passages", query=query))["items"]) == count
+            assert (await client.get(f"/workspaces/{ws}/knowledge", id=["d"]))["total"] == count

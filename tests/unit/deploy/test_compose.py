@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from parley_dispatcher.pdf import AT_ONCE
-from parley_dispatcher.pdf_reader import MEMORY_BYTES
 from parley_dispatcher.settings import Settings as DispatcherSettings
+from parley_events.pdf import AT_ONCE
+from parley_events.pdf_reader import MEMORY_BYTES
 from parley_events.settings import Settings as EventsSettings
 from parley_gateway.settings import Settings as GatewaySettings
 from parley_history.settings import Settings as HistorySettings
@@ -180,8 +180,9 @@ def test_all_services_see_the_same_objects() -> None:
     assert {name for name in ALL if "PARLEY_OBJECTS" in environment(name)} == {"gateway", "dispatcher", "history"}
 
 
-def test_a_dispatcher_has_room_for_itself_and_for_its_readers_of_pdfs() -> None:
-    given = int(ALL["dispatcher"]["mem_limit"].removesuffix("m")) * 1024**2
+@pytest.mark.parametrize("name", ["dispatcher", "gateway"])
+def test_who_reads_pdfs_has_room_for_itself_and_for_its_readers(name: str) -> None:
+    given = int(ALL[name]["mem_limit"].removesuffix("m")) * 1024**2
     assert given >= AT_ONCE * MEMORY_BYTES + 512 * 1024**2
 
 

@@ -26,7 +26,7 @@ class Answers:
     """History that knows the versions of one agent and a context, and counts what it is asked."""
 
     def __init__(self) -> None:
-        self.newest, self.deleted, self.away, self.context = 1, False, False, "first"
+        self.newest, self.deleted, self.away, self.context, self.seq = 1, False, False, "first", 1
         self.asked: list[str] = []
         self.now_ms = 0
         client = History(("http://history",), "token", transport=httpx2.MockTransport(self._serve))
@@ -37,7 +37,10 @@ class Answers:
         if self.away:
             return httpx2.Response(503)
         if "agents" not in request.url.path:
-            return answer({"id": WORKSPACE, "name": "n", "context": self.context})
+            wanted = request.url.params.get("min_position", "@0")
+            if int(wanted.rpartition("@")[2]) > self.seq:
+                return httpx2.Response(503, json={"error": "behind"})
+            return answer({"id": WORKSPACE, "name": "n", "context": self.context, "seq": self.seq})
         version = int(request.url.params.get("version", self.newest))
         if version > self.newest or "ghost" in request.url.path:
             return httpx2.Response(404)
@@ -119,3 +122,46 @@ async def test_an_old_context_stays_while_history_is_away() -> None:
         assert await context_of(history) == "first"
     await eventually(lambda: not history.agents._refreshing)
     assert await context_of(history) == "first"
+
+
+async def test_a_run_never_sees_less_of_its_workspace_than_the_writer_of_its_message() -> None:
+    history = Answers()
+    assert await context_of(history) == "first"
+    history.context, history.seq = "second", 5
+    found = await history.agents.workspace(WORKSPACE, 5)
+    assert found is not None and (found.context, found.seq) == ("second", 5), "read anew, and waited for"
+    assert len(history.asked) == 2
+    for seq in (None, 1, 5):
+        await history.agents.workspace(WORKSPACE, seq)
+    assert len(history.asked) == 2, "what is new enough is not asked for again"
+    history.seq = 6
+    await asyncio.gather(*(history.agents.workspace(WORKSPACE, 6) for _ in range(20)))
+    assert len(history.asked) == 3, "runs that begin together ask once"
+
+
+async def test_the_first_look_at_a_workspace_is_new_enough_too_or_what_there_is() -> None:
+    for seq, asked in ((1, 1), (9, 2)):
+        history = Answers()
+        found = await history.agents.workspace(WORKSPACE, seq)
+        assert found is not None and found.context == "first"
+        assert len(history.asked) == asked
+
+
+async def test_a_view_that_does_not_come_that_far_holds_nobody_up_for_long() -> None:
+    history = Answers()
+    await context_of(history)
+    for _ in range(3):
+        found = await history.agents.workspace(WORKSPACE, 9)
+        assert found is not None and found.context == "first", "what is known, rather than nothing"
+    assert len(history.asked) == 2, "the others do not wait for it again"
+    history.now_ms, history.seq, history.context = 2000, 9, "second"
+    found = await history.agents.workspace(WORKSPACE, 9)
+    assert found is not None and found.context == "first", "it is read again behind the answer"
+    await eventually(lambda: not history.agents._refreshing)
+    found = await history.agents.workspace(WORKSPACE, 9)
+    assert found is not None and found.context == "second"
+    history.seq, history.away = 10, True
+    assert await history.agents.workspace(WORKSPACE, 10) == found
+    history.now_ms, history.away = 12_000, False
+    found = await history.agents.workspace(WORKSPACE, 10)
+    assert found is not None and found.seq == 10

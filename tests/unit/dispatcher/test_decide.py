@@ -62,13 +62,17 @@ def test_what_a_message_carries_is_in_its_fact() -> None:
             "context": {"page": 1},
             "lead_context": {"lead": 2},
             "metadata": {"m": 3},
-            "knowledge_ids": ("k",),
+            "knowledge_ids": (THREAD,),
+            "workspace_seq": 4,
             "system_prompt": "p",
             "system_append": "q",
         }
     )
     outcome = Story().asked(body)
-    for name in ("author", "context", "lead_context", "metadata", "knowledge_ids", "system_prompt", "system_append"):
+    for name in (
+        *("author", "context", "lead_context", "metadata", "knowledge_ids", "workspace_seq"),
+        *("system_prompt", "system_append"),
+    ):
         assert getattr(outcome, name) == getattr(body, name)
 
 
@@ -424,8 +428,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "agent.delete": {"agent_id": "x"},
     "team.put": {"spec": {"team_id": "x", "name": "x", "members": []}},
     "team.delete": {"team_id": "x"},
-    "knowledge.add": {"knowledge_id": "x", "title": "x", "text": "x"},
-    "knowledge.remove": {"knowledge_id": "x"},
+    "knowledge.add": {"knowledge_id": THREAD, "title": "x", "text": "x"},
+    "knowledge.remove": {"knowledge_id": THREAD},
 }
 
 

@@ -12,6 +12,7 @@ from parley_dispatcher.owner import Owner
 from parley_dispatcher.state import State
 from parley_events import commands as c
 from parley_events import facts as f
+from parley_events.body import Author
 from parley_events.codec import COMMANDS_TOPIC, MAX_VALUE_BYTES, Command, Fact, encode_command
 from parley_events.log import Incoming, Outgoing
 from parley_events.topics import MAX_RECORD_BYTES
@@ -214,8 +215,8 @@ async def test_an_outcome_that_is_too_large_is_refused_and_takes_no_number(world
     thread = new_thread()
     async with world.dispatcher():
         # The largest body that a command can have: its outcome carries ids beside it.
-        room = MAX_VALUE_BYTES - len(post("x", knowledge_ids=("",)).model_dump_json())
-        body = post("x", knowledge_ids=("x" * room,))
+        room = MAX_VALUE_BYTES - len(post("x", author=Author(id="")).model_dump_json())
+        body = post("x", author=Author(id="x" * room))
         outcome = await world.ask(thread, body)
         assert (outcome.type, outcome.code) == ("command.rejected", "too_large")
         await world.ask(thread, post("/text fits"))

@@ -284,8 +284,35 @@ class Past:
                     return None
                 return {"id": agent_id, "uuid": agent_id, "version": 1, "spec": spec.model_dump(mode="json")}
             case ["workspaces", workspace]:
-                return {"id": workspace, "name": "default", **self.workspace}
+                count, seq = len(self._documents(workspace)), len(self.facts.get(f"ws:{workspace}", []))
+                return {"id": workspace, "name": "default", "documents": count, "seq": seq, **self.workspace}
+            case ["workspaces", workspace, "knowledge", name]:
+                return self._documents(workspace).get(name)
+            case ["workspaces", workspace, "passages"]:
+                items = [
+                    {"knowledge_id": one["id"], "title": one["title"], "number": 0, "text": one["content"]}
+                    for one in self._documents(workspace).values()
+                    if query["query"] in one["content"]
+                ]
+                return {"items": items[: int(query["limit"])]}
         return None
+
+    def _documents(self, workspace: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for _, fact in self.facts.get(f"ws:{workspace}", []):
+            body = fact.body
+            if isinstance(body, f.KnowledgeAdded):
+                found[body.knowledge_id] = {
+                    "id": body.knowledge_id,
+                    "title": body.title,
+                    "content": body.text,
+                    "created_at": "",
+                    "characters": len(body.text),
+                    "content_type": body.content_type,
+                }
+            elif isinstance(body, f.KnowledgeRemoved):
+                del found[body.knowledge_id]
+        return found
 
     def _position(self, p: int) -> dict[str, int]:
         facts = [fact for kept in self.facts.values() for record, fact in kept if record.partition == p]

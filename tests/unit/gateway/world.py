@@ -461,6 +461,17 @@ class Past:
                 return next((item for item in page if item["id"] == approval), None)
             case ["workspaces", w, "runs", run]:
                 return self._run(w, run)
+            case ["workspaces", w, "knowledge"]:
+                ids_asked = query.getlist("id")
+                views = [{**one, "content": None} for one in self._documents(w).values()]
+                views = [one for one in views if not ids_asked or one["id"] in ids_asked][::-1]
+                return {
+                    "items": views[:limit],
+                    "next_cursor": "more" if len(views) > limit else None,
+                    "total": len(views),
+                }
+            case ["workspaces", w, "knowledge", name]:
+                return self._documents(w).get(name)
             case ["workspaces", w, "notes"]:
                 return {"items": self._notes(w)}
         return None
@@ -636,6 +647,8 @@ class Past:
                         "content": body.text,
                         "author": body.author.model_dump(),
                         "attachments": [file.model_dump() for file in body.attachments],
+                        "lead_context": body.lead_context,
+                        "knowledge_ids": list(body.knowledge_ids),
                         "created_at": rfc3339(fact.time_ms),
                     }
                 )
@@ -662,6 +675,22 @@ class Past:
             item for item in found.values() if all(query.get(name) in (None, item[name]) for name in ("kind", "name"))
         ]
         return {"items": items[::-1][:limit], "next_cursor": None, "total": len(items)}
+
+    def _documents(self, w: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for fact, body in self._bodies(f"ws:{w}"):
+            if isinstance(body, f.KnowledgeAdded):
+                found[body.knowledge_id] = {
+                    "id": body.knowledge_id,
+                    "title": body.title,
+                    "content_type": body.content_type,
+                    "characters": len(body.text),
+                    "created_at": rfc3339(fact.time_ms),
+                    "content": body.text,
+                }
+            elif isinstance(body, f.KnowledgeRemoved):
+                del found[body.knowledge_id]
+        return found
 
     def _notes(self, w: str) -> list[Any]:
         notes: list[Any] = []

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
+from parley_events.documents import MAX_CHARS, MAX_TITLE, MOST_ATTACHED, DocumentType
 from parley_events.file_names import content_type, file_name
-from parley_events.ids import is_sha256
+from parley_events.ids import is_sha256, is_uuid
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
 MAX_ATTACHMENTS = 100
@@ -37,6 +38,15 @@ def _sound(files: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
 
 
 Attachments = Annotated[tuple[Attachment, ...], AfterValidator(_sound)]
+
+
+def _uuid(text: str) -> str:
+    if not is_uuid(text):
+        raise ValueError("the id of a document must be a UUID")
+    return text
+
+
+DocumentId = Annotated[str, AfterValidator(_uuid)]
 
 
 class CommandBody(Body):
@@ -94,7 +104,8 @@ class PostMessage(CommandBody):
     """Say something; an agent answers. Outcome: `message.posted`.
 
     `open` makes the thread first where there is none yet. `agent_version` is what the writer saw as newest (None:
-    the dispatcher looks it up). `author` defaults to the principal.
+    the dispatcher looks it up), and `workspace_seq` the newest fact of the workspace that it saw: the answer is made
+    with settings and documents that are no older. `author` defaults to the principal.
     """
 
     type: ClassVar[str] = "message.post"
@@ -116,7 +127,8 @@ class PostMessage(CommandBody):
     attachments: Attachments = ()
     context: Json | None = None
     lead_context: Json | None = None
-    knowledge_ids: tuple[str, ...] = ()
+    knowledge_ids: tuple[DocumentId, ...] = Field(default=(), max_length=MOST_ATTACHED)
+    workspace_seq: int | None = None
     metadata: Json = Field(default_factory=dict)
     system_prompt: str | None = None
     system_append: str | None = None
@@ -294,14 +306,15 @@ class PutSkill(CommandBody):
 
 
 class AddKnowledge(CommandBody):
-    """Add a document that every agent of the workspace may search. Outcome: `knowledge.added`."""
+    """Add a document that every agent of the workspace may search; `text` is what is kept of it, whatever it came as.
+    Outcome: `knowledge.added`."""
 
     type: ClassVar[str] = "knowledge.add"
     content: ClassVar[tuple[str, ...]] = ("title", "text")
-    knowledge_id: str
-    title: str
-    text: str
-    content_type: str = "text/plain"
+    knowledge_id: DocumentId
+    title: str = Field(min_length=1, max_length=MAX_TITLE)
+    text: str = Field(min_length=1, max_length=MAX_CHARS)
+    content_type: DocumentType = "text/plain"
 
 
 class RemoveKnowledge(CommandBody):

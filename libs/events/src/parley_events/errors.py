@@ -12,6 +12,7 @@ EventsError
 ├── ObjectError
 │   ├── ObjectMissing       the object is not there, or is another workspace's
 │   └── ObjectsUnavailable  try again later; a write may or may not have landed
+├── PdfUnreadable           tell whoever sent it; reading it again is of no use
 └── RecordError
     └── Undecodable         the bytes are not a record: to `parley.rejected` (command), stop (fact)
 """
@@ -73,6 +74,10 @@ class ObjectMissing(ObjectError):
 
 class ObjectsUnavailable(ObjectError):
     """The object store cannot be reached, or did not answer in time."""
+
+
+class PdfUnreadable(EventsError):
+    """There is no text to be had of a PDF; the message is a sentence that says why."""
 
 
 class RecordError(EventsError):

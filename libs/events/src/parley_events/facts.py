@@ -136,6 +136,7 @@ class MessagePosted(Numbered):
     context: Json | None = None
     lead_context: Json | None = None
     knowledge_ids: tuple[str, ...] = ()
+    workspace_seq: int | None = None
     metadata: Json = Field(default_factory=dict)
     system_prompt: str | None = None
     system_append: str | None = None

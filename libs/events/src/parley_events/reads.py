@@ -30,6 +30,10 @@ PostgreSQL is away.
     GET /workspaces/{w}/notes?kind=&limit=                 → NoteList         (decisions, milestones; newest first)
     GET /workspaces/{w}/skills?agent_id=&query=            → SkillList        (without bodies, best match first)
     GET /workspaces/{w}/skills/{slug}?agent_id=            → SkillView
+    GET /workspaces/{w}/knowledge?id=&limit=&cursor=       → DocumentPage     (without contents, newest first; `id` may
+        be repeated: those alone)
+    GET /workspaces/{w}/knowledge/{id}                     → DocumentView
+    GET /workspaces/{w}/passages?query=&limit=             → PassageList      (of all documents, best match first)
 
 `cursor` is opaque; a bad one is 400 `{"error": "bad_cursor"}`. Limits out of 1…200 are 400 `{"error": "bad_limit"}`.
 """
@@ -105,12 +109,16 @@ class FactsPage(Shape):
 
 
 class WorkspaceView(Shape):
+    """`documents`: how many it has. `seq`: that of its newest fact in the view."""
+
     id: str
     name: str
     context: str | None = None
     structures: tuple[str, ...] = ()
     mcp_servers: tuple[McpServer, ...] = ()
     connectors: tuple[str, ...] = ()
+    documents: int = 0
+    seq: int = 0
 
 
 class KeyView(Shape):
@@ -208,6 +216,8 @@ class MessageView(Shape):
     tool_call_id: str | None = None
     author: Author | None = None
     attachments: tuple[Attachment, ...] = ()
+    lead_context: Json | None = None
+    knowledge_ids: tuple[str, ...] = ()
     metadata: Json = Field(default_factory=dict)
     created_at: str
 
@@ -342,3 +352,33 @@ class SkillView(Shape):
 
 class SkillList(Shape):
     items: tuple[SkillView, ...]
+
+
+class DocumentView(Shape):
+    """A document of a workspace. `content` is its text (None in lists), of `characters` characters."""
+
+    id: str
+    title: str
+    content_type: str
+    characters: int
+    created_at: str
+    content: str | None = None
+
+
+class DocumentPage(Shape):
+    items: tuple[DocumentView, ...]
+    next_cursor: str | None
+    total: int
+
+
+class PassageView(Shape):
+    """A part of a document; `number` counts from 0 within it."""
+
+    knowledge_id: str
+    title: str
+    number: int
+    text: str
+
+
+class PassageList(Shape):
+    items: tuple[PassageView, ...]

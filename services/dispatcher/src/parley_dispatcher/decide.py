@@ -18,6 +18,7 @@ from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import Author
 from parley_events.codec import Command
+from parley_events.documents import MOST_CHARS, MOST_DOCUMENTS
 
 DEFAULT_AGENT = "assistant"
 """Who answers in a thread that is bound to nobody, when the message names nobody."""
@@ -119,6 +120,7 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         context=body.context,
         lead_context=body.lead_context,
         knowledge_ids=body.knowledge_ids,
+        workspace_seq=body.workspace_seq,
         metadata=body.metadata,
         system_prompt=body.system_prompt,
         system_append=body.system_append,
@@ -299,6 +301,27 @@ def _delete_team(state: WorkspaceState, command: Command, body: c.DeleteTeam) ->
     return f.TeamDeleted(team_id=body.team_id)
 
 
+def _add_knowledge(state: WorkspaceState, command: Command, body: c.AddKnowledge) -> f.FactBody:
+    _there(state)
+    if body.knowledge_id in state.knowledge:
+        raise Refused("exists", "there is a document of this id already")
+    if len(state.knowledge) >= MOST_DOCUMENTS:
+        raise Refused("too_large", f"a workspace may have at most {MOST_DOCUMENTS} documents; remove one first")
+    if sum(state.knowledge.values()) + len(body.text) > MOST_CHARS:
+        raise Refused(
+            "too_large", f"the documents of a workspace may have at most {MOST_CHARS} characters; remove one first"
+        )
+    return f.KnowledgeAdded(
+        knowledge_id=body.knowledge_id, title=body.title, text=body.text, content_type=body.content_type
+    )
+
+
+def _remove_knowledge(state: WorkspaceState, command: Command, body: c.RemoveKnowledge) -> f.FactBody:
+    if body.knowledge_id not in state.knowledge:
+        raise Refused("not_found", "there is no such document")
+    return f.KnowledgeRemoved(knowledge_id=body.knowledge_id)
+
+
 DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] = {
     c.CreateThread: _create,
     c.UpdateThread: _update,
@@ -322,5 +345,7 @@ DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] 
     c.PutSkill: _put_skill,
     c.DeleteAgent: _delete_agent,
     c.DeleteTeam: _delete_team,
+    c.AddKnowledge: _add_knowledge,
+    c.RemoveKnowledge: _remove_knowledge,
 }
 """What each command means. Commands of the catalogue that are not here are refused as `unsupported`."""

@@ -13,13 +13,16 @@ import httpx2
 from parley_dispatcher.errors import HistoryUnavailable
 from parley_events.body import Shape, json_bytes
 from parley_events.codec import Fact, fact_from
-from parley_events.positions import Position
+from parley_events.positions import Position, StreamPosition
 from parley_events.reads import (
     AgentView,
+    DocumentView,
     Due,
     DueList,
     FactsPage,
     PartitionView,
+    PassageList,
+    PassageView,
     Positions,
     SkillList,
     SkillView,
@@ -90,8 +93,27 @@ class History:
         query = {} if version is None else {"version": str(version)}
         return await self._get(f"/workspaces/{workspace_id}/agents/{agent_id}", AgentView, **query)
 
-    async def workspace(self, workspace_id: str) -> WorkspaceView | None:
-        return await self._get(f"/workspaces/{workspace_id}", WorkspaceView)
+    async def workspace(
+        self, workspace_id: str, position: StreamPosition | None = None, wait_ms: int = 1000
+    ) -> WorkspaceView | None:
+        """What a workspace sets; with a position, from a view that comes to it in time."""
+        query = {} if position is None else {"min_position": str(position), "wait_ms": str(wait_ms)}
+        return await self._get(f"/workspaces/{workspace_id}", WorkspaceView, **query)
+
+    async def document(
+        self, workspace_id: str, knowledge_id: str, position: StreamPosition | None = None
+    ) -> DocumentView | None:
+        """A document with its content; None when there is none, or none any more."""
+        query = {} if position is None else {"min_position": str(position)}
+        return await self._get(f"/workspaces/{workspace_id}/knowledge/{knowledge_id}", DocumentView, **query)
+
+    async def passages(
+        self, workspace_id: str, query: str, limit: int, positions: Iterable[Position]
+    ) -> tuple[PassageView, ...]:
+        """What the workspace's documents say to a query; the view is at least at `positions`."""
+        asked: dict[str, Any] = {"query": query, "limit": str(limit)}
+        asked["min_position"] = [str(position) for position in positions]
+        return (await self._need(f"/workspaces/{workspace_id}/passages", PassageList, **asked)).items
 
     async def skills(
         self, workspace_id: str, agent_id: str, query: str | None, positions: Iterable[Position]

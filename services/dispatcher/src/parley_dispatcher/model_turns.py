@@ -24,6 +24,7 @@ from parley_events.body import AgentSpec, Block, Json
 from parley_events.clock import Clock
 from parley_events.errors import RecordTooLarge
 from parley_events.pieces import Piece
+from parley_events.reads import DocumentView
 
 
 @dataclass(slots=True)
@@ -61,10 +62,12 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a model is shown beside the thread: the workspace's context, and the tools as the Messages API has them."""
+    """What a model is shown beside the thread: the workspace's context, the tools as the Messages API has them, and the
+    documents that messages name, by their ids."""
 
     context: str | None
     tools: list[Json]
+    documents: Mapping[str, DocumentView] = field(default_factory=dict)
 
 
 class ModelTurns:
@@ -87,7 +90,7 @@ class ModelTurns:
         self, owner: Owner, state: ThreadState, run: Run, step: CallModel, spec: AgentSpec, shown: Shown
     ) -> None:
         """Make the attempt that is due, and put on record what came of it."""
-        request = build_request(state, run, spec, shown.context, shown.tools, step.attempt)
+        request = build_request(state, run, spec, shown.context, shown.tools, step.attempt, shown.documents)
         called = self._journal.append(
             owner,
             state,

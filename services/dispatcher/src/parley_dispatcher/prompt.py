@@ -8,10 +8,12 @@ reference (`source.type: object`); the provider loads them, or shows a line of t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 
 from parley_dispatcher.providers.base import Request
-from parley_dispatcher.state import Run, ThreadState, ToolUse, Turn
+from parley_dispatcher.state import MAX_SHOWN_CHARS, Run, ThreadState, ToolUse, Turn
 from parley_events.body import AgentSpec, Attachment, Json
+from parley_events.reads import DocumentView
 
 UNKNOWN_OUTCOME = "The outcome of this call is unknown: it was started, and nothing came back. It was not repeated."
 NOT_RUN = "This call was not made: the run was stopped before."
@@ -26,14 +28,20 @@ _TEXTS = ("application/json", "application/xml", "application/yaml", "applicatio
 
 
 def build_request(
-    state: ThreadState, run: Run, agent: AgentSpec, workspace_context: str | None, tools: list[Json], attempt: int
+    state: ThreadState,
+    run: Run,
+    agent: AgentSpec,
+    workspace_context: str | None,
+    tools: list[Json],
+    attempt: int,
+    documents: Mapping[str, DocumentView] | None = None,
 ) -> Request:
-    """The request for the turn of `run` that is due."""
+    """The request for the turn of `run` that is due. `documents`: those of `documents_named` that there are."""
     turn = len(run.turns)
     return Request(
         model=agent.model,
         system=_system(state, run, agent, workspace_context),
-        messages=_child_messages(run, agent) if run.parent_run_id else _messages(state, run, agent),
+        messages=_child_messages(run, agent) if run.parent_run_id else _messages(state, run, agent, documents or {}),
         tools=tools,
         max_tokens=agent.limits.max_tokens,
         temperature=agent.temperature,
@@ -65,19 +73,32 @@ def _data(name: str, value: Json | None) -> str | None:
     return None if value is None else f"<{name}>{json.dumps(value, ensure_ascii=False, sort_keys=True)}</{name}>"
 
 
-def _messages(state: ThreadState, until: Run, agent: AgentSpec) -> list[Json]:
-    messages: list[Json] = []
+def documents_named(state: ThreadState, until: Run) -> tuple[str, ...]:
+    """The ids of the documents that the messages name which a turn of `until` is shown."""
+    if until.parent_run_id is not None:
+        return ()
+    return tuple(dict.fromkeys(name for run in _runs(state, until) for name in run.knowledge_ids))
+
+
+def _runs(state: ThreadState, until: Run) -> Iterable[Run]:
+    """The runs whose messages a turn of `until` is shown."""
     for run in state.runs.values():
         if run.parent_run_id is None and run.posted_seq > state.cleared_seq:
-            _add_run(messages, run, own=_same_voice(run, until), model=agent.model)
+            yield run
         if run is until:
             break
+
+
+def _messages(state: ThreadState, until: Run, agent: AgentSpec, documents: Mapping[str, DocumentView]) -> list[Json]:
+    messages: list[Json] = []
+    for run in _runs(state, until):
+        _add_run(messages, run, own=_same_voice(run, until), model=agent.model, documents=documents)
     return messages
 
 
 def _child_messages(run: Run, agent: AgentSpec) -> list[Json]:
     messages: list[Json] = []
-    _add_run(messages, run, own=True, model=agent.model)
+    _add_run(messages, run, own=True, model=agent.model, documents={})
     return messages
 
 
@@ -85,13 +106,14 @@ def _same_voice(run: Run, other: Run) -> bool:
     return (run.agent_id, run.agent_version) == (other.agent_id, other.agent_version)
 
 
-def _add_run(messages: list[Json], run: Run, *, own: bool, model: str) -> None:
+def _add_run(messages: list[Json], run: Run, *, own: bool, model: str, documents: Mapping[str, DocumentView]) -> None:
     """`own`: the run is of the very agent that is asked now; `model` is what it runs on."""
     question: list[Json] = [
         {"type": "text", "text": data}
         for data in (_data("context", run.context), _data("lead_context", run.lead_context))
         if data is not None
     ]
+    question.extend(_documents(run.knowledge_ids, documents))
     question.extend(_attached(file) for file in run.attachments)
     question.append({"type": "text", "text": run.text or " "})
     _add(messages, "user", question)
@@ -124,6 +146,24 @@ def _said(turn: Turn, *, whole: bool) -> list[Json]:
     while said and turn.stop_reason != "pause_turn" and said[-1]["type"] in ("thinking", "redacted_thinking"):
         said.pop()
     return said
+
+
+def _documents(names: Iterable[str], documents: Mapping[str, DocumentView]) -> Iterable[Json]:
+    """The documents that a message names, as data; all of them together as much as one tool's result may be."""
+    left = MAX_SHOWN_CHARS
+    for name in names:
+        found = documents.get(name)
+        if found is None:
+            yield {"type": "text", "text": f"[the knowledge document {name} was attached here, and removed since]"}
+            continue
+        content = found.content or ""
+        if left:
+            source = {"type": "text", "media_type": "text/plain", "data": content[:left]}
+            yield {"type": "document", "source": source, "title": found.title}
+        if len(content) > left:
+            note = f"{json.dumps(found.title, ensure_ascii=False)} goes on: {left} of its {len(content)} characters"
+            yield {"type": "text", "text": f"[the document {note} are shown; search_knowledge finds the rest]"}
+        left = max(left - len(content), 0)
 
 
 def _attached(file: Attachment) -> Json:

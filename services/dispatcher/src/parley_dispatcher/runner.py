@@ -18,11 +18,13 @@ from typing import Any
 
 from parley_dispatcher.agents import Agents
 from parley_dispatcher.deltas import Deltas
+from parley_dispatcher.documents import Documents
 from parley_dispatcher.errors import NotOwner, Parked, ToolError
 from parley_dispatcher.journal import Journal
 from parley_dispatcher.model_turns import Attempts, ModelTurns, Shown
 from parley_dispatcher.owner import Owner, World
 from parley_dispatcher.parking import Parking
+from parley_dispatcher.prompt import documents_named
 from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, crashed, next_step
@@ -34,6 +36,7 @@ from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import AgentSpec
 from parley_events.clock import Clock
+from parley_events.reads import DocumentView
 from parley_events.telemetry import about
 
 _log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class Runner:
         self._parking = Parking(self._journal, world.clock)
         self._calls = ToolCalls(world, self._journal, tool_timeout_s, session_s, effects, self._stopping)
         self._agents: Agents = world.agents
+        self._documents = Documents(world.history)
         self._clock: Clock = world.clock
         self._children: dict[str, asyncio.Task[Any]] = {}
         """The tasks in which children are driven: each is the call of the tool that asked."""
@@ -181,7 +185,7 @@ class Runner:
                         if self._leaving(owner, depth):
                             return
                         with self._world.instruments.model_call(state, run, spec, step.turn, step.attempt):
-                            shown = await self._shown(owner, state, spec)
+                            shown = await self._shown(owner, state, run, spec)
                             await self._turns.call(owner, state, run, step, spec, shown)
                 case CallTools():
                     tools = await self._called(owner, state, spec, step)
@@ -208,18 +212,24 @@ class Runner:
             return spec.model_copy(update={"model": self._default_model})
         return spec
 
-    async def _shown(self, owner: Owner, state: ThreadState, spec: AgentSpec) -> Shown:
+    async def _shown(self, owner: Owner, state: ThreadState, run: Run, spec: AgentSpec) -> Shown:
         """What the model is shown beside the thread."""
-        workspace = await owner.patiently(lambda: self._agents.workspace(state.workspace_id))
-        tools = tools_of(spec)
+        workspace_id = state.workspace_id
+        workspace = await owner.patiently(lambda: self._agents.workspace(workspace_id, run.workspace_seq))
+        tools = tools_of(spec, documents=workspace is not None and workspace.documents > 0)
         if workspace is not None and workspace.mcp_servers:
             remote = await self._servers.tools(workspace.id, workspace.mcp_servers, workspace.connectors, spec.tools)
             tools |= {name: tool for name, tool in remote.items() if name not in tools}
-        return Shown(workspace.context if workspace is not None else None, [tool.schema() for tool in tools.values()])
+        named, documents = documents_named(state, run), dict[str, DocumentView]()
+        if named:
+            seq = workspace.seq if workspace is not None else 0
+            documents = await owner.patiently(lambda: self._documents.named(workspace_id, seq, named))
+        context = workspace.context if workspace is not None else None
+        return Shown(context, [tool.schema() for tool in tools.values()], documents)
 
     async def _called(self, owner: Owner, state: ThreadState, spec: AgentSpec, step: CallTools) -> dict[str, Tool]:
         """The tools that a turn may call; servers are asked for theirs only where one of them was called."""
-        tools = tools_of(spec)
+        tools = tools_of(spec, documents=True)
         remote = [use.name for use in step.uses if use.name not in tools and "__" in use.name]
         if not remote:
             return tools

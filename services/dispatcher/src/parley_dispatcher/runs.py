@@ -135,6 +135,8 @@ class Run:
     system_prompt: str | None = None
     system_append: str | None = None
     attachments: tuple[Attachment, ...] = ()
+    knowledge_ids: tuple[str, ...] = ()
+    workspace_seq: int | None = None
     command_id: str | None = None
     traceparent: str | None = None
     started_ms: int | None = None

@@ -198,6 +198,8 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
         system_prompt=body.system_prompt,
         system_append=body.system_append,
         attachments=body.attachments,
+        knowledge_ids=body.knowledge_ids,
+        workspace_seq=body.workspace_seq,
         command_id=fact.causation_id,
         traceparent=fact.traceparent,
     )

@@ -28,7 +28,7 @@ from parley_events import ids
 from parley_events.clock import Clock
 from parley_events.errors import ObjectsUnavailable
 from parley_events.positions import PartitionPosition
-from parley_events.reads import SkillView
+from parley_events.reads import PassageView, SkillView
 
 _log = logging.getLogger(__name__)
 
@@ -173,6 +173,7 @@ class ToolCalls:
         return "unknown", _UNKNOWN
 
     def _call(self, state: ThreadState, run: Run, use: ToolUse, key: str, ask: Ask) -> Call:
+        shelf = _Shelf(self._world)
         return Call(
             workspace_id=state.workspace_id,
             thread_id=state.stream,
@@ -181,7 +182,8 @@ class ToolCalls:
             tool_call_id=use.tool_call_id,
             effect_key=key,
             clock=self._clock,
-            skills=_SkillShelf(self._world),
+            skills=shelf,
+            knowledge=shelf,
             objects=self._world.objects,
             effects=self._effects,
             ask=partial(ask, use, key),
@@ -237,8 +239,8 @@ class ToolCalls:
         return None
 
 
-class _SkillShelf:
-    """Skills as tools find them: with everything that was on the log when the call began."""
+class _Shelf:
+    """Skills and documents as tools find them: with everything that was on the log when the call began."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -252,6 +254,9 @@ class _SkillShelf:
 
     async def skill(self, workspace_id: str, agent_id: str, slug: str) -> SkillView | None:
         return await self._history.skill(workspace_id, agent_id, slug, await self._now())
+
+    async def passages(self, workspace_id: str, query: str, limit: int) -> tuple[PassageView, ...]:
+        return await self._history.passages(workspace_id, query, limit, await self._now())
 
     @property
     def _history(self) -> History:

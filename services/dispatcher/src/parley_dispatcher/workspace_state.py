@@ -42,7 +42,8 @@ class WorkspaceState:
     teams: dict[str, Versioned] = field(default_factory=dict)
     skills: dict[tuple[str, str], str] = field(default_factory=dict)
     """(agent, slug) → the digest of the newest version that came from a file."""
-    knowledge: set[str] = field(default_factory=set)
+    knowledge: dict[str, int] = field(default_factory=dict)
+    """Its documents, and how many characters each has."""
     outcomes: dict[str, Remembered] = field(default_factory=dict)
     last_ms: int = 0
     size: int = 500
@@ -94,11 +95,11 @@ def _skill_changed(state: WorkspaceState, body: f.SkillChanged) -> None:
 
 
 def _knowledge_added(state: WorkspaceState, body: f.KnowledgeAdded) -> None:
-    state.knowledge.add(body.knowledge_id)
+    state.knowledge[body.knowledge_id] = len(body.text)
 
 
 def _knowledge_removed(state: WorkspaceState, body: f.KnowledgeRemoved) -> None:
-    state.knowledge.discard(body.knowledge_id)
+    state.knowledge.pop(body.knowledge_id, None)
 
 
 CHANGES: dict[type[f.FactBody], Callable[[WorkspaceState, Any], None]] = {

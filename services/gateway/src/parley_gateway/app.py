@@ -34,6 +34,7 @@ from parley_gateway.errors import Problem
 from parley_gateway.feed.hub import Hub, HubLimits
 from parley_gateway.history import History
 from parley_gateway.http import failure
+from parley_gateway.mcp import McpServer
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
@@ -93,6 +94,7 @@ def build(
         instruments=instruments,
     )
     forget_deleted(core)
+    mcp = McpServer(core)
     beat = Beat()
 
     def died(reading: asyncio.Task[None]) -> None:
@@ -114,6 +116,7 @@ def build(
             hub.drain()
             reading.cancel()
             await asyncio.wait([reading], timeout=5)
+            await mcp.close()
             await sender.close()
             if history is None:
                 await asked.close()
@@ -123,11 +126,12 @@ def build(
     # FastAPI's own telemetry would show every request a second time, and messages of exceptions.
     own: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     app = FastAPI(lifespan=lifespan, telemetry=own, openapi_url=None, redirect_slashes=False)
-    app.state.core = core
+    app.state.core, app.state.mcp = core, mcp
     app.router.routes.extend(health.routes(hub, beat, settings.loop_limit_s, settings.poll_limit_s))
     for dialect in DIALECTS.values():
         app.router.routes.extend(dialect.routes(core))
     app.router.routes.extend(administration.routes(core))
+    app.router.routes.extend(mcp.routes())
     app.add_exception_handler(HTTPException, _framework_error)
     return app
 

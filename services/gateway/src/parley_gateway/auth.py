@@ -76,6 +76,11 @@ class Principal:
         if not self.may_read(agent_id):
             raise forbidden("this key may not read" + (f" what belongs to the agent {agent_id}" if agent_id else ""))
 
+    def to_edit(self) -> None:
+        """A Problem 403 unless it may change what the workspace's agents know."""
+        if not self.scopes & {"*", "admin"}:
+            raise forbidden("this needs a key with the scope * or admin")
+
     def to_administer(self) -> None:
         """A Problem 403 unless it may."""
         if not self.admin:

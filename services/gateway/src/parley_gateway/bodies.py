@@ -34,7 +34,8 @@ class Parsed(NamedTuple):
 
 
 def parse_large(raw: bytes | bytearray) -> Parsed:
-    """The value of a body; each long `content_base64` of its attachments is `Long`. ValueError when it is no JSON."""
+    """The value of a body; each long `content_base64`, its own or of its attachments, is `Long`. ValueError when it is
+    no JSON."""
     rest, cuts = _cut(raw)
     if cuts:
         found = _restored(rest, cuts)
@@ -74,7 +75,8 @@ def _restored(rest: bytes, cuts: dict[str, memoryview]) -> Any:
             return None
         for name, text in value.items():
             if type(text) is str and text in left:
-                value[name] = orjson.loads(b'"%s"' % left.pop(text))
+                cut = left.pop(text)
+                value[name] = Long(cut) if name == "content_base64" else orjson.loads(b'"%s"' % cut)
         files = value.get("attachments")
         for file in files if type(files) is list else ():
             content = file.get("content_base64") if type(file) is dict else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from starlette.responses import Response
@@ -105,7 +105,11 @@ async def ask(
 
 
 async def say(core: Core, principal: Principal, command: Command, *, follow: bool, pieces: bool = True) -> Said:
-    """Send a `message.post` and wait for its outcome. `follow`: begin to listen to the thread first."""
+    """Send a `message.post` and wait for its outcome. `follow`: begin to listen to the thread first. The message says
+    how new the workspace is that its writer has seen, so that it is answered with nothing older."""
+    assert isinstance(command.body, PostMessage)
+    seen = core.workspaces.seen(command.workspace_id)
+    command = replace(command, body=command.body.model_copy(update={"workspace_seq": seen}))
     assert isinstance(command.body, PostMessage)
     thread_id = command.stream
     outcome, listener = await ask(core, principal, command, follow=follow, pieces=pieces)

@@ -46,11 +46,15 @@ def _content(value: Any) -> str | Long:
     return value
 
 
+Content = Annotated[str | Long, PlainValidator(_content)]
+"""Bytes in base64, as a body brings them."""
+
+
 class NewFile(Wire):
     """An attachment as clients send it."""
 
     name: str = Field(max_length=1000)
-    content_base64: Annotated[str | Long, PlainValidator(_content)]
+    content_base64: Content
     content_type: str | None = Field(default=None, max_length=200)
 
 

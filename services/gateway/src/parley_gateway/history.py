@@ -167,6 +167,18 @@ class History:
     ) -> reads.NoteList:
         return await self._get(f"/workspaces/{workspace_id}/notes", reads.NoteList, params, min_position, wait_ms)
 
+    async def documents(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.DocumentPage:
+        path = f"/workspaces/{workspace_id}/knowledge"
+        return await self._get(path, reads.DocumentPage, params, min_position, wait_ms)
+
+    async def document(
+        self, workspace_id: str, knowledge_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.DocumentView:
+        path = f"/workspaces/{workspace_id}/knowledge/{knowledge_id}"
+        return await self._get(path, reads.DocumentView, {}, min_position, wait_ms)
+
 
 def _fact(item: reads.StoredFact) -> Fact:
     heads = {name: value.encode() for name, value in item.headers.items()}

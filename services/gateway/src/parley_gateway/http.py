@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from parley_events import tracing
+from parley_events.body import Json, json_bytes
 from parley_events.telemetry import about
 from parley_gateway.auth import Principal
 from parley_gateway.bodies import LONG, Long, Parsed, parse_large
@@ -36,6 +37,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_DEPTH = 64
 MAX_TEXT_BYTES = 1024 * 1024
+MAX_DATA_BYTES = 64 * 1024
 BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
@@ -102,10 +104,10 @@ def answer(status: int, value: Any, headers: Mapping[str, str] | None = None) ->
 
 
 async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb: int = 0) -> Model:
-    """The request's body as the model; a Problem 400, 413 or 415. `files_mb`: how much more it may have in the contents
-    of its attachments."""
+    """The request's body as the model; a Problem 400, 413 or 415. `files_mb`: how much more it may have in contents
+    in base64, its own or of its attachments."""
     limit = limit_mb * 1024 * 1024
-    raw = await _read(request, limit + files_mb * 1024 * 1024)
+    raw = await raw_body(request, limit + files_mb * 1024 * 1024)
     try:
         data = parse_body(request.headers.get("content-type"), raw)
     except Problem:
@@ -117,14 +119,14 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid("the request is not what it should be", fields=_places(error)) from None
+        raise invalid("the request is not what it should be", fields=places(error)) from None
 
 
 def _files_size(data: Mapping[str, Any]) -> int:
     """The characters of the contents that a body brings along."""
     size = 0
     files = data.get("attachments")
-    for file in files if type(files) is list else ():
+    for file in (data, *(files if type(files) is list else ())):
         content = file.get("content_base64") if type(file) is dict else None
         if isinstance(content, Long):
             size += len(content.view)
@@ -133,14 +135,16 @@ def _files_size(data: Mapping[str, Any]) -> int:
     return size
 
 
-def _places(error: ValidationError) -> list[dict[str, str]]:
+def places(error: ValidationError) -> list[dict[str, str]]:
+    """What is wrong where; nothing of what was given."""
     return [
         {"field": ".".join(str(part) for part in problem["loc"]) or "body", "problem": problem["msg"]}
         for problem in error.errors(include_input=False, include_url=False, include_context=False)[:20]
     ]
 
 
-async def _read(request: Request, limit: int) -> bytearray:
+async def raw_body(request: Request, limit: int) -> bytearray:
+    """The bytes of a body, up to a limit; a Problem 408 or 413."""
     length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
@@ -214,6 +218,13 @@ def check_text(text: str, name: str, *, may_be_empty: bool = False) -> str:
     return text
 
 
+def check_data(value: Json | None, name: str) -> Json | None:
+    """What is given to the model as data beside a message: at most 64 KiB of JSON."""
+    if value is not None and len(json_bytes(value)) > MAX_DATA_BYTES:
+        raise Problem("too_large", f"{name} may have at most 64 KiB of JSON", 413, {"limit": MAX_DATA_BYTES})
+    return value
+
+
 def query(request: Request, name: str) -> str | None:
     """A query parameter, or None."""
     text = request.query_params.get(name)
@@ -258,10 +269,13 @@ def min_position(request: Request) -> str | None:
     return query(request, "min_position")
 
 
-def idempotency_key(request: Request) -> str | None:
-    """The `Idempotency-Key` header; a Problem 400 when it is not 1 to 255 printable characters."""
-    text = request.headers.get("idempotency-key")
-    if text is not None and _KEY.fullmatch(text) is None:
+def idempotency_key(request: Request, given: object = None) -> str | None:
+    """The `Idempotency-Key` header, or what was given in its place; a Problem 400 when it is not 1 to 255 printable
+    characters."""
+    text = request.headers.get("idempotency-key") if given is None else given
+    if text is None:
+        return None
+    if not isinstance(text, str) or _KEY.fullmatch(text) is None:
         raise invalid("Idempotency-Key must be 1 to 255 printable ASCII characters", "bad_idempotency_key")
     return text
 

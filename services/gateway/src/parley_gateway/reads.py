@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from parley_events.errors import LogError, Undecodable
-from parley_events.ids import is_uuid, thread_of
+from parley_events.ids import is_uuid, thread_of, workspace_stream
 from parley_events.positions import parse_position
 from parley_events.reads import (
     ApprovalPage,
     ApprovalView,
+    DocumentPage,
+    DocumentView,
     FilePage,
     FileView,
     MessagePage,
@@ -144,6 +146,37 @@ class Reads:
         return await self._many(
             principal, min_position, lambda position: self._history.notes(principal.workspace_id, params, position)
         )
+
+    async def documents(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> DocumentPage:
+        """Documents of the workspace, without contents."""
+        return await self._many(
+            principal, min_position, lambda position: self._history.documents(principal.workspace_id, params, position)
+        )
+
+    async def document(self, principal: Principal, knowledge_id: str, min_position: str | None) -> DocumentView:
+        """One of them, with its content; Problem 404."""
+        if not is_uuid(knowledge_id):
+            raise not_found("document")
+        return await self._one(
+            principal,
+            workspace_stream(principal.workspace_id),
+            min_position,
+            lambda position: self._history.document(principal.workspace_id, knowledge_id, position),
+            "document",
+        )
+
+    async def there(self, principal: Principal, knowledge_ids: Sequence[str]) -> None:
+        """A Problem 404 unless the workspace has all these documents."""
+        if not all(map(is_uuid, knowledge_ids)):
+            raise not_found("document")
+        params = {"id": list(knowledge_ids), "limit": len(knowledge_ids)}
+
+        async def read(position: Sequence[str]) -> None:
+            page = await self._history.documents(principal.workspace_id, params, position)
+            if len(page.items) < len(knowledge_ids):
+                raise Missing("knowledge")
+
+        await self._one(principal, workspace_stream(principal.workspace_id), None, read, "document")
 
     async def settle(
         self, principal: Principal, min_position: str | None, read: Callable[[Sequence[str]], Awaitable[Answer]]

@@ -26,12 +26,14 @@ DEFAULT_AGENT = "assistant"
 
 @dataclass(slots=True)
 class Workspace:
-    """A workspace as it is now. `named` finds an agent by its id or UUID, `in_role` by those or a role."""
+    """A workspace as it is now. `named` finds an agent by its id or UUID, `in_role` by those or a role. `seq`: that of
+    its newest fact when it was loaded."""
 
     id: str
     name: str
     context: str | None = None
     structures: tuple[str, ...] = ()
+    seq: int = 0
     agents: dict[str, AgentView] = field(default_factory=dict)
     teams: dict[str, TeamView] = field(default_factory=dict)
     _uuids: dict[str, str] = field(default_factory=dict)
@@ -99,6 +101,12 @@ class Workspaces:
             loading.add_done_callback(lambda _: self._loading.pop(workspace_id, None))
         return await asyncio.shield(loading)
 
+    def seen(self, workspace_id: str) -> int | None:
+        """The seq of the newest fact of the workspace that this gateway has seen; None: it has seen none."""
+        known = self._known.get(workspace_id)
+        newest = max(known.seq if known is not None else 0, self._hub.newest(workspace_stream(workspace_id)))
+        return newest or None
+
     async def _load(self, workspace_id: str) -> Workspace:
         self._meanwhile[workspace_id] = []
         end = [self._hub.end_of(workspace_stream(workspace_id))]
@@ -116,7 +124,7 @@ class Workspaces:
             raise not_found("workspace") from None
         finally:
             facts = self._meanwhile.pop(workspace_id)
-        workspace = Workspace(view.id, view.name, view.context, view.structures)
+        workspace = Workspace(view.id, view.name, view.context, view.structures, view.seq)
         for agent in agents.items:
             if not agent.deleted:
                 workspace.put(agent)

@@ -288,6 +288,20 @@ async def _skill(con: Connection, workspace: str, request: Request) -> Any:
     return await reads.skill(con, workspace, request.path_params["slug"], request.query_params.get("agent_id"))
 
 
+async def _documents(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    ids = query.getlist("id") or None
+    return await reads.documents(con, workspace, ids=ids, limit=_limit(request), cursor=query.get("cursor"))
+
+
+async def _document(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.document(con, workspace, request.path_params["id"])
+
+
+async def _passages(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.passages(con, workspace, request.query_params.get("query", "")[:500], _limit(request, 5))
+
+
 ROUTES: dict[str, Handler] = {
     "/positions": _positions,
     "/partitions/{p:int}": _partition,
@@ -310,6 +324,9 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/notes": _scoped(_notes),
     "/workspaces/{w}/skills": _scoped(_skills),
     "/workspaces/{w}/skills/{slug}": _scoped(_skill),
+    "/workspaces/{w}/knowledge": _scoped(_documents),
+    "/workspaces/{w}/knowledge/{id}": _scoped(_document),
+    "/workspaces/{w}/passages": _scoped(_passages),
 }
 """Every read, by its path below `/internal`."""
 

@@ -282,6 +282,33 @@ async def skill(con: Connection, workspace_id: str, slug: str, agent_id: str | N
     return None if row is None else _skill(dict(row))
 
 
+async def documents(
+    con: Connection, workspace_id: str, *, ids: Sequence[str] | None, limit: int, cursor: str | None
+) -> Answer:
+    """Without contents, newest first; with `ids` those alone. Raises BadCursor."""
+    created_ms, after = _open_cursor(cursor, str)
+    rows = await con.fetch(SQL["documents"], workspace_id, ids, created_ms, after, limit + 1)
+    return {
+        "items": [_stamped(dict(row)) for row in rows[:limit]],
+        "next_cursor": _cursor(rows[limit - 1]["created_ms"], rows[limit - 1]["id"]) if len(rows) > limit else None,
+        "total": await con.value(SQL["documents_total"], workspace_id, ids),
+    }
+
+
+async def document(con: Connection, workspace_id: str, document_id: str) -> Answer | None:
+    row = await con.row(SQL["document"], workspace_id, document_id)
+    return None if row is None else _stamped(dict(row))
+
+
+async def passages(con: Connection, workspace_id: str, query: str, limit: int) -> Answer:
+    """What fits the query best; the whole of it as a part of the text where none of its words is found."""
+    asked = (clean(query) or "").strip()
+    rows = await con.fetch(SQL["passages"], workspace_id, asked, limit)
+    if not rows and asked:
+        rows = await con.fetch(SQL["passages_with"], workspace_id, asked, limit)
+    return {"items": [dict(row) for row in rows]}
+
+
 def _json(text: str | None) -> Any:
     return None if text is None else orjson.Fragment(text)
 
@@ -380,6 +407,8 @@ def _message(row: Row) -> Answer:
         "tool_call_id": row["tool_call_id"],
         "author": _json(row["author"]),
         "attachments": _json(row["attachments"]),
+        "lead_context": _json(row["lead_context"]),
+        "knowledge_ids": _json(row["knowledge_ids"]),
         "metadata": _json(row["metadata"]),
         "created_at": rfc3339(row["created_ms"]),
     }

@@ -67,6 +67,10 @@ async def store(connection: Connection, view: View, streams: Mapping[str, tuple[
     await put("put_notes", view.notes.values())
     # Partitions meet at skills alone: one order of locking, so that no two wait for each other.
     await put("put_skills", (view.skills[key] for key in sorted(view.skills)))
+    await columns("drop_knowledge", view.knowledge)
+    await columns("drop_passages", view.knowledge)
+    await put("put_knowledge", (row for row in view.knowledge.values() if row is not None))
+    await put("put_passages", (row for rows in view.passages.values() for row in rows))
     await put("put_workspaces", view.workspaces.changed.values())
     await put("put_keys", view.keys.changed.values())
     await put("put_agents", view.agents.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 from parley_events.body import Block
@@ -126,11 +127,35 @@ async def test_what_comes_later_is_said_to(here: World) -> None:
     thread = (await made.ask("POST", f"{BASE}/threads", body={"agent_id": "scripted"})).json()["id"]
     messages = f"{BASE}/threads/{thread}/messages"
     await made.ask("POST", f"{BASE}/threads/{thread}/fork", body={"at": 1})
-    await made.ask("POST", messages, body={"content": "hi", "knowledge_ids": ["k"]})
     await made.ask("POST", messages, body={"content": "hi", "on_busy": "merge"})
-    await made.ask("POST", "/api/v1/knowledge", body={"title": "t", "content": "c"})
-    await made.ask("GET", "/api/v1/knowledge")
-    await made.ask("GET", "/api/v1/knowledge/k")
-    await made.ask("DELETE", "/api/v1/knowledge/k")
-    await made.ask("POST", "/mcp", body={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
     made.compare(PAGES / "later.txt")
+
+
+async def test_documents_are_added_attached_read_and_removed(here: World) -> None:
+    here.dispatcher.play = say("Within 14 days.")
+    made = Transcript(here)
+    made.note("as text, and under an idempotency key, twice and with another text")
+    policy = {"title": "Refund policy", "content": "Refunds within 14 days.", "content_type": "text/markdown"}
+    one = (await made.ask("POST", "/api/v1/knowledge", body=policy)).json()["id"]
+    for text in ("Übermorgen.", "Übermorgen.", "Heute."):
+        asked = {"title": "Wann?", "content_base64": base64.b64encode(text.encode()).decode()}
+        await made.ask("POST", "/api/v1/knowledge", body=asked, headers={"Idempotency-Key": "k"})
+    made.note("listed, newest first, without contents; one with its content")
+    await made.ask("GET", "/api/v1/knowledge")
+    await made.ask("GET", f"/api/v1/knowledge/{one}")
+    made.note("attached to a message, with a lead; kept with it")
+    thread = (await made.ask("POST", f"{BASE}/threads", body={"agent_id": "scripted"})).json()["id"]
+    message = {"content": "When?", "knowledge_ids": [one], "lead_context": {"lead": "Ada", "score": 7}}
+    await made.ask("POST", f"{BASE}/threads/{thread}/messages?wait=20", body=message)
+    await made.ask("GET", f"{BASE}/threads/{thread}/messages?limit=1")
+    made.note("refused")
+    for wrong in ({"title": "t"}, {"title": "t", "content": "c", "content_type": "text/html"}, {"content": "c"}):
+        await made.ask("POST", "/api/v1/knowledge", body=wrong)
+    for ids in (["k"], [f"{n}" for n in range(11)]):
+        await made.ask("POST", f"{BASE}/threads/{thread}/messages", body={"content": "hi", "knowledge_ids": ids})
+    made.note("removed, then gone")
+    await made.ask("DELETE", f"/api/v1/knowledge/{one}")
+    await made.ask("DELETE", f"/api/v1/knowledge/{one}")
+    await made.ask("GET", f"/api/v1/knowledge/{one}")
+    await made.ask("PUT", "/api/v1/knowledge", body={})
+    made.compare(PAGES / "knowledge.txt")

@@ -18,7 +18,7 @@ from parley_dispatcher.tools.base import Call, Result
 from parley_events.body import AgentSpec
 from parley_events.ids import derived_uuid
 from parley_events.objects import open_objects
-from parley_events.reads import SkillView
+from parley_events.reads import PassageView, SkillView
 from tests.unit.dispatcher.story import T0
 
 
@@ -37,6 +37,10 @@ class Shelf:
             return None
         return SkillView(slug="tea", name="Making tea", agent_id="a", body="Boil.", updated_at="")
 
+    async def passages(self, workspace_id: str, query: str, limit: int) -> tuple[PassageView, ...]:
+        self.asked.append((workspace_id, query, str(limit)))
+        return (PassageView(knowledge_id="d", title="Tea \u00e9", number=3, text="Boil water."),)
+
 
 async def ask(agent_id: str, message: str) -> str:
     return f"{agent_id} says {message}"
@@ -51,6 +55,7 @@ def call_of(tmp_path: Path, shelf: Shelf | None = None) -> Call:
         "t1",
         "key",
         lambda: T0,
+        shelf or Shelf(),
         shelf or Shelf(),
         open_objects("memory:"),
         tmp_path / "effects",

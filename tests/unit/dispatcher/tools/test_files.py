@@ -13,10 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from parley_dispatcher import pdf as pdf_module
-from parley_dispatcher import pdf_reader
 from parley_dispatcher.errors import ToolError
-from parley_dispatcher.pdf import text_of_pdf
 from parley_dispatcher.tools import TOOLS, files
 from parley_dispatcher.tools.base import Call, Result
 from parley_events.body import Attachment
@@ -91,8 +88,6 @@ async def test_the_text_of_a_pdf_is_read_page_after_page(shelf: Shelf) -> None:
     await shelf.attach("plan", pdf("Buy tea", "Boil water"), "application/pdf")
     found = await shelf.read("plan")
     assert (found["text"], found["pages"], "truncated" in found) == ("Buy tea\n\nBoil water", 2, False)
-    long = await text_of_pdf(pdf(*["a line of text"] * 20), 100)
-    assert long.truncated and long.pages == 20 and len(long.text) == 100
 
 
 @pytest.mark.parametrize("data", [b"%PDF-", b"%PDF-1.7\n" + b"garbage" * 100, pdf("x")[:200], b"%PDF-1.4\n%%EOF"])
@@ -100,11 +95,6 @@ async def test_a_broken_pdf_is_an_error_for_the_model(shelf: Shelf, data: bytes)
     await shelf.attach("a.pdf", data, "application/pdf")
     with pytest.raises(ToolError, match=r"The PDF cannot be read"):
         await shelf.read("a.pdf")
-
-
-async def test_a_pdf_that_takes_too_long_is_given_up_and_its_reader_ends() -> None:
-    with pytest.raises(ToolError, match=r"could not be read within 0\.001 s"):
-        await text_of_pdf(pdf("x"), 100, time_s=0.001)
 
 
 async def test_what_is_saved_travels_in_the_calls_own_fact_and_is_read_again(shelf: Shelf) -> None:
@@ -190,8 +180,3 @@ class Counted:
             return await self._objects.get(workspace_id, sha256)
         finally:
             self.now -= 1
-
-
-def test_a_pdf_that_never_ends_is_killed_for_that_before_its_time_is_up() -> None:
-    """So that it is known for what it is: a reader that only took too long is started again at every turn."""
-    assert pdf_reader.CPU_S < pdf_module.TIME_S

@@ -11,11 +11,11 @@ import base64
 from dataclasses import dataclass
 
 from parley_dispatcher.errors import ModelError
-from parley_dispatcher.pdf import pages_of_pdf
 from parley_dispatcher.prompt import not_shown
 from parley_events.body import Json
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
 from parley_events.objects import Objects
+from parley_events.pdf import pages_of_pdf
 
 MAX_BYTES = 20 * 1024 * 1024
 """All files of one request, as they travel (base64); the API takes requests of 32 MB, and the rest is text."""

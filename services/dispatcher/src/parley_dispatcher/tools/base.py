@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from parley_events.body import Attachment, Json, Note
 from parley_events.clock import Clock
 from parley_events.objects import Objects
-from parley_events.reads import SkillView
+from parley_events.reads import PassageView, SkillView
 
 Effect = Literal["read_only", "idempotent", "checkable", "unsafe"]
 """What a second call would do. `read_only`: nothing; `idempotent`: nothing more, with the same effect key;
@@ -34,6 +34,12 @@ class Skills(Protocol):
     async def skill(self, workspace_id: str, agent_id: str, slug: str) -> SkillView | None: ...
 
 
+class Knowledge(Protocol):
+    """The documents of a workspace."""
+
+    async def passages(self, workspace_id: str, query: str, limit: int) -> tuple[PassageView, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a tool. `effect_key` is the same however often the call is tried. `ask` runs another agent inside
@@ -48,6 +54,7 @@ class Call:
     effect_key: str
     clock: Clock
     skills: Skills
+    knowledge: Knowledge
     objects: Objects
     effects: Path
     ask: Callable[[str, str], Awaitable[str]]

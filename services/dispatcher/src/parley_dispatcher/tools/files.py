@@ -17,12 +17,13 @@ from contextlib import nullcontext
 from pydantic import Field
 
 from parley_dispatcher.errors import ToolError
-from parley_dispatcher.pdf import text_of_pdf
 from parley_dispatcher.state import MAX_SHOWN_CHARS
 from parley_dispatcher.tools.base import Arguments, Call, Result, Tool
 from parley_events.body import Attachment, Json
-from parley_events.errors import ObjectMissing
+from parley_events.errors import ObjectMissing, PdfUnreadable
 from parley_events.file_names import content_type, file_name
+from parley_events.pdf import text_of_pdf
+from parley_events.texts import as_text
 
 MAX_ARTIFACT_BYTES = 25 * 1024 * 1024
 MAX_DATA_BYTES = 96 * 1024
@@ -109,9 +110,12 @@ async def _read(call: Call, shelf: Mapping[str, Attachment], asked: str, what: s
 async def _content(file: Attachment, data: bytes) -> Json:
     """A file as the model can read it: its text, or its bytes in base64."""
     if file.content_type.startswith("application/pdf") or data.startswith(b"%PDF-"):
-        pdf = await text_of_pdf(data, _TEXT_CHARS)
+        try:
+            pdf = await text_of_pdf(data, _TEXT_CHARS)
+        except PdfUnreadable as error:
+            raise ToolError(str(error)) from None
         return {"pages": pdf.pages, "text": pdf.text, **({"truncated": True} if pdf.truncated else {})}
-    text = _as_text(data)
+    text = as_text(data)
     if text is not None:
         return {"text": text} if len(text) <= _TEXT_CHARS else _cut_text(text)
     shown = base64.b64encode(data[:MAX_DATA_BYTES]).decode()
@@ -120,16 +124,6 @@ async def _content(file: Attachment, data: bytes) -> Json:
 
 def _cut_text(text: str) -> Json:
     return {"text": text[:_TEXT_CHARS], "truncated": True, "characters": len(text)}
-
-
-def _as_text(data: bytes) -> str | None:
-    """The text that the bytes are; None when they are none. A byte order mark says UTF-16, anything else is UTF-8."""
-    marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = data.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError:
-        return None
-    return None if "\x00" in text else text
 
 
 def _told(file: Attachment) -> Json:

@@ -42,6 +42,7 @@ _PIECE_COST = 200
 _FACT_COST = 1000
 _CLOSED_LIMIT = 50_000
 _CALL_LIMIT = 4 * 1024 * 1024
+_WORKSPACES_LIMIT = 10_000
 CONTENTS_S = 30.0
 """How long the listeners of a stream wait for a fact's contents; then they are closed, and resume by their cursors."""
 _CONTENTS_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -172,6 +173,7 @@ class Hub:
         self._watchers: dict[str, list[Callable[[Fact], None]]] = {}
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
         self._kept_bytes = 0
+        self._newest: OrderedDict[str, int] = OrderedDict()
         self._held: dict[str, deque[tuple[FactHead, Incoming]]] = {}
         self._fetching: set[asyncio.Task[None]] = set()
         self._calls: dict[str, list[int]] = {}
@@ -262,6 +264,10 @@ class Hub:
     def watch(self, kind: str, callback: Callable[[Fact], None]) -> None:
         """Call `callback` with every fact of that type, of any stream."""
         self._watchers.setdefault(kind, []).append(callback)
+
+    def newest(self, workspace_stream: str) -> int:
+        """The seq of the newest fact of a workspace's stream that was heard here; 0: none was, lately."""
+        return self._newest.get(workspace_stream, 0)
 
     def close_owned_by(self, owner: str) -> None:
         """Close all listeners of an owner (its key was revoked)."""
@@ -371,6 +377,11 @@ class Hub:
         if head.type == PartitionClaimed.type:
             self._piece_fences[record.partition].claimed(record.offset)
             return
+        if head.seq is not None and head.stream.startswith("ws:"):
+            self._newest[head.stream] = max(head.seq, self._newest.get(head.stream, 0))
+            self._newest.move_to_end(head.stream)
+            if len(self._newest) > _WORKSPACES_LIMIT:
+                self._newest.popitem(last=False)
         if self._held and head.stream in self._held and head.type not in _AT_ONCE:
             self._held[head.stream].append((head, record))
         elif head.objects and self._wanted(head):

@@ -11,7 +11,7 @@ from typing import Any
 
 from parley_events import facts as f
 from parley_events.codec import Fact, UnknownBody
-from parley_history.projections import approvals, runs, skills, threads, tools, workspaces
+from parley_history.projections import approvals, knowledge, runs, skills, threads, tools, workspaces
 from parley_history.projections.dues import session_due
 from parley_history.projections.rows import Needs, View
 
@@ -52,14 +52,14 @@ FOLDS: dict[str, Fold] = {
     f.TeamChanged.type: workspaces.team_changed,
     f.TeamDeleted.type: workspaces.team_deleted,
     f.SkillChanged.type: skills.skill_changed,
+    f.KnowledgeAdded.type: knowledge.knowledge_added,
+    f.KnowledgeRemoved.type: knowledge.knowledge_removed,
 }
 """What each fact does, by its type."""
 
 STORED_ONLY: frozenset[str] = frozenset(
     {
         f.ThreadRead.type,
-        f.KnowledgeAdded.type,
-        f.KnowledgeRemoved.type,
         f.ThreadCancelling.type,
     }
 )

@@ -80,6 +80,8 @@ class MessageRow:
     author: Json | None = None
     attachments: list[Json] = field(default_factory=list)
     metadata: Json = field(default_factory=dict)
+    lead_context: Json | None = None
+    knowledge_ids: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -197,6 +199,27 @@ class SkillRow:
     description: str
     body: str
     updated_ms: int
+
+
+@dataclass(slots=True)
+class KnowledgeRow:
+    workspace_id: str
+    id: str
+    title: str
+    content_type: str
+    characters: int
+    created_ms: int
+
+
+@dataclass(slots=True)
+class PassageRow:
+    """`title` is its document's: it is among the words by which the passage is found."""
+
+    workspace_id: str
+    knowledge_id: str
+    number: int
+    text: str
+    title: str
 
 
 @dataclass(slots=True)
@@ -334,6 +357,9 @@ class View:
         """(stream, run) whose dues are all taken away, after `dues` was applied."""
         self.notes: dict[tuple[str, str], NoteRow] = {}
         self.skills: dict[tuple[str, str, str], SkillRow] = {}
+        self.knowledge: dict[tuple[str, str], KnowledgeRow | None] = {}
+        """(workspace, document) → its row; None: it was removed."""
+        self.passages: dict[tuple[str, str], list[PassageRow]] = {}
         self.agents: dict[tuple[str, str, int], AgentRow] = {}
         self.agents_deleted: dict[tuple[str, str], int] = {}
         """(workspace, agent) → its versions with a smaller seq are deleted."""

@@ -121,6 +121,8 @@ def message_posted(view: View, fact: Fact, body: MessagePosted) -> None:
             author=body.author.model_dump(mode="json"),
             attachments=[attachment.model_dump(mode="json") for attachment in body.attachments],
             metadata=body.metadata,
+            lead_context=body.lead_context,
+            knowledge_ids=list(body.knowledge_ids),
         ),
         run,
     )

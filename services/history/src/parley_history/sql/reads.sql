@@ -55,8 +55,9 @@ SELECT "offset", time_ms, headers, body FROM (
 ) AS sized WHERE before < $4 ORDER BY seq DESC
 
 -- name: workspace
-SELECT workspace_id::text AS id, name, context, structures, mcp_servers, connectors
-FROM workspaces WHERE workspace_id = $1
+SELECT w.workspace_id::text AS id, w.name, w.context, w.structures, w.mcp_servers, w.connectors,
+       (SELECT count(*) FROM knowledge k WHERE k.workspace_id = $1) AS documents, coalesce(s.seq, 0) AS seq
+FROM workspaces w LEFT JOIN streams s ON s.key = 'ws:' || w.workspace_id WHERE w.workspace_id = $1
 
 -- name: keys
 SELECT k.id, k.key_hash, k.workspace_id::text AS workspace_id, coalesce(w.name, '') AS workspace, k.user_id, k.scopes,
@@ -197,3 +198,39 @@ ORDER BY coalesce(words @@ every_word, false) DESC, coalesce(ts_rank(words, any_
 -- name: skill
 SELECT slug, name, description, agent_id, body, updated_ms FROM skills
 WHERE workspace_id = $1 AND slug = $2 AND ($3::text IS NULL OR agent_id = $3) ORDER BY updated_ms DESC, agent_id LIMIT 1
+
+-- name: documents
+SELECT id, title, content_type, characters, created_ms FROM knowledge
+WHERE workspace_id = $1 AND ($2::text[] IS NULL OR id = ANY($2))
+  AND ($3::bigint IS NULL OR (created_ms, id) < ($3, $4::text))
+ORDER BY created_ms DESC, id DESC LIMIT $5
+
+-- name: documents_total
+SELECT count(*) FROM knowledge WHERE workspace_id = $1 AND ($2::text[] IS NULL OR id = ANY($2))
+
+-- name: document
+SELECT id, title, content_type, characters, created_ms,
+       (SELECT string_agg(text, '' ORDER BY number) FROM passages WHERE workspace_id = $1 AND knowledge_id = $2) AS content
+FROM knowledge WHERE workspace_id = $1 AND id = $2
+
+-- name: passages
+-- As `skills` has it: by any word of the query, from three letters on also by its beginning; those with every word first.
+WITH asked AS (
+    SELECT string_agg(word, ' & ')::tsquery AS every_word, string_agg(word, ' | ')::tsquery AS any_word
+    FROM (
+        SELECT '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || ''''
+            || CASE WHEN length(lexeme) > 2 THEN ':*' ELSE '' END AS word
+        FROM unnest(to_tsvector('simple', $2::text))
+    ) AS given
+)
+SELECT knowledge_id, k.title, number, text
+FROM passages p CROSS JOIN asked JOIN knowledge k ON k.workspace_id = p.workspace_id AND k.id = p.knowledge_id
+WHERE p.workspace_id = $1 AND words @@ any_word
+ORDER BY words @@ every_word DESC, ts_rank(words, any_word) DESC, k.created_ms DESC, knowledge_id, number LIMIT $3
+
+-- name: passages_with
+-- The whole query as a part of the text: for scripts that put no spaces between words.
+SELECT knowledge_id, k.title, number, text
+FROM passages p JOIN knowledge k ON k.workspace_id = p.workspace_id AND k.id = p.knowledge_id
+WHERE p.workspace_id = $1 AND strpos(lower(text), lower($2)) > 0
+ORDER BY k.created_ms DESC, knowledge_id, number LIMIT $3

@@ -94,10 +94,11 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::uuid[], $5::text[
 
 -- name: put_messages
 INSERT INTO messages (thread_id, seq, part, id, workspace_id, number, run_id, role, content, created_ms, tool_call_id,
-                      tool_name, tool_arguments, tool_status, author, attachments, metadata)
+                      tool_name, tool_arguments, tool_status, author, attachments, metadata, lead_context,
+                      knowledge_ids)
 SELECT * FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::text[], $5::uuid[], $6::bigint[], $7::text[],
                      $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::json[], $14::text[],
-                     $15::json[], $16::json[], $17::json[])
+                     $15::json[], $16::json[], $17::json[], $18::json[], $19::json[])
 
 -- name: put_call_statuses
 UPDATE messages m SET tool_status = c.status FROM unnest($1::text[], $2::bigint[], $3::text[]) AS c (thread_id, seq, status)
@@ -166,6 +167,25 @@ ON CONFLICT (workspace_id, agent_id, slug) DO UPDATE SET
     id = excluded.id, name = excluded.name, description = excluded.description, body = excluded.body,
     updated_ms = excluded.updated_ms
 WHERE (excluded.updated_ms, excluded.id) > (s.updated_ms, s.id)
+
+-- name: drop_knowledge
+DELETE FROM knowledge k USING unnest($1::uuid[], $2::text[]) AS c (workspace_id, id)
+WHERE k.workspace_id = c.workspace_id AND k.id = c.id
+
+-- name: drop_passages
+DELETE FROM passages p USING unnest($1::uuid[], $2::text[]) AS c (workspace_id, id)
+WHERE p.workspace_id = c.workspace_id AND p.knowledge_id = c.id
+
+-- name: put_knowledge
+INSERT INTO knowledge (workspace_id, id, title, content_type, characters, created_ms)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[])
+
+-- name: put_passages
+INSERT INTO passages (workspace_id, knowledge_id, number, text, words)
+SELECT workspace_id, knowledge_id, number, text,
+       setweight(to_tsvector('simple', title), 'A') || setweight(to_tsvector('simple', text), 'B')
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[])
+    AS p (workspace_id, knowledge_id, number, text, title)
 
 -- name: put_workspaces
 INSERT INTO workspaces (workspace_id, name, context, structures, mcp_servers, connectors)

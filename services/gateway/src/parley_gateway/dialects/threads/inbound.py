@@ -14,8 +14,8 @@ from parley_events.commands import (
 from parley_events.reads import AgentView
 from parley_gateway.auth import Principal
 from parley_gateway.dialects.threads.wire import Answer, NewMessage, NewThread, Settlement, ThreadChanges, ToolResult
-from parley_gateway.errors import Problem, invalid, unsupported
-from parley_gateway.http import check_text
+from parley_gateway.errors import Problem, invalid
+from parley_gateway.http import check_data, check_text
 
 
 def unknown_agent(name: str) -> Problem:
@@ -59,15 +59,14 @@ def post_message(
     principal: Principal, asked: NewMessage, agent: AgentView | None, attachments: tuple[Attachment, ...] = ()
 ) -> PostMessage:
     """`agent` is who is known to answer, with its newest version; None: the dispatcher finds out."""
-    if asked.knowledge_ids:
-        raise unsupported("knowledge documents are not served by this version")
     return PostMessage(
         principal=principal.asker,
         text=check_text(asked.content, "content", may_be_empty=bool(attachments)),
         attachments=attachments,
         agent_id=agent.id if agent else None,
         agent_version=agent.version if agent else None,
-        lead_context=asked.lead_context,
+        lead_context=check_data(asked.lead_context, "lead_context"),
+        knowledge_ids=tuple(dict.fromkeys(asked.knowledge_ids or ())),
         metadata=asked.metadata or {},
     )
 

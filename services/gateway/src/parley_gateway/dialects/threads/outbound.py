@@ -18,8 +18,9 @@ from parley_events import facts as f
 from parley_events.body import Json, Usage
 from parley_events.clock import rfc3339
 from parley_events.codec import Fact, UnknownBody
+from parley_events.commands import AddKnowledge
 from parley_events.ids import answer_id
-from parley_events.reads import ApprovalView, MessageView, RunView, ThreadView
+from parley_events.reads import ApprovalView, DocumentView, MessageView, RunView, ThreadView
 from parley_gateway.feed.follow import Shown, ShownFact, run_of
 from parley_gateway.feed.sse import Frame
 from parley_gateway.runs import text_of
@@ -149,6 +150,7 @@ def _posted(body: f.MessagePosted) -> Json:
         "status": "running" if body.disposition == "started" else "queued",
         "attachments": [attachment.model_dump() for attachment in body.attachments],
         "lead_context": body.lead_context,
+        **({"knowledge_ids": list(body.knowledge_ids)} if body.knowledge_ids else {}),
         "metadata": body.metadata,
     }
 
@@ -351,8 +353,33 @@ def message(view: MessageView) -> Json:
         "tool_call_id": view.tool_call_id,
         "author": None if view.author is None else view.author.model_dump(),
         "attachments": [attachment.model_dump() for attachment in view.attachments],
+        **({} if view.lead_context is None else {"lead_context": view.lead_context}),
+        **({"knowledge_ids": list(view.knowledge_ids)} if view.knowledge_ids else {}),
         "metadata": view.metadata,
         "created_at": view.created_at,
+    }
+
+
+def document(view: DocumentView) -> Json:
+    """A document of the workspace, without its content."""
+    return {
+        "id": view.id,
+        "title": view.title,
+        "content_type": view.content_type,
+        "characters": view.characters,
+        "created_at": view.created_at,
+    }
+
+
+def new_document(body: AddKnowledge, time_ms: int, position: str) -> Json:
+    """A document that was just added."""
+    return {
+        "id": body.knowledge_id,
+        "title": body.title,
+        "content_type": body.content_type,
+        "characters": len(body.text),
+        "created_at": rfc3339(time_ms),
+        "position": position,
     }
 
 

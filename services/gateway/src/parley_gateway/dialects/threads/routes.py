@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from parley_events import ids
 from parley_events.commands import DeleteThread
 from parley_events.errors import LogError
 from parley_events.reads import AgentView
@@ -13,7 +14,7 @@ from parley_gateway import core as core_
 from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
-from parley_gateway.dialects.threads import approvals, inbound, outbound, runs, wire
+from parley_gateway.dialects.threads import approvals, inbound, knowledge, outbound, runs, wire
 from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, may_change, thread_id_of
 from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, unsupported
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
@@ -134,12 +135,16 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
     asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     wait_s = query_wait(request, WAIT_S)
     streaming = wants(request, MEDIA_TYPE)
-    agent = await _answering(core, who, thread_id, asked.agent_id)
+    agent = await answering(core, who, thread_id, asked.agent_id)
     key = idempotency_key(request)
+    command_id = core.sender.command_id(who, "message.post", thread_id, key)
+    if asked.knowledge_ids:
+        again = None if key is None else ids.run_id(thread_id, command_id)
+        await knowledge.check_attached(core, who, asked.knowledge_ids, again)
     given = await files.uploads(asked.attachments)
     command = core.sender.command(
         who,
-        core.sender.command_id(who, "message.post", thread_id, key),
+        command_id,
         thread_id,
         inbound.post_message(who, asked, agent, tuple(file.attachment for file in given)),
         files.meaning(asked, given),
@@ -297,7 +302,7 @@ async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
 # ---- who and what
 
 
-async def _answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
+async def answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
     """Who answers a message in a thread, as far as this gateway knows: asked for by name, or bound to the thread."""
     agent = None if asked is None else await agent_named(core, who, asked)
     if who.agents and not who.may_chat(None):
@@ -331,11 +336,7 @@ PATHS: dict[str, dict[str, Handler]] = {
 """Every path below the base, with its methods."""
 
 
-ELSEWHERE: dict[str, dict[str, Handler]] = {
-    "/api/v1/knowledge": {"POST": _not_yet, "GET": _not_yet},
-    "/api/v1/knowledge/{knowledge_id}": {"GET": _not_yet, "DELETE": _not_yet},
-    "/mcp": {"POST": _not_yet, "GET": _not_yet, "DELETE": _not_yet},
-}
+ELSEWHERE: dict[str, dict[str, Handler]] = {**knowledge.PATHS}
 """The contract's paths that do not begin with the base."""
 
 

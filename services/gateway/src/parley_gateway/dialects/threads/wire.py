@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from parley_events.body import Json
-from parley_gateway.files import NewFile
+from parley_events.documents import MAX_TITLE, MOST_ATTACHED
+from parley_gateway.files import Content, NewFile
 from parley_gateway.http import Wire
 
 
@@ -32,7 +33,7 @@ class NewMessage(Wire):
     content: str
     agent_id: str | None = Field(default=None, min_length=1, max_length=200)
     attachments: list[NewFile] | None = None
-    knowledge_ids: list[str] | None = None
+    knowledge_ids: list[Annotated[str, Field(max_length=100)]] | None = Field(default=None, max_length=MOST_ATTACHED)
     lead_context: Json | None = None
     metadata: Json | None = None
     on_busy: Literal["queue"] | None = None
@@ -67,6 +68,13 @@ class RunFilter(Wire):
     user_id: str | None = Field(default=None, min_length=1, max_length=200)
     thread_id: str | None = Field(default=None, min_length=1, max_length=200)
     older_than_s: float | None = Field(default=None, ge=0, le=10**10)
+
+
+class NewDocument(Wire):
+    title: str = Field(min_length=1, max_length=MAX_TITLE)
+    content: str | None = None
+    content_base64: Content | None = None
+    content_type: str | None = Field(default=None, max_length=200)
 
 
 class Nothing(Wire):

@@ -11,12 +11,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from parley_dispatcher.errors import ToolError
 from parley_events.body import Json
+from parley_events.errors import PdfUnreadable
 
 TIME_S = 20.0
 AT_ONCE = 2
-"""Readers at work at the same time; the others wait, within the tool's own limit."""
+"""Readers at work at the same time in one process; the others wait, within a limit that whoever asks sets."""
 _READER = Path(__file__).with_name("pdf_reader.py")
 _MOST_KNOWN = 1000
 _turn = asyncio.Semaphore(AT_ONCE)
@@ -33,11 +33,11 @@ class PdfText(NamedTuple):
 
 
 async def text_of_pdf(data: bytes, most_chars: int, time_s: float = TIME_S) -> PdfText:
-    """The text of a PDF; ToolError says why there is none."""
+    """The text of a PDF; PdfUnreadable says why there is none."""
     try:
         found = await _read(data, most_chars, time_s)
     except TimeoutError:
-        raise ToolError(f"The PDF could not be read within {time_s:g} s.") from None
+        raise PdfUnreadable(f"The PDF could not be read within {time_s:g} s.") from None
     return PdfText(found["text"], found["pages"], found["truncated"])
 
 
@@ -46,7 +46,7 @@ async def pages_of_pdf(data: bytes, sha256: str) -> int | None:
     if sha256 not in _known_pages:
         try:
             _known_pages[sha256] = (await _read(data, 0, TIME_S))["pages"]
-        except ToolError:
+        except PdfUnreadable:
             _known_pages[sha256] = None
         except TimeoutError:
             return None
@@ -56,7 +56,7 @@ async def pages_of_pdf(data: bytes, sha256: str) -> int | None:
 
 
 async def _read(data: bytes, most_chars: int, time_s: float) -> Json:
-    """What the reader found; ToolError where it found nothing, TimeoutError where it took too long."""
+    """What the reader found; PdfUnreadable where it found nothing, TimeoutError where it took too long."""
     async with _turn:
         reader = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -78,7 +78,7 @@ async def _read(data: bytes, most_chars: int, time_s: float) -> Json:
     try:
         found: Json = json.loads(said)
     except ValueError:
-        raise ToolError("The PDF cannot be read.") from None
+        raise PdfUnreadable("The PDF cannot be read.") from None
     if "error" in found:
-        raise ToolError(f"The PDF cannot be read: {found['error']}.")
+        raise PdfUnreadable(f"The PDF cannot be read: {found['error']}.")
     return found
