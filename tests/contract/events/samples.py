@@ -164,9 +164,9 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
     ),
     c.RotateKey(principal=WHO, key_id="key_1", key_hash=HASH),
     c.RevokeKey(principal=WHO, key_id="key_1"),
-    c.PutAgent(principal=WHO, spec=AGENT, digest=HASH),
+    c.PutAgent(principal=WHO, spec=AGENT, digest=HASH, expected=2),
     c.DeleteAgent(principal=WHO, agent_id="researcher"),
-    c.PutTeam(principal=WHO, spec=TEAM, digest=HASH),
+    c.PutTeam(principal=WHO, spec=TEAM, digest=HASH, expected=0),
     c.DeleteTeam(principal=WHO, team_id="founders"),
     c.PutSkill(
         principal=WHO, agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH

@@ -248,28 +248,31 @@ class PutAgent(CommandBody):
     """Make an agent, or give it a new version. Outcome: `agent.changed`.
 
     `digest` is set by a file that is applied at every start: when the newest version that came from a file has the
-    same digest, nothing changes and the outcome is `command.repeated`, so that a restart never undoes an edit.
+    same digest, nothing changes and the outcome is `command.repeated`, so that a restart never undoes an edit, nor a
+    deletion. `expected`: the version that the writer saw (0: none); refused when there is another one by now.
     """
 
     type: ClassVar[str] = "agent.put"
     content: ClassVar[tuple[str, ...]] = ("spec",)
     spec: AgentSpec
     digest: str | None = None
+    expected: int | None = Field(default=None, ge=0)
 
 
 class DeleteAgent(CommandBody):
-    """Remove an agent; its runs go on. Outcome: `agent.deleted`."""
+    """Remove an agent that no team names; its runs go on. Outcome: `agent.deleted`."""
 
     type: ClassVar[str] = "agent.delete"
     agent_id: str
 
 
 class PutTeam(CommandBody):
-    """Make a team, or give it a new version; `digest` as in `agent.put`. Outcome: `team.changed`."""
+    """Make a team, or give it a new version; `digest` and `expected` as in `agent.put`. Outcome: `team.changed`."""
 
     type: ClassVar[str] = "team.put"
     spec: TeamSpec
     digest: str | None = None
+    expected: int | None = Field(default=None, ge=0)
 
 
 class DeleteTeam(CommandBody):

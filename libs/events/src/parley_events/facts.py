@@ -532,6 +532,8 @@ REJECTION_CODES: dict[str, str] = {
     "not_found": "the thing does not exist, or is another user's",
     "idempotency_conflict": "the same command id came with another body",
     "exists": "the thing is there already",
+    "conflict": "the thing was changed since the writer looked",
+    "in_use": "something else needs the thing",
     "deleted": "the thread was deleted",
     "session_expired": "the thread expired",
     "unknown_agent": "no such agent in the workspace",

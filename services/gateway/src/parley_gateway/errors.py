@@ -89,6 +89,8 @@ REFUSALS: dict[str, int] = {
     "not_found": 404,
     "idempotency_conflict": 409,
     "exists": 409,
+    "conflict": 409,
+    "in_use": 409,
     "deleted": 404,
     "session_expired": 404,
     "unknown_agent": 404,
