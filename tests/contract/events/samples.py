@@ -160,7 +160,7 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         digest=HASH,
     ),
     c.CreateKey(
-        principal=WHO, key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/s"
+        principal=WHO, key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/second"
     ),
     c.RotateKey(principal=WHO, key_id="key_1", key_hash=HASH),
     c.RevokeKey(principal=WHO, key_id="key_1"),
@@ -322,7 +322,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.WorkspaceChanged(
         context=TEXT, structures=("sales", "R&D"), mcp_servers=MCP_SERVERS, connectors=("search",), digest=HASH
     ),
-    f.KeyCreated(key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/s"),
+    f.KeyCreated(key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/second"),
     f.KeyRotated(key_id="key_1", key_hash=HASH),
     f.KeyRevoked(key_id="key_1"),
     f.AgentChanged(agent_version=3, spec=AGENT, digest=HASH),

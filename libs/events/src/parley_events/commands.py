@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
 from parley_events.file_names import content_type, file_name
 from parley_events.ids import is_sha256
+from parley_events.rates import checked_rate
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
 MAX_ATTACHMENTS = 100
@@ -219,14 +220,14 @@ class ChangeWorkspace(CommandBody):
 
 
 class CreateKey(CommandBody):
-    """Let whoever holds the key with this hash in. Outcome: `key.created`."""
+    """Let whoever holds the key with this hash in, so often (`rate_limit`: `60/minute`). Outcome: `key.created`."""
 
     type: ClassVar[str] = "key.create"
     key_id: str
     key_hash: str = Field(pattern="^[0-9a-f]{64}$")
     user_id: str = Field(min_length=1, max_length=200)
     scopes: tuple[str, ...]
-    rate_limit: str | None = None
+    rate_limit: Annotated[str | None, AfterValidator(checked_rate)] = None
 
 
 class RotateKey(CommandBody):

@@ -117,7 +117,7 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid("the request is not what it should be", fields=_places(error)) from None
+        raise invalid("the request is not what it should be", fields=places(error)) from None
 
 
 def _files_size(data: Mapping[str, Any]) -> int:
@@ -133,7 +133,8 @@ def _files_size(data: Mapping[str, Any]) -> int:
     return size
 
 
-def _places(error: ValidationError) -> list[dict[str, str]]:
+def places(error: ValidationError) -> list[dict[str, str]]:
+    """Where a form was not kept to, and why."""
     return [
         {"field": ".".join(str(part) for part in problem["loc"]) or "body", "problem": problem["msg"]}
         for problem in error.errors(include_input=False, include_url=False, include_context=False)[:20]
@@ -229,6 +230,16 @@ def query_limit(request: Request, default: int = 50, most: int = 200) -> int:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
         raise invalid(f"limit must be a number from 1 to {most}", "bad_limit")
+    return int(text)
+
+
+def query_number(request: Request, name: str, low: int, high: int) -> int | None:
+    """A query parameter that is a number."""
+    text = query(request, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
+        raise invalid(f"{name} must be a number from {low} to {high}")
     return int(text)
 
 

@@ -207,19 +207,6 @@ async def test_a_changed_agent_is_seen_from_the_position_on_that_changed_it(here
     assert (bad.status, bad.json()["error"]["code"]) == (400, "bad_position")
 
 
-async def test_changing_agents_over_http_is_said_to_come_later(here: World) -> None:
-    for method, path in (
-        ("POST", "/agents"),
-        ("PATCH", "/agents/scripted"),
-        ("DELETE", "/agents/scripted"),
-        ("POST", "/teams"),
-        ("PATCH", "/teams/pair"),
-        ("DELETE", "/teams/pair"),
-    ):
-        refused = await admin(here, method, path, body={})
-        assert (refused.status, refused.json()["error"]["code"]) == (400, "unsupported"), (method, path)
-
-
 async def test_what_is_not_decided_in_time_is_accepted_and_not_called_done() -> None:
     async with world(sockets=False, outcome_s=0.1) as here:
         await here.core.workspaces.get(WORKSPACE)

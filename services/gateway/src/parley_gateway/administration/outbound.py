@@ -19,9 +19,10 @@ def key(view: KeyView) -> Json:
     }
 
 
-def agent(view: AgentView) -> Json:
+def agent(view: AgentView, whole: bool) -> Json:
+    """An agent; `whole`: with what only those see who may change it, where its calls go among it."""
     spec = view.spec
-    return {
+    shown: Json = {
         "id": view.id,
         "uuid": view.uuid,
         "name": spec.name,
@@ -34,9 +35,11 @@ def agent(view: AgentView) -> Json:
         "limits": spec.limits.model_dump(),
         "version": view.version,
     }
+    return {**spec.model_dump(mode="json", exclude={"agent_id"}), **shown} if whole else shown
 
 
-def team(view: TeamView) -> Json:
+def team(view: TeamView, whole: bool) -> Json:
+    """A team: there is nothing of it that some may not see."""
     spec = view.spec
     return {
         "id": view.id,

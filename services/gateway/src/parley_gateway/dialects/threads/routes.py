@@ -344,6 +344,8 @@ def _thread_id(request: Request) -> str:
 async def _agent(core: Core, who: Principal, name: str) -> AgentView:
     agent = (await core.workspaces.get(who.workspace_id)).named(name)
     if agent is None:
+        agent = (await core.workspaces.current(who.workspace_id)).named(name)
+    if agent is None:
         raise inbound.unknown_agent(name)
     return agent
 
