@@ -33,6 +33,7 @@ from parley_gateway.errors import Problem
 from parley_gateway.feed.hub import Hub, HubLimits
 from parley_gateway.history import History
 from parley_gateway.http import failure
+from parley_gateway.limits import Limits
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
@@ -80,6 +81,13 @@ def build(
         hub=hub,
         history=asked,
         auth=Auth(hub, asked, settings.anonymous_key, lambda: clock() / 1000),
+        limits=Limits(
+            settings.rate(settings.rate_limit),
+            settings.rate(settings.workspace_rate_limit),
+            clock,
+            random_uuid(),
+            lambda: hub.log,
+        ),
         workspaces=Workspaces(hub, asked),
         sender=sender,
         objects=the_objects,
@@ -102,13 +110,15 @@ def build(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         reading = asyncio.create_task(hub.run())
         reading.add_done_callback(died)
+        counting = asyncio.create_task(core.limits.run())
         instruments.watch(hub)
         try:
             yield
         finally:
             hub.drain()
             reading.cancel()
-            await asyncio.wait([reading], timeout=5)
+            counting.cancel()
+            await asyncio.wait([reading, counting], timeout=5)
             await sender.close()
             if history is None:
                 await asked.close()

@@ -39,6 +39,7 @@ MAX_TEXT_BYTES = 1024 * 1024
 BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
+_LIMITS = "parley.limits"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
@@ -58,7 +59,7 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
         held = request.scope[_HELD] = core.uploads.begin()
         try:
             with about(**ids), core.instruments.request(request, path) as answered:
-                return answered(await respond(request))
+                return answered(_limited(await respond(request), request))
         finally:
             held.close()
 
@@ -76,7 +77,9 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
                 raise Unavailable("this gateway is stopping; try again", 1)
             if core.hub.log is None:
                 raise Unavailable("this gateway is starting: the log or history does not answer yet")
-            return await handler(core, request, await core.auth.principal(request.headers.get("authorization")))
+            who = await core.auth.principal(request.headers.get("authorization"))
+            request.scope[_LIMITS] = core.limits.count(who)
+            return await handler(core, request, who)
         except Problem as problem:
             return failure(problem, flat)
         except Missing:
@@ -89,6 +92,13 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
             return failure(Problem("internal", "something went wrong on our side; it is in the logs", 500), flat)
 
     return Route(path, serve, methods=_METHODS)
+
+
+def _limited(response: Response, request: Request) -> Response:
+    """The answer, with what is said of a limited key's rate."""
+    for name, value in request.scope.get(_LIMITS, {}).items():
+        response.headers[name] = value
+    return response
 
 
 def failure(problem: Problem, flat: bool) -> Response:

@@ -48,6 +48,8 @@ async def wait_until_served(base_url: str, key: str, agents: list[str]) -> bool:
                     if page.get("next_cursor") is None:
                         break
                     answer = await _agents(client, key, page["next_cursor"])
+                if answer.status_code == 429:
+                    return True  # it is let in, only not so often
                 if answer.status_code != 401:
                     refused_since = loop.time()
                 elif loop.time() - refused_since > _REFUSED_S:
