@@ -38,10 +38,10 @@ def decode_counts(record: Incoming) -> tuple[str, list[Count]]:
     """Who counted, and what; Undecodable when it is no such record."""
     try:
         rows = orjson.loads(record.value or b"")
+        if type(rows) is not list:
+            raise ValueError
         counts = [Count(subject, at_ms, requests) for subject, at_ms, requests in rows]
-        if type(rows) is not list or not all(
-            type(c.subject) is str and type(c.at_ms) is type(c.requests) is int for c in counts
-        ):
+        if not all(type(c.subject) is str and type(c.at_ms) is type(c.requests) is int for c in counts):
             raise ValueError
         return (record.header("gateway") or b"").decode(), counts
     except (ValueError, TypeError) as error:

@@ -127,7 +127,7 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid("the request is not what it should be", fields=places(error)) from None
+        raise ill_formed(error, "the request is not what it should be") from None
 
 
 def _files_size(data: Mapping[str, Any]) -> int:
@@ -143,12 +143,14 @@ def _files_size(data: Mapping[str, Any]) -> int:
     return size
 
 
-def places(error: ValidationError) -> list[dict[str, str]]:
-    """Where a form was not kept to, and why."""
-    return [
+def ill_formed(error: ValidationError, message: str) -> Problem:
+    """What was sent does not have its form: where, and why."""
+    problems = error.errors(include_input=False, include_url=False, include_context=False)[:20]
+    fields = [
         {"field": ".".join(str(part) for part in problem["loc"]) or "body", "problem": problem["msg"]}
-        for problem in error.errors(include_input=False, include_url=False, include_context=False)[:20]
+        for problem in problems
     ]
+    return invalid(message, fields=fields)
 
 
 async def _read(request: Request, limit: int) -> bytearray:

@@ -41,8 +41,8 @@ from parley_gateway.http import (
     answer,
     body_of,
     idempotency_key,
+    ill_formed,
     min_position,
-    places,
     query,
     query_limit,
     query_number,
@@ -231,8 +231,8 @@ async def _ask(
     except Problem as problem:
         if problem.code == "unknown_agent" and asked is not None:
             # The dispatcher knows best who is there; the places are named as for every other mistake.
-            _check(kind, asked, await core.workspaces.current(who.workspace_id))
-            raise invalid(problem.message) from None
+            workspace = await core.workspaces.current(who.workspace_id)
+            raise _wrong(kind, list(kind.mistakes(asked, workspace)), problem.headers) from None
         raise
 
 
@@ -241,20 +241,20 @@ def _form(kind: Either, fields: Json) -> Any:
     try:
         return kind.form.model_validate(fields)
     except ValidationError as error:
-        raise _wrong(kind, places(error)) from None
+        raise ill_formed(error, f"the {kind.name} is not what it should be") from None
 
 
 def _check(kind: Either, asked: Any, workspace: Workspace) -> None:
     """A Problem 400 that names every mistake."""
-    mistakes = list(kind.mistakes(asked, workspace))[:20]
+    mistakes = list(kind.mistakes(asked, workspace))
     if mistakes:
-        raise _wrong(
-            kind, [{"field": ".".join(str(part) for part in place), "problem": why} for place, why in mistakes]
-        )
+        raise _wrong(kind, mistakes)
 
 
-def _wrong(kind: Either, fields: list[dict[str, str]]) -> Problem:
-    return invalid(f"the {kind.name} is not what it should be", fields=fields)
+def _wrong(kind: Either, mistakes: Sequence[Mistake], headers: Mapping[str, str] | None = None) -> Problem:
+    fields = [{"field": ".".join(str(part) for part in place), "problem": why} for place, why in mistakes[:20]]
+    message = f"the {kind.name} is not what it should be"
+    return Problem("invalid_request", message, 400, {"fields": fields}, headers)
 
 
 def _operators_alone(core: Core, who: Principal, field: str, value: object, before: object) -> None:
