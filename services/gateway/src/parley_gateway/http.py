@@ -144,13 +144,16 @@ def _files_size(data: Mapping[str, Any]) -> int:
 
 
 def ill_formed(error: ValidationError, message: str) -> Problem:
-    """What was sent does not have its form: where, and why."""
-    problems = error.errors(include_input=False, include_url=False, include_context=False)[:20]
-    fields = [
+    """What was sent does not have its form."""
+    return invalid(message, fields=places(error))
+
+
+def places(error: ValidationError) -> list[dict[str, str]]:
+    """What is wrong where; nothing of what was given."""
+    return [
         {"field": ".".join(str(part) for part in problem["loc"]) or "body", "problem": problem["msg"]}
-        for problem in problems
+        for problem in error.errors(include_input=False, include_url=False, include_context=False)[:20]
     ]
-    return invalid(message, fields=fields)
 
 
 async def _read(request: Request, limit: int) -> bytearray:
