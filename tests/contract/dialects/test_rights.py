@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -19,6 +22,7 @@ from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import frame_of
 from tests.unit.gateway.world import WORKSPACE, World, say, world
 
+PAGE = Path(__file__).parents[3] / "docs" / "administration.md"
 OTHER = "22222222-2222-4333-8444-555555555555"
 CHAT = "/api/v1/chat"
 ORG = "/api/org"
@@ -176,6 +180,18 @@ def test_every_route_is_here() -> None:
     served |= {(method, "/api/v1" + path) for path, methods in ADMINISTRATION.items() for method in methods}
     assert {deed.template() for deed in DEEDS} == served
     assert len(DIALECTS) == 2
+
+
+def test_the_page_says_what_each_route_needs() -> None:
+    words = {"nothing": "any key", "all": "read of all", "later": "not served yet"}
+    rows = "\n".join(f"| `{d.method} {d.path}` | {words.get(d.needs, d.needs)} |" for d in DEEDS)
+    table = f"\n| route | needs |\n|---|---|\n{rows}\n"
+    page = PAGE.read_text()
+    if os.environ.get("PARLEY_WRITE_PAGES"):
+        page = re.sub(r"(<!-- rights -->).*?(<!-- /rights -->)", lambda m: m[1] + table + m[2], page, flags=re.DOTALL)
+        PAGE.write_text(page)
+    [shown] = re.findall(r"<!-- rights -->(.*?)<!-- /rights -->", page, re.DOTALL)
+    assert shown == table, "run this test once with PARLEY_WRITE_PAGES=1"
 
 
 async def test_no_route_answers_without_a_good_key(scene: Scene) -> None:
