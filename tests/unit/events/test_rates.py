@@ -26,11 +26,11 @@ def record(value: bytes | None, gateway: bytes = b"g") -> Incoming:
 
 
 def test_what_one_gateway_counted_is_read_by_another() -> None:
-    counts = [Count("workspace/key", 1_800_000_000_000, 3), Count("workspace", 0, 1)]
+    counts = [Count("workspace/key", 1_800_000_000_000, 3, 60_000), Count("workspace", 0, 1, 1000)]
     sent = encode_counts("g", counts)
     assert (sent.topic, sent.partition) == (COUNTS_TOPIC, COUNTS_PARTITION)
     assert decode_counts(record(sent.value)) == ("g", counts)
-    for bad in (None, b"", b"{}", b"[[1,2,3]]", b'[["s",1]]', b'[["s","1",1]]', b'[["s",1,true]]', b"[1]"):
+    for bad in (None, b"", b"{}", b"[[1,2,3,4]]", b'[["s",1]]', b'[["s","1",1,1]]', b'[["s",1,1,true]]', b"[1]"):
         with pytest.raises(Undecodable):
             decode_counts(record(bad))
     with pytest.raises(Undecodable):

@@ -21,11 +21,16 @@ COUNTS_PARTITION = 0
 
 
 class Count(NamedTuple):
-    """So many requests of a subject (a key, or a workspace's keys together) in the slot that began at `at_ms`."""
+    """So many requests of a subject (a key, or a workspace's keys together) in the slot that began at `at_ms`; they
+    count for `window_ms`."""
 
     subject: str
     at_ms: int
     requests: int
+    window_ms: int
+
+
+_TYPES = [str, int, int, int]
 
 
 def encode_counts(gateway: str, counts: Sequence[Count]) -> Outgoing:
@@ -40,8 +45,8 @@ def decode_counts(record: Incoming) -> tuple[str, list[Count]]:
         rows = orjson.loads(record.value or b"")
         if type(rows) is not list:
             raise ValueError
-        counts = [Count(subject, at_ms, requests) for subject, at_ms, requests in rows]
-        if not all(type(c.subject) is str and type(c.at_ms) is type(c.requests) is int for c in counts):
+        counts = [Count(*row) for row in rows]
+        if any([type(value) for value in count] != _TYPES for count in counts):
             raise ValueError
         return (record.header("gateway") or b"").decode(), counts
     except (ValueError, TypeError) as error:

@@ -32,7 +32,7 @@ SLOTS = 60
 TELL_S = 0.25
 """How long a count may wait before the others are told."""
 MOST_SUBJECTS = 50_000
-MOST_TOLD = 50_000
+MOST_TOLD = 20_000
 """What is beyond either in one go counts at this gateway alone."""
 _AGAIN_S = 0.5
 _NOTHING: Mapping[str, str] = {}
@@ -50,28 +50,28 @@ class Window:
         """Count requests of the slot that began at `at_ms`."""
         self._slots[at_ms] = self._slots.get(at_ms, 0) + requests
 
-    def counted(self, rate: Rate, now_ms: int) -> int:
+    def counted(self, window_ms: int, now_ms: int) -> int:
         """The requests within the window that ends now. Slots that have left it are forgotten."""
-        over = now_ms - rate.window_ms - slot_ms(rate)
+        over = now_ms - window_ms - slot_ms(window_ms)
         gone = [at_ms for at_ms in self._slots if at_ms <= over]
         for at_ms in gone:
             del self._slots[at_ms]
         return sum(self._slots.values())
 
-    def free_ms(self, rate: Rate, now_ms: int, below: int) -> int:
+    def free_ms(self, window_ms: int, now_ms: int, below: int) -> int:
         """In how many ms fewer than `below` requests are left within the window, if none are added."""
         left, wait_ms = sum(self._slots.values()), 0
         for at_ms in sorted(self._slots):
             if left < below:
                 break
             left -= self._slots[at_ms]
-            wait_ms = max(at_ms + slot_ms(rate) + rate.window_ms - now_ms, 0)
+            wait_ms = max(at_ms + slot_ms(window_ms) + window_ms - now_ms, 0)
         return wait_ms
 
 
-def slot_ms(rate: Rate) -> int:
-    """How long a slot of a rate's window is."""
-    return rate.window_ms // SLOTS
+def slot_ms(window_ms: int) -> int:
+    """How long a slot of a window is."""
+    return window_ms // SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,10 @@ class Limits:
         log: Callable[[], Log | None],
     ) -> None:
         """`of_keys` holds for keys without a rate of their own; `gateway` is this one's name among the others."""
-        self._of_keys, self._of_workspaces, self._clock, self._gateway, self._log = (
-            of_keys, of_workspaces, clock, gateway, log
-        )  # fmt: skip
+        self._of_keys, self._of_workspaces = of_keys, of_workspaces
+        self._clock, self._gateway, self._log = clock, gateway, log
         self._windows: OrderedDict[str, Window] = OrderedDict()
-        self._untold: dict[tuple[str, int], int] = {}
+        self._untold: dict[tuple[str, int, int], int] = {}
         self._position: int | None = None
         self._back_ms = LONGEST_MS
         self._to_tell = asyncio.Event()
@@ -120,16 +119,16 @@ class Limits:
         if self._of_workspaces is not None:
             asked.append(_Asked(who.workspace_id, self._of_workspaces, "all keys of this workspace together"))
         now_ms = self._clock()
-        taken = [(limit, self._window(limit.subject).counted(limit.rate, now_ms)) for limit in asked]
+        taken = [(limit, self._window(limit.subject).counted(limit.rate.window_ms, now_ms)) for limit in asked]
         full = [limit for limit, requests in taken if requests >= limit.rate.count]
         if full:
             raise self._refusal(full, now_ms)
         for limit in asked:
-            at_ms = now_ms - now_ms % slot_ms(limit.rate)
+            at_ms = now_ms - now_ms % slot_ms(limit.rate.window_ms)
             self._window(limit.subject).add(at_ms, 1)
-            self._tell(limit.subject, at_ms)
+            self._tell(limit.subject, at_ms, limit.rate.window_ms)
         tightest, requests = min(taken, key=lambda pair: pair[0].rate.count - pair[1])
-        reset_ms = self._window(tightest.subject).free_ms(tightest.rate, now_ms, requests + 1)
+        reset_ms = self._window(tightest.subject).free_ms(tightest.rate.window_ms, now_ms, requests + 1)
         return _headers(tightest.rate, tightest.rate.count - requests - 1, reset_ms)
 
     async def run(self) -> None:
@@ -159,7 +158,10 @@ class Limits:
         return window
 
     def _refusal(self, full: list[_Asked], now_ms: int) -> Problem:
-        waits = [(self._window(limit.subject).free_ms(limit.rate, now_ms, limit.rate.count), limit) for limit in full]
+        waits = [
+            (self._window(limit.subject).free_ms(limit.rate.window_ms, now_ms, limit.rate.count), limit)
+            for limit in full
+        ]
         wait_ms, limit = max(waits, key=lambda pair: pair[0])
         headers = _headers(limit.rate, 0, max(wait_ms, 1))
         again = headers["RateLimit-Reset"]
@@ -170,8 +172,8 @@ class Limits:
 
     # ---- telling and hearing
 
-    def _tell(self, subject: str, at_ms: int) -> None:
-        place = (subject, at_ms)
+    def _tell(self, subject: str, at_ms: int, window_ms: int) -> None:
+        place = (subject, at_ms, window_ms)
         if place in self._untold or len(self._untold) < MOST_TOLD:
             self._untold[place] = self._untold.get(place, 0) + 1
             self._to_tell.set()
@@ -200,7 +202,8 @@ class Limits:
             await producer.close(0.5)
 
     def _record(self) -> Outgoing:
-        return encode_counts(self._gateway, [Count(subject, at_ms, n) for (subject, at_ms), n in self._untold.items()])
+        untold = self._untold.items()
+        return encode_counts(self._gateway, [Count(subject, at, n, window) for (subject, at, window), n in untold])
 
     async def _hear(self) -> None:
         """Follow what the others tell, from the longest window ago on."""
@@ -234,10 +237,12 @@ class Limits:
             return
         if gateway == self._gateway:
             return
-        oldest_ms = self._clock() - 2 * LONGEST_MS
-        for subject, at_ms, requests in counts:
-            if at_ms > oldest_ms:
-                self._window(subject).add(at_ms, requests)
+        now_ms = self._clock()
+        for subject, at_ms, requests, window_ms in counts:
+            if 0 < window_ms <= LONGEST_MS and at_ms + window_ms > now_ms:
+                window = self._window(subject)
+                window.add(at_ms, requests)
+                window.counted(window_ms, now_ms)
 
 
 def _headers(rate: Rate, free: int, reset_ms: int) -> dict[str, str]:
