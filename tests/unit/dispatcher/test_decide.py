@@ -337,6 +337,20 @@ def test_who_changes_what_somebody_else_changed_meanwhile_is_told() -> None:
     assert code(story.asked(team.model_copy(update={"expected": 7}), "c9")) == "conflict"
 
 
+def test_there_are_only_so_many_agents_and_teams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide_module, "MOST", 2)
+    story = workspace(changed("a"), changed("b"))
+    put = c.PutAgent(principal=ADMIN, spec=agent("c"))
+    assert code(story.asked(put, "c1")) == "too_many"
+    assert story.asked(c.PutAgent(principal=ADMIN, spec=agent("b")), "c2").agent_version == 2, "there already"
+    story.asked(c.DeleteAgent(principal=ADMIN, agent_id="a"), "c3")
+    assert story.asked(put, "c4").agent_version == 1
+    assert code(story.asked(c.PutAgent(principal=ADMIN, spec=agent("a")), "c5")) == "too_many"
+    for number, outcome in enumerate(("team.changed", "team.changed", "command.rejected")):
+        team = TeamSpec(team_id=f"t{number}", name="T", members=("b",))
+        assert story.asked(c.PutTeam(principal=ADMIN, spec=team), f"t{number}").type == outcome
+
+
 def test_an_agent_that_a_team_names_is_not_deleted() -> None:
     story = workspace(changed("a"), changed("b"))
     team = TeamSpec(team_id="t", name="T", members=("a",), lead="b")

@@ -45,6 +45,8 @@ BUILT_IN_TOOLS = frozenset(
 )
 """The names of the built-in tools. What they do is the dispatcher's; a test holds its `TOOLS` to this."""
 
+MOST = 1000
+"""How many agents, and how many teams, a workspace may have: every gateway holds them all, of every workspace."""
 MOST_MEMBERS = 100
 
 Place = tuple[str | int, ...]

@@ -534,6 +534,7 @@ REJECTION_CODES: dict[str, str] = {
     "exists": "the thing is there already",
     "conflict": "the thing was changed since the writer looked",
     "in_use": "something else needs the thing",
+    "too_many": "there are as many as there may be",
     "deleted": "the thread was deleted",
     "session_expired": "the thread expired",
     "unknown_agent": "no such agent in the workspace",

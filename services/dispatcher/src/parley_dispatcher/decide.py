@@ -16,6 +16,7 @@ from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import Author, TeamSpec
 from parley_events.codec import Command
+from parley_events.declared import MOST
 
 DEFAULT_AGENT = "assistant"
 """Who answers in a thread that is bound to nobody, when the message names nobody."""
@@ -236,6 +237,7 @@ def _put_agent(state: WorkspaceState, command: Command, body: c.PutAgent) -> f.F
     if _same(before, body.digest):
         return _unchanged(command, f.AgentChanged.type, state.seq, before)
     _as_seen(before, body.expected)
+    _room(state.agents, before)
     return f.AgentChanged(agent_version=before.version + 1 if before else 1, spec=body.spec, digest=body.digest)
 
 
@@ -245,6 +247,7 @@ def _put_team(state: WorkspaceState, command: Command, body: c.PutTeam) -> f.Fac
     if _same(before, body.digest):
         return _unchanged(command, f.TeamChanged.type, state.seq, before)
     _as_seen(before, body.expected)
+    _room(state.teams, before)
     for member in (*body.spec.members, *([body.spec.lead] if body.spec.lead else [])):
         known = state.agents.get(member)
         if known is None or known.deleted:
@@ -284,6 +287,12 @@ def _as_seen(before: Versioned | None, expected: int | None) -> None:
     if now == 0:
         raise Refused("not_found", "it was deleted meanwhile")
     raise Refused("conflict", f"it is at version {now} by now, not {expected}")
+
+
+def _room(there: dict[str, Versioned], before: Versioned | None) -> None:
+    """Refuse one more than there may be."""
+    if (before is None or before.deleted) and sum(not known.deleted for known in there.values()) >= MOST:
+        raise Refused("too_many", f"a workspace may have at most {MOST} of them")
 
 
 def _unchanged(command: Command, outcome_type: str, seq: int, now: Versioned | None = None) -> f.CommandRepeated:

@@ -91,6 +91,7 @@ REFUSALS: dict[str, int] = {
     "exists": 409,
     "conflict": 409,
     "in_use": 409,
+    "too_many": 409,
     "deleted": 404,
     "session_expired": 404,
     "unknown_agent": 404,

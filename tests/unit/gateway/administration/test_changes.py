@@ -153,7 +153,7 @@ async def test_what_is_there_is_not_made_again_and_without_an_id_there_is_one(he
     made = await admin(here, "POST", "/agents", body={"name": "Nameless"})
     assert made.status == 201 and ids.is_uuid(made.json()["id"])
     assert (await admin(here, "GET", f"/agents/{made.json()['id']}")).json() == made.json()
-    large = await admin(here, "POST", "/agents", body={"name": "L", "system_prompt": "x" * 2**20})
+    large = await admin(here, "POST", "/agents", body={"name": "L", "unheard_of": "x" * 2**20})
     assert (large.status, large.json()["error"]["code"]) == (413, "too_large")
 
 
@@ -250,3 +250,17 @@ async def test_what_is_not_decided_in_time_is_accepted_and_not_called_done() -> 
         assert [(answer.status, answer.json()["id"]) for answer in late] == [
             (202, "cook"), (202, "scripted"), (202, "scripted")
         ]  # fmt: skip
+
+
+async def test_a_long_prompt_is_kept_whole_and_one_too_long_is_refused(here: World) -> None:
+    """Every gateway holds every agent of a workspace that it has met."""
+    await here.application()
+    long = "é" * 60_000
+    made = await admin(here, "POST", "/agents", body={**AGENT, "system_prompt": long})
+    assert made.status == 201, made.body[:300]
+    assert (await admin(here, "GET", "/agents/cook", 1)).json()["system_prompt"] == long
+    heard = len(here.dispatcher.heard)
+    for method, path in (("POST", "/agents"), ("PATCH", "/agents/cook"), ("PATCH", "/agents/scripted")):
+        refused = await admin(here, method, path, body={"name": "L", "context": "x" * 12_000, "system_prompt": long})
+        assert (refused.status, refused.json()["error"]["code"]) == (413, "too_large"), path
+    assert len(here.dispatcher.heard) == heard

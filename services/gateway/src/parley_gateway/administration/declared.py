@@ -51,9 +51,8 @@ from parley_gateway.send import Outcome
 from parley_gateway.workspaces import Workspace
 
 BODY_MB = 1
-"""The largest declaration: as the largest `agents.yaml`."""
-MOST = 1000
-"""How many agents, and how many teams, a workspace may have."""
+MAX_BYTES = 128 * 1024
+"""The largest declaration, in JSON."""
 TRIES = 8
 """How often a change is made anew because somebody else's came first."""
 OPERATORS = ("base_url", "api_key")
@@ -166,16 +165,14 @@ async def _settled(kind: Either, core: Core, who: Principal, name: str) -> Any:
 async def _create(kind: Either, core: Core, request: Request, who: Principal) -> Response:
     who.to_administer()
     asked = await body_of(request, kind.form, BODY_MB)
+    _check_size(kind, asked)
     key = idempotency_key(request)
     command_id = core.sender.command_id(who, f"{kind.name}.create", who.workspace_id, key)
     name = asked.id or (core.new_uuid() if key is None else derived_uuid(kind.name, command_id))
     for field in OPERATORS:
         _operators_alone(core, who, field, getattr(asked, field, None), None)
-    workspace = await core.workspaces.get(who.workspace_id)
-    if len(kind.named(workspace)) >= MOST and key is None:
-        raise Problem("too_many", f"a workspace may have at most {MOST} {kind.name}s", 409, {"limit": MOST})
-    if kind.name == "agent":
-        _check(kind, asked, workspace)
+    if kind is AGENT:
+        _check(kind, asked, await core.workspaces.get(who.workspace_id))
     body = kind.put(who.asker, name, asked, 0)
     outcome = await _ask(kind, core, who, command_id, body, asked, asked.model_dump(mode="json"))
     if outcome.pending:
@@ -195,6 +192,7 @@ async def _change(kind: Either, core: Core, request: Request, who: Principal) ->
             if field in fields:
                 _operators_alone(core, who, field, fields[field], before.get(field))
         asked = _form(kind, {**before, **fields})
+        _check_size(kind, asked)
         view = kind.view(who.workspace_id, found.id, asked, found.version)
         if view.spec == found.spec:
             return answer(200, kind.shown(found, True))
@@ -242,6 +240,13 @@ def _form(kind: Either, fields: Json) -> Any:
         return kind.form.model_validate(fields)
     except ValidationError as error:
         raise ill_formed(error, f"the {kind.name} is not what it should be") from None
+
+
+def _check_size(kind: Either, asked: Any) -> None:
+    """A Problem 413 when it is more than a gateway should hold."""
+    if len(asked.model_dump_json().encode()) > MAX_BYTES:
+        message = f"what is said of the {kind.name} may have at most {MAX_BYTES} bytes"
+        raise Problem("too_large", message, 413, {"limit": MAX_BYTES})
 
 
 def _check(kind: Either, asked: Any, workspace: Workspace) -> None:
