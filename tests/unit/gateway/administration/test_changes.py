@@ -157,6 +157,23 @@ async def test_what_is_there_is_not_made_again_and_without_an_id_there_is_one(he
     assert (large.status, large.json()["error"]["code"]) == (413, "too_large")
 
 
+async def test_of_the_limits_only_what_is_named_is_changed_and_what_was_wrong_before_hinders_nothing(
+    here: World,
+) -> None:
+    """A workspace that got its agents from the file may have none of the MCP servers that they name."""
+    stream = ids.workspace_stream(WORKSPACE)
+    spec = AgentView.model_validate({"id": "x", "uuid": "x", "version": 1, "spec": {"agent_id": "x", "name": "X"}}).spec
+    spec = spec.model_copy(update={"tools": ("ledger/*",), "agent_id": "given"})
+    here.dispatcher.append(stream, f.AgentChanged(agent_version=1, spec=spec), workspace_id=WORKSPACE)
+    changed = await admin(here, "PATCH", "/agents/given", body={"limits": {"steps": 7}, "name": "Given"})
+    assert changed.status == 200, changed.body
+    changed = await admin(here, "PATCH", "/agents/given", body={"limits": {"seconds": 9}})
+    assert changed.json()["limits"] == {"steps": 7, "seconds": 9, "max_tokens": 8192}
+    assert places(await admin(here, "PATCH", "/agents/given", body={"tools": ["ledger/*", "x/y"]})) == ["tools.1"]
+    assert places(await admin(here, "PATCH", "/agents/given", body={"limits": {"steps": 0}})) == ["limits.steps"]
+    assert places(await admin(here, "PATCH", "/agents/given", body={"limits": None})) == ["limits"]
+
+
 async def test_two_changes_at_once_of_different_fields_both_stand(here: World) -> None:
     await here.application()
     await admin(here, "POST", "/agents", body=AGENT)

@@ -107,6 +107,15 @@ async def test_a_key_that_is_rotated_lets_the_new_secret_in_alone(here: World) -
         assert (await admin(here, method, path.replace("%00", "\0"))).status == 404, path
 
 
+async def test_a_key_for_an_agent_or_a_team_may_be_asked_for_by_uuid(here: World) -> None:
+    agent, team = ids.agent_uuid(WORKSPACE, "scripted"), ids.agent_uuid(WORKSPACE, "pair")
+    scopes = [f"agent:{agent}", "agent:scripted", f"team:{team}", "agent:to-come"]
+    made = await admin(here, "POST", "/keys", body={"user": "bob", "scopes": scopes})
+    assert made.json()["scopes"] == ["agent:scripted", "team:pair", "agent:to-come"]
+    options: dict[str, Any] = {"key": made.json()["key"], "body": {"agent_id": agent}}
+    assert (await admin(here, "POST", "/chat/threads", **options)).status == 201
+
+
 async def test_a_repeated_request_for_a_key_gives_the_same_key(here: World) -> None:
     """Derived from what only this system knows, so that any gateway can give it again and none stores it."""
     await here.application()

@@ -8,6 +8,7 @@ changes of different fields both stand. The rules are those of `agents.yaml` (`p
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,11 +125,12 @@ async def _versions_of(
     async def read(position: Sequence[str]) -> Versions:
         return await kind.versions(core.history, who.workspace_id, name, params, position)
 
-    try:
-        return await core.reads.settle(who, min_position(request), read)
-    except Missing:
-        name = (await _settled(kind, core, who, name)).id
-        return await read([core.hub.end_of(workspace_stream(who.workspace_id))])
+    with contextlib.suppress(Missing):
+        page = await core.reads.settle(who, min_position(request), read)
+        if page.items:
+            return page
+    name = (await _settled(kind, core, who, name)).id
+    return await read([core.hub.end_of(workspace_stream(who.workspace_id))])
 
 
 async def _all(kind: Either, core: Core, request: Request, who: Principal) -> Mapping[str, Any]:
@@ -191,12 +193,12 @@ async def _change(kind: Either, core: Core, request: Request, who: Principal) ->
         for field in OPERATORS:
             if field in fields:
                 _operators_alone(core, who, field, fields[field], before.get(field))
-        asked = _form(kind, {**before, **fields})
+        asked = _form(kind, before | {name: _merged(before.get(name), value) for name, value in fields.items()})
         _check_size(kind, asked)
         view = kind.view(who.workspace_id, found.id, asked, found.version)
         if view.spec == found.spec:
             return answer(200, kind.shown(found, True))
-        _check(kind, asked, await core.workspaces.get(who.workspace_id))
+        _check(kind, asked, await core.workspaces.get(who.workspace_id), before)
         body = kind.put(who.asker, found.id, asked, found.version)
         try:
             outcome = await _ask(kind, core, who, core.new_uuid(), body, asked, None)
@@ -249,11 +251,21 @@ def _check_size(kind: Either, asked: Any) -> None:
         raise Problem("too_large", message, 413, {"limit": MAX_BYTES})
 
 
-def _check(kind: Either, asked: Any, workspace: Workspace) -> None:
-    """A Problem 400 that names every mistake."""
+def _check(kind: Either, asked: Any, workspace: Workspace, before: Json | None = None) -> None:
+    """A Problem 400 that names every mistake. What was one `before` a change already (a tool of an MCP server that this
+    workspace does not have, say) does not keep others from being changed."""
     mistakes = list(kind.mistakes(asked, workspace))
+    if mistakes and before is not None:
+        with contextlib.suppress(ValidationError):
+            known = list(kind.mistakes(kind.form.model_validate(before), workspace))
+            mistakes = [mistake for mistake in mistakes if mistake not in known]
     if mistakes:
         raise _wrong(kind, mistakes)
+
+
+def _merged(before: object, value: object) -> object:
+    """A field as a change leaves it: of a mapping (the limits) only what is named is replaced."""
+    return {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
 
 
 def _wrong(kind: Either, mistakes: Sequence[Mistake], headers: Mapping[str, str] | None = None) -> Problem:

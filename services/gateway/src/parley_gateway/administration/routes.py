@@ -31,6 +31,7 @@ from parley_gateway.http import (
     query,
 )
 from parley_gateway.send import Outcome
+from parley_gateway.workspaces import Workspace
 
 BASE = "/api/v1"
 
@@ -62,10 +63,10 @@ async def _create_workspace(core: Core, request: Request, who: Principal) -> Res
 async def _create_key(core: Core, request: Request, who: Principal) -> Response:
     who.to_administer()
     asked = await body_of(request, wire.NewKey, core.settings.body_mb)
-    scopes = wire.check_scopes(asked.scopes)
     wire.check_rate(asked.rate_limit)
     workspace_id = await _workspace_id(core, who, asked.workspace)
     workspace = await core.workspaces.get(workspace_id)
+    scopes = tuple(dict.fromkeys(_by_id(workspace, scope) for scope in wire.check_scopes(asked.scopes)))
     key = idempotency_key(request)
     command_id = core.sender.command_id(who, "key.create", workspace_id, key)
     secret = _secret(core, command_id, key)
@@ -160,6 +161,16 @@ async def _workspace_id(core: Core, who: Principal, asked: str | None) -> str:
     if not is_uuid(asked):
         raise invalid("name another workspace by its id", "bad_workspace")
     return asked
+
+
+def _by_id(workspace: Workspace, scope: str) -> str:
+    """A scope of an agent or a team by its id, also when its UUID was named: keys are asked for by ids."""
+    kind, _, name = scope.partition(":")
+    if kind == "agent" and (agent := workspace.named(name)) is not None:
+        return f"agent:{agent.id}"
+    if kind == "team":
+        return next((f"team:{team.id}" for team in workspace.teams.values() if team.uuid == name.lower()), scope)
+    return scope
 
 
 def _secret(core: Core, command_id: str, key: str | None) -> bytes:
