@@ -58,6 +58,8 @@ async def test_nobody_of_another_workspace_or_another_user_gets_at_anything(syst
             "team_id": team["id"],
             "team_uuid": team["uuid"],
             "knowledge_id": "k",
+            "session_id": thread,
+            "organisation": "default",
         }
         theirs = await made(admin, "/workspaces", {"name": "theirs"})
         keys = {

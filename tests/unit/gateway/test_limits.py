@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import Response
 
 from parley_events.counts import COUNTS_TOPIC, Count, encode_counts
 from parley_events.errors import LogUnavailable
@@ -17,7 +19,9 @@ from parley_events.log import Incoming
 from parley_events.rates import Rate
 from parley_gateway import limits as limiting
 from parley_gateway.auth import Principal
+from parley_gateway.core import Core
 from parley_gateway.errors import Problem
+from parley_gateway.http import endpoint
 from parley_gateway.limits import Limits, Window, slot_ms
 from parley_gateway.settings import Settings
 from tests.support.asgi import Exchange, ask
@@ -202,6 +206,27 @@ async def test_every_answer_of_a_limited_key_says_so_errors_and_streams_too(here
     assert {x.headers["ratelimit-limit"] for x in found if x.status != 405} == {"7"}
     assert remaining(await ask(app, "GET", THREADS, key=here.key)) is None, "a key without a limit"
     assert remaining(await ask(app, "GET", THREADS, key=make_key(OTHER, b"x" * 32))) is None, "no key of ours"
+
+
+async def test_an_answer_that_makes_its_head_itself_says_so_too(here: World) -> None:
+    """As that of a foreign application does, which is handed the request."""
+
+    class Foreign(Response):
+        def __init__(self) -> None:
+            self.status_code, self.background = 200, None
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 203, "headers": [(b"x-own", b"1")]})
+            await send({"type": "http.response.body", "body": b"own"})
+
+    async def handler(core: Core, request: Request, who: Principal) -> Response:
+        return Foreign()
+
+    app = here.gateways[0][0]
+    app.router.routes.append(endpoint(here.core, "/foreign", {"GET": handler}, flat=True))
+    for key, left in ((here.key, None), (await limited_key(here, "3/hour"), "2")):
+        found = await ask(app, "GET", "/foreign", key=key)
+        assert (found.status, found.body, found.headers["x-own"], remaining(found)) == (203, b"own", "1", left)
 
 
 async def test_a_key_that_asks_too_often_is_told_so_in_each_contracts_words_and_nothing_happens(here: World) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from parley_events import tracing
 from parley_events.telemetry import about
@@ -96,9 +97,30 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
 
 def _limited(response: Response, request: Request) -> Response:
     """The answer, with what is said of a limited key's rate."""
-    for name, value in request.scope.get(_LIMITS, {}).items():
-        response.headers[name] = value
+    said: Mapping[str, str] = request.scope.get(_LIMITS, {})
+    if not said:
+        return response
+    heads = [(name.lower().encode(), value.encode()) for name, value in said.items()]
+    if not hasattr(response, "raw_headers"):
+        return _Headed(response, heads)
+    response.raw_headers.extend(heads)
     return response
+
+
+class _Headed(Response):
+    """An answer that makes its head itself, with more in it."""
+
+    def __init__(self, answer: Response, heads: list[tuple[bytes, bytes]]) -> None:
+        self.status_code, self.background = answer.status_code, None
+        self._answer, self._heads = answer, heads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *self._heads]}
+            await send(message)
+
+        await self._answer(scope, receive, headed)
 
 
 def failure(problem: Problem, flat: bool) -> Response:
