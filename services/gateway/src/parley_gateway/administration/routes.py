@@ -1,4 +1,4 @@
-"""The routes of administration: workspaces and keys here, agents and teams in `declared`."""
+"""The routes of administration: workspaces and keys here, agents and teams in `agents`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parley_events.commands import CommandBody, CreateKey, CreateWorkspace, PutA
 from parley_events.facts import AgentChanged, TeamChanged
 from parley_events.ids import derived_uuid, is_uuid, workspace_stream
 from parley_events.keys import key_hash, make_key
-from parley_gateway.administration import declared, outbound, wire
+from parley_gateway.administration import agents, outbound, wire
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.errors import forbidden, invalid, not_found, unsupported
@@ -218,7 +218,7 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/keys": {"POST": _create_key, "GET": _list_keys},
     "/keys/{key_id}": {"DELETE": _revoke_key},
     "/keys/{key_id}/rotate": {"POST": _rotate_key},
-    **declared.PATHS,
+    **agents.PATHS,
 }
 """Every path below the base, with its methods."""
 
