@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from parley_events.body import AgentSpec, Approval, ClientTool, Limits, TeamSpec
+from parley_events.body import AgentSpec, Limits, TeamSpec
+from parley_events.declared_waits import Handed, Terms, spelled_out, wait_mistakes
 
 OURS = ("PARLEY_", "ANTHROPIC_", "AWS_", "OTEL_")
 """How the variables begin that Parley itself logs in with: its settings, and what the object store and telemetry read.
@@ -48,6 +49,7 @@ BUILT_IN_TOOLS = frozenset(
 MOST = 1000
 """How many agents, and how many teams, a workspace may have: every gateway holds them all, of every workspace."""
 MOST_MEMBERS = 100
+MOST_WAITS = 100
 
 Place = tuple[str | int, ...]
 Mistake = tuple[Place, str]
@@ -56,8 +58,10 @@ Mistake = tuple[Place, str]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 # Lists are lists in JSON and YAML; a strict form would take nothing but a tuple.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-Asked = Annotated[tuple[str | Approval, ...], Field(strict=False)]
-Clients = Annotated[tuple[ClientTool, ...], Field(strict=False)]
+Asked = Annotated[
+    tuple[Annotated[Terms, BeforeValidator(spelled_out, str | Terms)], ...], Field(strict=False, max_length=MOST_WAITS)
+]
+Clients = Annotated[tuple[Handed, ...], Field(strict=False, max_length=MOST_WAITS)]
 
 
 def _thinking(value: object) -> object:
@@ -116,6 +120,7 @@ def agent_mistakes(agent: AgentFields, tools: Collection[str], servers: Collecti
         if "/" not in name and "*" not in name and name not in tools:
             yield ("tools", at), f"there is no tool {name!r}"
     yield from _model_mistakes(agent)
+    yield from wait_mistakes(agent.tools, agent.approvals, agent.client_tools, tools, servers)
 
 
 def _model_mistakes(agent: AgentFields) -> Iterator[Mistake]:

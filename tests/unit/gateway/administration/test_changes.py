@@ -45,6 +45,8 @@ AGENT = {
     "context": "There is an oven.",
     "temperature": 0.5,
     "tools": ["clock"],
+    "approvals": ["clock", {"tool": "weather", "question": "Really?", "who": ["ann"], "expires_s": 60}],
+    "client_tools": [{"name": "weather", "description": "Looks out of the window."}],
     "limits": {"steps": 3},
     "unheard_of": 1,
 }
@@ -54,9 +56,14 @@ async def test_an_agent_is_made_changed_and_deleted_and_its_versions_stay(here: 
     made = await admin(here, "POST", "/agents", body=AGENT)
     assert made.status == 201
     body = made.json()
-    assert {name: body[name] for name in AGENT if name not in ("limits", "unheard_of")} == {
-        name: value for name, value in AGENT.items() if name not in ("limits", "unheard_of")
+    filled_in = ("limits", "approvals", "client_tools", "unheard_of")
+    assert {name: body[name] for name in AGENT if name not in filled_in} == {
+        name: value for name, value in AGENT.items() if name not in filled_in
     }
+    assert [(terms["tool"], terms["who"], terms["expires_s"]) for terms in body["approvals"]] == [
+        ("clock", [], 86_400), ("weather", ["ann"], 60)
+    ]  # fmt: skip
+    assert body["client_tools"][0]["input_schema"] == {"type": "object"}
     assert body["limits"] == {"steps": 3, "seconds": 3600, "max_tokens": 8192} and body["version"] == 1
     assert body["uuid"] == ids.agent_uuid(WORKSPACE, "cook")
     assert (await admin(here, "GET", "/agents/cook")).json() == body
@@ -137,6 +144,16 @@ async def test_a_team_is_made_changed_and_deleted_and_needs_its_agents(here: Wor
         ({"api_key": "env:PARLEY_INTERNAL_TOKEN"}, "api_key"),
         ({"api_key": "env:anthropic_api_key"}, "api_key"),
         ({"client_tools": [{"name": "w", "expires_s": 0}]}, "client_tools.0.expires_s"),
+        ({"approvals": [], "client_tools": [{"name": "a b"}]}, "client_tools.0.name"),
+        ({"approvals": [], "client_tools": [{"name": "w"}, {"name": "w"}]}, "client_tools.1.name"),
+        (
+            {"approvals": [], "client_tools": [{"name": "w", "input_schema": {"type": "string"}}]},
+            "client_tools.0.input_schema",
+        ),
+        ({"approvals": ["nothing"]}, "approvals.0"),
+        ({"approvals": ["ledger/pay"]}, "approvals.0"),
+        ({"approvals": [{"tool": "clock", "expire_s": 5}]}, "approvals.0.expire_s"),
+        ({"approvals": [{"tool": "clock", "who": [""]}]}, "approvals.0.who.0"),
     ],
 )
 async def test_an_agent_that_makes_no_sense_is_not_made(here: World, fields: dict[str, Any], place: str) -> None:
