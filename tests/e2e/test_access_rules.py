@@ -122,7 +122,7 @@ def _let(error: KafkaError | None) -> bool:
 
 
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
-    "gateway": ({"parley.commands"}, {"parley.events", "parley.deltas"}),
+    "gateway": ({"parley.commands", "parley.counts"}, {"parley.events", "parley.deltas", "parley.counts"}),
     "dispatcher": ({"parley.events", "parley.deltas", "parley.rejected"}, {"parley.commands", "parley.events"}),
     "history": (set(), {"parley.events"}),
     "shop": ({"parley.commands"}, {"parley.events", "parley.rejected"}),

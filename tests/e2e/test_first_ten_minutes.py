@@ -270,27 +270,32 @@ def test_reset_asks_first_and_refuses_while_parley_runs(standalone: System, tmp_
 
 async def test_workspaces_and_keys_are_made_listed_and_revoked_from_the_command_line(standalone: System) -> None:
     data = standalone.folder / "data"
-    made = as_json(data, "keys", "create", "--user", "ann", "--scopes", "chat,read")
-    assert (made["user"], made["scopes"]) == ("ann", ["chat", "read"])
+    made = as_json(data, "keys", "create", "--user", "ann", "--scopes", "chat,read", "--rate-limit", "1000/minute")
+    assert (made["user"], made["scopes"], made["rate_limit"]) == ("ann", ["chat", "read"], "1000/minute")
     told = parley(data, "keys", "create", "--user", "bob")
     assert told.returncode == 0
     shown_key = told.stdout.splitlines()[0]
     listed = as_json(data, "keys", "list")
     assert {"ann", "bob", "owner"} <= {key["user"] for key in listed}
     everything = parley(data, "keys", "list").stdout + json.dumps(listed)
-    assert made["id"] in everything
+    assert made["id"] in everything and "1000/minute" in everything
     for secret in (made["key"], shown_key, standalone.ready()["api_key"]):
         assert secret not in everything
     for file in (data / "log").rglob("*"):
         assert made["key"].encode() not in file.read_bytes(), "a key is stored as its hash"
+
+    async def status(client: httpx2.AsyncClient, wanted: int) -> bool:
+        return (await client.get("/api/v1/chat/threads")).status_code == wanted
+
     async with standalone.client(key=made["key"]) as client:
-
-        async def status(wanted: int) -> bool:
-            return (await client.get("/api/v1/chat/threads")).status_code == wanted
-
-        assert await eventually(lambda: status(200))
+        assert await eventually(lambda: status(client, 200))
+        rotated = as_json(data, "keys", "rotate", made["id"])
+        assert rotated["id"] == made["id"] and await eventually(lambda: status(client, 401), 10)
+        assert parley(data, "keys", "rotate", "never").returncode == 1
+    async with standalone.client(key=rotated["key"]) as client:
+        assert await eventually(lambda: status(client, 200))
         assert as_json(data, "keys", "revoke", made["id"]) == {"id": made["id"], "revoked": True}
-        assert await eventually(lambda: status(401), 10)
+        assert await eventually(lambda: status(client, 401), 10)
 
     workspace = as_json(data, "workspaces", "create", "acme")
     assert workspace["name"] == "acme"

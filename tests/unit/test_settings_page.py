@@ -36,6 +36,8 @@ OTHER_VALUES = {
     "anonymous_key_forced": "1",
     "mcp_commands": "1",
     "internal_token": "9876543210",
+    "rate_limit": "60/minute",
+    "workspace_rate_limit": "60/minute",
 }
 
 

@@ -162,13 +162,13 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         digest=HASH,
     ),
     c.CreateKey(
-        principal=WHO, key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/s"
+        principal=WHO, key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/second"
     ),
     c.RotateKey(principal=WHO, key_id="key_1", key_hash=HASH),
     c.RevokeKey(principal=WHO, key_id="key_1"),
-    c.PutAgent(principal=WHO, spec=AGENT, digest=HASH),
+    c.PutAgent(principal=WHO, spec=AGENT, digest=HASH, expected=2),
     c.DeleteAgent(principal=WHO, agent_id="researcher"),
-    c.PutTeam(principal=WHO, spec=TEAM, digest=HASH),
+    c.PutTeam(principal=WHO, spec=TEAM, digest=HASH, expected=0),
     c.DeleteTeam(principal=WHO, team_id="founders"),
     c.PutSkill(
         principal=WHO, agent_id="researcher", slug="boil-eggs", name="Œufs", description=TEXT, body=TEXT, digest=HASH
@@ -326,7 +326,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.WorkspaceChanged(
         context=TEXT, structures=("sales", "R&D"), mcp_servers=MCP_SERVERS, connectors=("search",), digest=HASH
     ),
-    f.KeyCreated(key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/s"),
+    f.KeyCreated(key_id="key_1", key_hash=HASH, user_id="zoë", scopes=("threads", "admin"), rate_limit="10/second"),
     f.KeyRotated(key_id="key_1", key_hash=HASH),
     f.KeyRevoked(key_id="key_1"),
     f.AgentChanged(agent_version=3, spec=AGENT, digest=HASH),

@@ -12,7 +12,7 @@ import pytest
 
 from parley_events import facts as f
 from parley_events import ids, reads
-from parley_events.body import ThreadSeed
+from parley_events.body import AgentSpec, TeamSpec, ThreadSeed
 from parley_events.codec import fact_from
 from parley_history import reads as history_reads
 from parley_history.settings import Settings
@@ -469,3 +469,37 @@ async def test_a_workspaces_facts_are_read_by_its_stream(settings: Settings) -> 
         page = await client.get(f"/streams/{stream}/facts")
         assert [item["body"]["name"] for item in page["items"]] == ["default"]
         assert (await client.get(f"/workspaces/{WS}"))["name"] == "default"
+
+
+async def test_every_version_of_an_agent_or_a_team_is_kept_and_listed_while_it_is_there(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    stream = ids.workspace_stream(WS)
+    writer.write(stream, WS, f.WorkspaceCreated(workspace_id=WS, name="w"))
+    for version in (1, 2, 3):
+        for name in ("a", "b"):
+            spec = AgentSpec(agent_id=name, name=f"{name}{version}")
+            writer.write(stream, WS, f.AgentChanged(agent_version=version, spec=spec))
+            team = TeamSpec(team_id=f"t{name}", name=f"t{name}{version}", members=("a",))
+            writer.write(stream, WS, f.TeamChanged(team_version=version, spec=team))
+    writer.write(stream, WS, f.AgentDeleted(agent_id="b"))
+    writer.write(stream, WS, f.TeamDeleted(team_id="tb"))
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        for name, shape in (("agents/a", reads.AgentVersions), ("teams/ta", reads.TeamVersions)):
+            path = f"/workspaces/{WS}/{name}/versions"
+            first = shape.model_validate(await client.get(path, limit=2))
+            assert ([item.version for item in first.items], first.total) == ([3, 2], 3)
+            assert [item.spec.name for item in first.items] == [f"{name.split('/')[1]}{v}" for v in (3, 2)]
+            assert first.items[0].created_at > first.items[1].created_at > "2"
+            rest = shape.model_validate(await client.get(path, limit=2, cursor=first.next_cursor))
+            assert ([item.version for item in rest.items], rest.next_cursor) == ([1], None)
+            [second] = (await client.get(path, version=2))["items"]
+            assert shape.model_validate({"items": [second], "next_cursor": None, "total": 1}).items == first.items[1:]
+            by_uuid = f"/workspaces/{WS}/{name.split('/')[0]}/{second['uuid']}/versions"
+            assert (await client.get(by_uuid, version=2))["items"] == [second]
+            assert (await client.get(path, version=4))["items"] == []
+            assert (await client.get(path, 400, cursor="x"))["error"] == "bad_cursor"
+        for gone in ("agents/b", "teams/tb", "agents/nobody", "teams/nobody"):
+            await client.get(f"/workspaces/{WS}/{gone}/versions", 404)
+            await client.get(f"/workspaces/{workspace(2)}/{gone}/versions", 404)

@@ -75,9 +75,9 @@ async def test_topics_are_made_and_can_be_opened_at_once(kafka: Kafka, prefix: s
 
 async def test_one_that_is_missing_is_made_and_the_others_are_left_as_they_are(kafka: Kafka, prefix: str) -> None:
     await make(kafka, prefix + "parley.events", 2)
-    assert "missing: parley.commands, parley.deltas, parley.rejected" in await mismatch(kafka, prefix)
+    assert "missing: parley.commands, parley.counts, parley.deltas, parley.rejected" in await mismatch(kafka, prefix)
     lines = await apply_topics(kafka.bootstrap, 2, prefix=prefix)
-    assert len([line for line in lines if line.startswith("made")]) == 3
+    assert len([line for line in lines if line.startswith("made")]) == 4
     assert next(line for line in lines if line.startswith("set")).endswith("of parley.events")
     async with asyncio.timeout(LIMIT_S):
         while await apply_topics(kafka.bootstrap, 2, prefix=prefix):

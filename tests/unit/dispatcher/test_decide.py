@@ -357,12 +357,59 @@ def test_each_change_of_an_agent_is_a_new_version_and_none_is_none() -> None:
     assert story.asked(put.model_copy(update={"digest": "d2"}), "c5").agent_version == 3
 
 
-def test_a_deleted_agent_comes_back_with_the_next_version() -> None:
+def test_a_deleted_agent_stays_deleted_until_somebody_wants_it_again() -> None:
     story = workspace(changed("a", 1, "d1"))
     delete = c.DeleteAgent(principal=ADMIN, agent_id="a")
     assert story.asked(delete, "c1").type == "agent.deleted"
     assert code(story.asked(delete, "c2")) == "not_found"
-    assert story.asked(c.PutAgent(principal=ADMIN, spec=agent("a"), digest="d1"), "c3").agent_version == 2
+    put = c.PutAgent(principal=ADMIN, spec=agent("a"), digest="d1")
+    unchanged = story.asked(put, "c3")
+    assert (unchanged.type, unchanged.first) == ("command.repeated", {"deleted": True}), "a restart undoes no deletion"
+    assert story.asked(put.model_copy(update={"digest": "d2"}), "c4").agent_version == 2, "a changed file does"
+    story.asked(delete, "c5")
+    assert story.asked(put.model_copy(update={"digest": None}), "c6").agent_version == 3, "and so does who asks for it"
+    assert story.asked(put.model_copy(update={"digest": "d2"}), "c7").first == {}
+
+
+def test_who_changes_what_somebody_else_changed_meanwhile_is_told() -> None:
+    story = workspace(changed("a", 1, "d1"))
+    put = c.PutAgent(principal=ADMIN, spec=agent("a"), expected=1)
+    assert story.asked(put, "c1").agent_version == 2
+    assert code(story.asked(put, "c2")) == "conflict"
+    assert code(story.asked(put.model_copy(update={"expected": 0}), "c3")) == "exists"
+    story.asked(c.DeleteAgent(principal=ADMIN, agent_id="a"), "c4")
+    assert code(story.asked(put.model_copy(update={"expected": 2}), "c5")) == "not_found"
+    assert story.asked(put.model_copy(update={"expected": 0}), "c6").agent_version == 3
+    team = c.PutTeam(principal=ADMIN, spec=TeamSpec(team_id="t", name="T", members=("a",)), expected=0)
+    assert story.asked(team, "c7").team_version == 1
+    assert code(story.asked(team, "c8")) == "exists"
+    assert code(story.asked(team.model_copy(update={"expected": 7}), "c9")) == "conflict"
+
+
+def test_there_are_only_so_many_agents_and_teams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide_module, "MOST", 2)
+    story = workspace(changed("a"), changed("b"))
+    put = c.PutAgent(principal=ADMIN, spec=agent("c"))
+    assert code(story.asked(put, "c1")) == "too_many"
+    assert story.asked(c.PutAgent(principal=ADMIN, spec=agent("b")), "c2").agent_version == 2, "there already"
+    story.asked(c.DeleteAgent(principal=ADMIN, agent_id="a"), "c3")
+    assert story.asked(put, "c4").agent_version == 1
+    assert code(story.asked(c.PutAgent(principal=ADMIN, spec=agent("a")), "c5")) == "too_many"
+    for number, outcome in enumerate(("team.changed", "team.changed", "command.rejected")):
+        team = TeamSpec(team_id=f"t{number}", name="T", members=("b",))
+        assert story.asked(c.PutTeam(principal=ADMIN, spec=team), f"t{number}").type == outcome
+
+
+def test_an_agent_that_a_team_names_is_not_deleted() -> None:
+    story = workspace(changed("a"), changed("b"))
+    team = TeamSpec(team_id="t", name="T", members=("a",), lead="b")
+    story.asked(c.PutTeam(principal=ADMIN, spec=team, digest="d"), "c1")
+    for number, name in enumerate(("a", "b")):
+        assert code(story.asked(c.DeleteAgent(principal=ADMIN, agent_id=name), f"d{number}")) == "in_use"
+    story.asked(c.DeleteTeam(principal=ADMIN, team_id="t"), "c2")
+    assert story.asked(c.DeleteAgent(principal=ADMIN, agent_id="a"), "c3").type == "agent.deleted"
+    again = story.asked(c.PutTeam(principal=ADMIN, spec=team, digest="d"), "c4")
+    assert again.first == {"deleted": True}, "a file that did not change brings no team back, either"
 
 
 def test_a_team_needs_its_members_and_its_lead() -> None:
@@ -396,6 +443,7 @@ def test_a_skill_from_a_file_is_put_once_and_again_when_the_file_changes() -> No
     assert code(story.asked(put.model_copy(update={"agent_id": "ghost"}), "c7")) == "unknown_agent"
     story.asked(c.DeleteAgent(principal=ADMIN, agent_id="b"), "c8")
     assert code(story.asked(put.model_copy(update={"agent_id": "b", "digest": "x"}), "c9")) == "unknown_agent"
+    assert story.asked(put.model_copy(update={"agent_id": "b"}), "c10").type == "command.repeated", "as the file was"
 
 
 def test_settings_from_the_same_file_change_nothing() -> None:

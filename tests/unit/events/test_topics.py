@@ -6,18 +6,20 @@ import pytest
 
 from parley_events.__main__ import main
 from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, MAX_VALUE_BYTES
+from parley_events.counts import COUNTS_TOPIC
 from parley_events.pieces import DELTAS_TOPIC
 from parley_events.settings import Settings
 from parley_events.topics import MAX_RECORD_BYTES, TOPICS
 
 
 def test_the_catalogue_has_what_is_promised_of_each_topic() -> None:
-    assert list(TOPICS) == [COMMANDS_TOPIC, EVENTS_TOPIC, DELTAS_TOPIC, "parley.rejected"]
+    assert list(TOPICS) == [COMMANDS_TOPIC, EVENTS_TOPIC, DELTAS_TOPIC, COUNTS_TOPIC, "parley.rejected"]
     days = {name: (topic.retention_ms or 0) / 86_400_000 for name, topic in TOPICS.items()}
-    assert days == {COMMANDS_TOPIC: 14, EVENTS_TOPIC: 0, DELTAS_TOPIC: 2 / 24, "parley.rejected": 90}
+    hints = {DELTAS_TOPIC: 2 / 24, COUNTS_TOPIC: 2 / 24}
+    assert days == {COMMANDS_TOPIC: 14, EVENTS_TOPIC: 0, **hints, "parley.rejected": 90}
     assert TOPICS[EVENTS_TOPIC].retention_ms is None, "facts are kept for ever"
     assert TOPICS[EVENTS_TOPIC].writers == TOPICS[DELTAS_TOPIC].writers == ("dispatcher",)
-    assert [name for name, topic in TOPICS.items() if not topic.durable] == [DELTAS_TOPIC]
+    assert [name for name, topic in TOPICS.items() if not topic.durable] == list(hints)
 
 
 @pytest.mark.parametrize("name", sorted(TOPICS))

@@ -71,6 +71,22 @@ async def test_keys_work_while_postgres_is_away_and_revocation_acts_at_once(here
         assert (await client.get(THREADS)).status_code == 401
 
 
+async def test_a_rotated_keys_streams_end_at_every_gateway_and_its_new_secret_is_let_in(here: World) -> None:
+    """Whoever opened them showed the secret that was replaced."""
+    await here.gateway()
+    eve = await key_for(here, "eve", "*")
+    await here.eventually(lambda: key_hash(eve) in here.gateways[1][0].state.core.auth._known)
+    async with here.client(key=here.admin_key) as admin, here.client(1, eve) as client:
+        thread = await new_thread(client, "scripted")
+        async with stream(client, "GET", f"{THREADS}/{thread}/events") as (_, frames):
+            assert (await anext(frames)).type == "thread.created"
+            rotated = await admin.post("/api/v1/keys/eve-all/rotate")
+            assert [frame.type async for frame in frames] == []
+        assert (await client.get(THREADS)).status_code == 401
+        async with here.client(1, rotated.json()["key"]) as again:
+            assert (await again.get(f"{THREADS}/{thread}")).status_code == 200
+
+
 async def test_a_revocation_that_passes_while_the_key_is_loaded_wins(here: World) -> None:
     """The read is older than the fact: what the fact says counts."""
     here.core.auth._known.clear()

@@ -24,6 +24,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "workspace_id": ("w", "w"),
     "anonymous_key": ("k", "k"),
     "anonymous_key_forced": ("1", True),
+    "rate_limit": ("60/minute", "60/minute"),
+    "workspace_rate_limit": ("9/hour", "9/hour"),
 }
 """What is no number: its text, and what becomes of it."""
 

@@ -444,6 +444,10 @@ class Past:
                 return {"items": self._specs(w, f.AgentChanged, "agent")}
             case ["workspaces", w, "teams"]:
                 return {"items": self._specs(w, f.TeamChanged, "team")}
+            case ["workspaces", w, "agents", name, "versions"]:
+                return self._versions(w, f.AgentChanged, "agent", name, query.get("version"))
+            case ["workspaces", w, "teams", name, "versions"]:
+                return self._versions(w, f.TeamChanged, "team", name, query.get("version"))
             case ["workspaces", w, "threads"]:
                 return self._threads(w, dict(query), limit)
             case ["workspaces", w, "threads", thread]:
@@ -540,7 +544,26 @@ class Past:
                 }
             elif isinstance(body, f.AgentDeleted) and name == "agent":
                 found.pop(body.agent_id, None)
+            elif isinstance(body, f.TeamDeleted) and name == "team":
+                found.pop(body.team_id, None)
         return list(found.values())
+
+    def _versions(self, w: str, kind: type[Any], name: str, asked: str, version: str | None) -> Any:
+        if all(asked not in (item["id"], item["uuid"]) for item in self._specs(w, kind, name)):
+            return None
+        items = [
+            {
+                "id": identity_of(body),
+                "uuid": ids.agent_uuid(w, identity_of(body)),
+                "version": getattr(body, f"{name}_version"),
+                "spec": body.spec.model_dump(mode="json"),
+                "created_at": rfc3339(fact.time_ms),
+            }
+            for fact, body in self._bodies(f"ws:{w}")
+            if isinstance(body, kind) and asked in (identity_of(body), ids.agent_uuid(w, identity_of(body)))
+        ]
+        items = [item for item in items if version in (None, str(item["version"]))][::-1]
+        return {"items": items, "next_cursor": None, "total": len(items)}
 
     def _thread(self, w: str, thread: str) -> Any:
         view: Any = None
@@ -736,6 +759,12 @@ def _approval(fact: Fact, body: f.ApprovalRequested, own: list[tuple[Fact, Any]]
     return view
 
 
+def identity_of(changed: Any) -> str:
+    """The id of the agent or team that a fact changed."""
+    spec = changed.spec
+    return str(spec.agent_id if isinstance(spec, AgentSpec) else spec.team_id)
+
+
 class World:
     """Everything, with HTTP clients of one or two gateways."""
 
@@ -785,8 +814,10 @@ class World:
         bodies.append(ChangeWorkspace(principal=system, context="c", structures=structures))
         for agent in ("assistant", "scripted"):
             roles = ("executive-office-cmo",) if agent == "assistant" else ()
-            bodies.append(PutAgent(principal=system, spec=AgentSpec(agent_id=agent, name=agent.title(), roles=roles)))
-        bodies.append(PutTeam(principal=system, spec=TeamSpec(team_id="pair", name="Pair", members=("assistant",))))
+            spec = AgentSpec(agent_id=agent, name=agent.title(), roles=roles)
+            bodies.append(PutAgent(principal=system, spec=spec, digest=f"{agent} of the file"))
+        team = TeamSpec(team_id="pair", name="Pair", members=("assistant",))
+        bodies.append(PutTeam(principal=system, spec=team, digest="pair of the file"))
         for key_id, key in keys.items():
             scopes = ("*", "admin") if key_id == "admin" else ("*",)
             bodies.append(

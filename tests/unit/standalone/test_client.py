@@ -152,6 +152,19 @@ async def test_served_means_let_in_with_every_agent_shown() -> None:
     assert len(asked) == len(agents)
 
 
+async def test_agents_beyond_the_first_page_and_a_key_with_a_limit_are_served_too() -> None:
+    """A workspace has as many agents as the API is asked for, and each look counts against the key's limit."""
+    pages: list[Answer] = [
+        (200, {"items": [{"id": "a"}], "next_cursor": "after-a"}),
+        (200, {"items": [{"id": "b"}], "next_cursor": None}),
+    ]
+    with server(*pages) as (url, asked):
+        assert await wait_until_served(url, "pk_test", ["b"]) is True
+    assert len(asked) == 2 and "cursor=after-a" in asked[1]["path"]
+    with server((200, {"items": [], "next_cursor": None}), (429, {})) as (url, _):
+        assert await wait_until_served(url, "pk_test", ["b"]) is True
+
+
 async def test_a_key_that_stays_refused_was_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_REFUSED_S", 0.2)
     with server((401, {})) as (url, _):

@@ -15,6 +15,7 @@ import pytest
 from parley_dispatcher.tools import TOOLS
 from parley_events.body import AgentSpec
 from parley_events.codec import COMMANDS_TOPIC, Command, Fact, decode_command, encode_fact
+from parley_events.commands import PutAgent, PutTeam
 from parley_events.facts import UNNUMBERED, AgentChanged, CommandRejected, CommandRepeated, FactBody
 from parley_events.keys import key_hash
 from parley_events.large import LARGE_BYTES
@@ -189,3 +190,27 @@ async def test_a_dispatcher_that_says_nothing_is_not_waited_for_without_end(
     async with dispatcher(lambda _: None) as log:
         with pytest.raises(CommandError, match="did not take up the first commands"):
             await seed(log, commands_of(kept, file))
+
+
+async def test_what_was_deleted_over_the_api_is_not_waited_for_and_what_needs_it_is_a_note(
+    kept: Secrets, file: AgentsFile
+) -> None:
+    """The file is as it was: the start goes on, and says what stays away."""
+    gone = file.agents[0].agent_id
+
+    def answer(command: Command) -> FactBody:
+        if isinstance(command.body, PutAgent) and command.body.spec.agent_id == gone:
+            body = repeated(command)
+            return body.model_copy(update={"first": {"deleted": True}})
+        if isinstance(command.body, PutTeam):
+            return CommandRejected(
+                command_type=command.type, code="unknown_agent", message=f"there is no agent {gone!r}"
+            )
+        return repeated(command)
+
+    async with dispatcher(answer) as log:
+        seeded = await seed(log, commands_of(kept, file))
+    assert seeded.deleted == {gone}
+    [about_agent, about_team] = seeded.notices
+    assert about_agent.startswith(f"{gone}: was deleted over the API")
+    assert about_team == f"team.put: there is no agent {gone!r}; it was deleted over the API"

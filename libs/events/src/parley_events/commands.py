@@ -14,6 +14,7 @@ from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpSer
 from parley_events.documents import MAX_CHARS, MAX_TITLE, MOST_ATTACHED, DocumentType
 from parley_events.file_names import content_type, file_name
 from parley_events.ids import is_sha256, is_uuid
+from parley_events.rates import checked_rate
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
 MAX_ATTACHMENTS = 100
@@ -232,14 +233,14 @@ class ChangeWorkspace(CommandBody):
 
 
 class CreateKey(CommandBody):
-    """Let whoever holds the key with this hash in. Outcome: `key.created`."""
+    """Let whoever holds the key with this hash in, so often (`rate_limit`: `60/minute`). Outcome: `key.created`."""
 
     type: ClassVar[str] = "key.create"
     key_id: str
     key_hash: str = Field(pattern="^[0-9a-f]{64}$")
     user_id: str = Field(min_length=1, max_length=200)
     scopes: tuple[str, ...]
-    rate_limit: str | None = None
+    rate_limit: Annotated[str | None, AfterValidator(checked_rate)] = None
 
 
 class RotateKey(CommandBody):
@@ -261,28 +262,31 @@ class PutAgent(CommandBody):
     """Make an agent, or give it a new version. Outcome: `agent.changed`.
 
     `digest` is set by a file that is applied at every start: when the newest version that came from a file has the
-    same digest, nothing changes and the outcome is `command.repeated`, so that a restart never undoes an edit.
+    same digest, nothing changes and the outcome is `command.repeated`, so that a restart never undoes an edit, nor a
+    deletion. `expected`: the version that the writer saw (0: none); refused when there is another one by now.
     """
 
     type: ClassVar[str] = "agent.put"
     content: ClassVar[tuple[str, ...]] = ("spec",)
     spec: AgentSpec
     digest: str | None = None
+    expected: int | None = Field(default=None, ge=0)
 
 
 class DeleteAgent(CommandBody):
-    """Remove an agent; its runs go on. Outcome: `agent.deleted`."""
+    """Remove an agent that no team names; its runs go on. Outcome: `agent.deleted`."""
 
     type: ClassVar[str] = "agent.delete"
     agent_id: str
 
 
 class PutTeam(CommandBody):
-    """Make a team, or give it a new version; `digest` as in `agent.put`. Outcome: `team.changed`."""
+    """Make a team, or give it a new version; `digest` and `expected` as in `agent.put`. Outcome: `team.changed`."""
 
     type: ClassVar[str] = "team.put"
     spec: TeamSpec
     digest: str | None = None
+    expected: int | None = Field(default=None, ge=0)
 
 
 class DeleteTeam(CommandBody):

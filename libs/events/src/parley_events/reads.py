@@ -15,7 +15,10 @@ PostgreSQL is away.
     GET /workspaces/{w}/keys/by-hash/{sha256 hex}          → KeyView
     GET /workspaces/{w}/agents                             → AgentList        (newest versions, not the deleted)
     GET /workspaces/{w}/agents/{agent_id}?version=         → AgentView        (no version: the newest)
+    GET /workspaces/{w}/agents/{agent_id}/versions?version=&limit=&cursor=   → AgentVersions   (newest first)
     GET /workspaces/{w}/teams                              → TeamList
+    GET /workspaces/{w}/teams/{team_id}/versions?version=&limit=&cursor=     → TeamVersions
+        (404 while the agent or team is deleted; `version`: that one alone)
     GET /workspaces/{w}/threads?user_id=&agent_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
@@ -160,6 +163,26 @@ class TeamView(Shape):
 
 class TeamList(Shape):
     items: tuple[TeamView, ...]
+
+
+class AgentVersion(AgentView):
+    created_at: str
+
+
+class AgentVersions(Shape):
+    items: tuple[AgentVersion, ...]
+    next_cursor: str | None
+    total: int
+
+
+class TeamVersion(TeamView):
+    created_at: str
+
+
+class TeamVersions(Shape):
+    items: tuple[TeamVersion, ...]
+    next_cursor: str | None
+    total: int
 
 
 class ThreadView(Shape):

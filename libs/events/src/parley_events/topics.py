@@ -69,6 +69,14 @@ TOPICS: dict[str, Topic] = {
             durable=False,
         ),
         Topic(
+            "parley.counts",
+            "how many requests each gateway has taken of keys with a rate limit",
+            ("gateway",),
+            ("gateway",),
+            2 * 3_600_000,
+            durable=False,
+        ),
+        Topic(
             "parley.rejected",
             "commands that could not be decoded, placed or survived: the bytes and the reason",
             ("dispatcher",),

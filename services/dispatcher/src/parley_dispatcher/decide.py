@@ -16,8 +16,9 @@ from parley_dispatcher.state import Run, State, ThreadState, Versioned, Workspac
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import Author
+from parley_events.body import Author, TeamSpec
 from parley_events.codec import Command
+from parley_events.declared import MOST
 from parley_events.documents import MOST_CHARS, MOST_DOCUMENTS
 
 DEFAULT_AGENT = "assistant"
@@ -244,7 +245,9 @@ def _put_agent(state: WorkspaceState, command: Command, body: c.PutAgent) -> f.F
     _there(state)
     before = state.agents.get(body.spec.agent_id)
     if _same(before, body.digest):
-        return _unchanged(command, f.AgentChanged.type, state.seq)
+        return _unchanged(command, f.AgentChanged.type, state.seq, before)
+    _as_seen(before, body.expected)
+    _room(state.agents, before)
     return f.AgentChanged(agent_version=before.version + 1 if before else 1, spec=body.spec, digest=body.digest)
 
 
@@ -252,7 +255,9 @@ def _put_team(state: WorkspaceState, command: Command, body: c.PutTeam) -> f.Fac
     _there(state)
     before = state.teams.get(body.spec.team_id)
     if _same(before, body.digest):
-        return _unchanged(command, f.TeamChanged.type, state.seq)
+        return _unchanged(command, f.TeamChanged.type, state.seq, before)
+    _as_seen(before, body.expected)
+    _room(state.teams, before)
     for member in (*body.spec.members, *([body.spec.lead] if body.spec.lead else [])):
         known = state.agents.get(member)
         if known is None or known.deleted:
@@ -262,11 +267,11 @@ def _put_team(state: WorkspaceState, command: Command, body: c.PutTeam) -> f.Fac
 
 def _put_skill(state: WorkspaceState, command: Command, body: c.PutSkill) -> f.FactBody:
     _there(state)
+    if body.digest is not None and state.skills.get((body.agent_id, body.slug)) == body.digest:
+        return _unchanged(command, f.SkillChanged.type, state.seq)
     agent = state.agents.get(body.agent_id)
     if agent is None or agent.deleted:
         raise Refused("unknown_agent", f"there is no agent {body.agent_id!r} in this workspace")
-    if body.digest is not None and state.skills.get((body.agent_id, body.slug)) == body.digest:
-        return _unchanged(command, f.SkillChanged.type, state.seq)
     return f.SkillChanged(
         agent_id=body.agent_id,
         slug=body.slug,
@@ -278,12 +283,35 @@ def _put_skill(state: WorkspaceState, command: Command, body: c.PutSkill) -> f.F
 
 
 def _same(before: Versioned | None, digest: str | None) -> bool:
-    return before is not None and not before.deleted and digest is not None and before.digest == digest
+    """Whether a file says what it said before, so that what was made of it since then stands, a deletion too."""
+    return before is not None and digest is not None and before.digest == digest
 
 
-def _unchanged(command: Command, outcome_type: str, seq: int) -> f.CommandRepeated:
+def _as_seen(before: Versioned | None, expected: int | None) -> None:
+    """Refuse unless the newest version is the one that the writer saw (0: there is none; None: whichever)."""
+    now = 0 if before is None or before.deleted else before.version
+    if expected is None or expected == now:
+        return
+    if expected == 0:
+        raise Refused("exists", "there is one of this id already")
+    if now == 0:
+        raise Refused("not_found", "it was deleted meanwhile")
+    raise Refused("conflict", f"it is at version {now} by now, not {expected}")
+
+
+def _room(there: dict[str, Versioned], before: Versioned | None) -> None:
+    """Refuse one more than there may be."""
+    if (before is None or before.deleted) and sum(not known.deleted for known in there.values()) >= MOST:
+        raise Refused("too_many", f"a workspace may have at most {MOST} of them")
+
+
+def _unchanged(command: Command, outcome_type: str, seq: int, now: Versioned | None = None) -> f.CommandRepeated:
     return f.CommandRepeated(
-        command_type=command.type, outcome_type=outcome_type, outcome_seq=seq, outcome_time_ms=command.time_ms, first={}
+        command_type=command.type,
+        outcome_type=outcome_type,
+        outcome_seq=seq,
+        outcome_time_ms=command.time_ms,
+        first={"deleted": True} if now is not None and now.deleted else {},
     )
 
 
@@ -291,6 +319,10 @@ def _delete_agent(state: WorkspaceState, command: Command, body: c.DeleteAgent) 
     known = state.agents.get(body.agent_id)
     if known is None or known.deleted:
         raise Refused("not_found", "there is no such agent")
+    for team in state.teams.values():
+        spec = team.spec
+        if not team.deleted and isinstance(spec, TeamSpec) and body.agent_id in (*spec.members, spec.lead):
+            raise Refused("in_use", f"the team {spec.team_id!r} needs the agent: change the team first")
     return f.AgentDeleted(agent_id=body.agent_id)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from parley_events.declared import OURS
 from parley_events.log.kafka_address import check_address
 
 Number = TypeVar("Number", int, float)
@@ -16,9 +17,6 @@ CURRENT_CLAUDE = "claude-sonnet-5-5"
 """What `model: default` means where there is a key for it."""
 UNPREFIXED = ("anthropic_api_key", "anthropic_base_url")
 """Fields whose variable is known by its own name, without `PARLEY_`."""
-OURS = ("PARLEY_", "ANTHROPIC_", "AWS_", "OTEL_")
-"""What the dispatcher itself logs in with: its settings, and what the object store and telemetry read. Who declares an
-agent or a server says where a value is sent, so none of these can be named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from parley_gateway.errors import Problem
 from parley_gateway.feed.hub import Hub, HubLimits
 from parley_gateway.history import History
 from parley_gateway.http import failure
+from parley_gateway.limits import Limits
 from parley_gateway.mcp import McpServer
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
@@ -83,6 +84,13 @@ def build(
         hub=hub,
         history=asked,
         auth=Auth(hub, asked, settings.anonymous_key, lambda: clock() / 1000),
+        limits=Limits(
+            settings.rate(settings.rate_limit),
+            settings.rate(settings.workspace_rate_limit),
+            clock,
+            random_uuid(),
+            lambda: hub.log,
+        ),
         workspaces=Workspaces(hub, asked),
         sender=sender,
         objects=the_objects,
@@ -108,6 +116,7 @@ def build(
         reading = asyncio.create_task(hub.run())
         beat.start()
         reading.add_done_callback(died)
+        counting = asyncio.create_task(core.limits.run())
         instruments.watch(hub)
         try:
             yield
@@ -115,7 +124,8 @@ def build(
             beat.stop()
             hub.drain()
             reading.cancel()
-            await asyncio.wait([reading], timeout=5)
+            counting.cancel()
+            await asyncio.wait([reading, counting], timeout=5)
             await mcp.close()
             await sender.close()
             if history is None:

@@ -7,6 +7,7 @@ read brings (`_gone`, `_rotated`).
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,9 +17,12 @@ from parley_events.body import Principal as Asker
 from parley_events.codec import Fact
 from parley_events.facts import KeyCreated, KeyRevoked, KeyRotated
 from parley_events.keys import key_hash, key_workspace
+from parley_events.rates import Rate, parse_rate
 from parley_gateway.errors import Missing, Problem, forbidden
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
+
+log = logging.getLogger(__name__)
 
 KNOWN_LIMIT = 100_000
 UNKNOWN_LIMIT = 10_000
@@ -27,12 +31,13 @@ UNKNOWN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The holder of a key."""
+    """The holder of a key. `rate`: how often it may ask, where the key says so."""
 
     workspace_id: str
     user_id: str
     key_id: str
     scopes: frozenset[str]
+    rate: Rate | None = None
 
     @property
     def admin(self) -> bool:
@@ -139,7 +144,8 @@ class Auth:
         if view is None or view.revoked or view.id in self._gone or self._rotated.get(view.id, hashed) != hashed:
             _remember(self._unknown, hashed, self._now_s(), UNKNOWN_LIMIT)
             raise unauthorized("the API key is not valid")
-        principal = Principal(view.workspace_id, view.user_id, view.id, frozenset(view.scopes))
+        rate = _rate(view.id, view.rate_limit)
+        principal = Principal(view.workspace_id, view.user_id, view.id, frozenset(view.scopes), rate)
         self._learn(hashed, principal)
         return principal
 
@@ -162,12 +168,15 @@ class Auth:
         if isinstance(fact.body, KeyCreated) and fact.body.key_id not in self._gone:
             body = fact.body
             hashed = self._rotated.get(body.key_id, body.key_hash)
-            self._learn(hashed, Principal(fact.workspace_id, body.user_id, body.key_id, frozenset(body.scopes)))
+            rate = _rate(body.key_id, body.rate_limit)
+            self._learn(hashed, Principal(fact.workspace_id, body.user_id, body.key_id, frozenset(body.scopes), rate))
 
     def _replaced(self, fact: Fact) -> None:
         if isinstance(fact.body, KeyRotated):
             _remember(self._rotated, fact.body.key_id, fact.body.key_hash, KNOWN_LIMIT)
             before = self._forget(fact.body.key_id)
+            # Whoever has an open stream showed the old secret: a key is rotated because others may have that one.
+            self._hub.close_owned_by(fact.body.key_id)
             if before is not None:
                 self._learn(fact.body.key_hash, replace(before))
             self._unknown.pop(fact.body.key_hash, None)
@@ -177,6 +186,14 @@ class Auth:
             _remember(self._gone, fact.body.key_id, None, KNOWN_LIMIT)
             self._forget(fact.body.key_id)
             self._hub.close_owned_by(fact.body.key_id)
+
+
+def _rate(key_id: str, text: str | None) -> Rate | None:
+    try:
+        return None if text is None else parse_rate(text)
+    except ValueError as error:
+        log.error("the rate limit of the key %s is left out: %s", key_id, error)
+        return None
 
 
 def unauthorized(message: str) -> Problem:

@@ -31,6 +31,7 @@ from parley_gateway.feed.hub import Hub, Listener, every_thread
 from parley_gateway.feed.join import Feed
 from parley_gateway.feed.sse import EventStream, Feeding, Show
 from parley_gateway.history import History
+from parley_gateway.limits import Limits
 from parley_gateway.reads import Reads
 from parley_gateway.runs import RunTold
 from parley_gateway.send import Outcome, Sender
@@ -50,6 +51,7 @@ class Core:
     hub: Hub
     history: History
     auth: Auth
+    limits: Limits
     workspaces: Workspaces
     sender: Sender
     objects: Objects

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import orjson
@@ -103,6 +104,18 @@ class History:
 
     async def agents(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.AgentList:
         return await self._get(f"/workspaces/{workspace_id}/agents", reads.AgentList, {}, min_position, WAIT_MS)
+
+    async def agent_versions(
+        self, workspace_id: str, name: str, params: Params, min_position: Sequence[str] = ()
+    ) -> reads.AgentVersions:
+        path = f"/workspaces/{workspace_id}/agents/{quote(name, safe='')}/versions"
+        return await self._get(path, reads.AgentVersions, params, min_position, WAIT_MS)
+
+    async def team_versions(
+        self, workspace_id: str, name: str, params: Params, min_position: Sequence[str] = ()
+    ) -> reads.TeamVersions:
+        path = f"/workspaces/{workspace_id}/teams/{quote(name, safe='')}/versions"
+        return await self._get(path, reads.TeamVersions, params, min_position, WAIT_MS)
 
     async def teams(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.TeamList:
         return await self._get(f"/workspaces/{workspace_id}/teams", reads.TeamList, {}, min_position, WAIT_MS)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from parley_events import tracing
 from parley_events.body import Json, json_bytes
@@ -41,6 +42,7 @@ MAX_DATA_BYTES = 64 * 1024
 BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
+_LIMITS = "parley.limits"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
@@ -60,7 +62,7 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
         held = request.scope[_HELD] = core.uploads.begin()
         try:
             with about(**ids), core.instruments.request(request, path) as answered:
-                return answered(await respond(request))
+                return answered(_limited(await respond(request), request))
         finally:
             held.close()
 
@@ -78,7 +80,9 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
                 raise Unavailable("this gateway is stopping; try again", 1)
             if core.hub.log is None:
                 raise Unavailable("this gateway is starting: the log or history does not answer yet")
-            return await handler(core, request, await core.auth.principal(request.headers.get("authorization")))
+            who = await core.auth.principal(request.headers.get("authorization"))
+            request.scope[_LIMITS] = core.limits.count(who)
+            return await handler(core, request, who)
         except Problem as problem:
             return failure(problem, flat)
         except Missing:
@@ -91,6 +95,34 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
             return failure(Problem("internal", "something went wrong on our side; it is in the logs", 500), flat)
 
     return Route(path, serve, methods=_METHODS)
+
+
+def _limited(response: Response, request: Request) -> Response:
+    """The answer, with what is said of a limited key's rate."""
+    said: Mapping[str, str] = request.scope.get(_LIMITS, {})
+    if not said:
+        return response
+    heads = [(name.lower().encode(), value.encode()) for name, value in said.items()]
+    if not hasattr(response, "raw_headers"):
+        return _Headed(response, heads)
+    response.raw_headers.extend(heads)
+    return response
+
+
+class _Headed(Response):
+    """An answer that makes its head itself, with more in it."""
+
+    def __init__(self, answer: Response, heads: list[tuple[bytes, bytes]]) -> None:
+        self.status_code, self.background = answer.status_code, None
+        self._answer, self._heads = answer, heads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *self._heads]}
+            await send(message)
+
+        await self._answer(scope, receive, headed)
 
 
 def failure(problem: Problem, flat: bool) -> Response:
@@ -119,7 +151,7 @@ async def body_of(request: Request, model: type[Model], limit_mb: int, files_mb:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid("the request is not what it should be", fields=places(error)) from None
+        raise ill_formed(error, "the request is not what it should be") from None
 
 
 def _files_size(data: Mapping[str, Any]) -> int:
@@ -133,6 +165,11 @@ def _files_size(data: Mapping[str, Any]) -> int:
         elif isinstance(content, str):
             size += len(content)
     return size
+
+
+def ill_formed(error: ValidationError, message: str) -> Problem:
+    """What was sent does not have its form."""
+    return invalid(message, fields=places(error))
 
 
 def places(error: ValidationError) -> list[dict[str, str]]:
@@ -240,6 +277,16 @@ def query_limit(request: Request, default: int = 50, most: int = 200) -> int:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
         raise invalid(f"limit must be a number from 1 to {most}", "bad_limit")
+    return int(text)
+
+
+def query_number(request: Request, name: str, low: int, high: int) -> int | None:
+    """A query parameter that is a number."""
+    text = query(request, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
+        raise invalid(f"{name} must be a number from {low} to {high}")
     return int(text)
 
 

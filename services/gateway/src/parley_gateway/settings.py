@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from parley_events.log.kafka_address import check_address
+from parley_events.rates import Rate, parse_rate
 
 Number = TypeVar("Number", int, float)
 
@@ -23,7 +24,9 @@ class Settings:
     `outcome_s`: how long a request waits for its command's outcome. `beat_s`: the pause after which an idle stream
     sends a comment. `stall_s`: how long a client may take no byte before it is let go. `uploads_mb`: what all large
     bodies may have together while they are read and stored. `kept_mb`: the pieces of unfinished calls that are kept for
-    those who join late. `queue_mb`, `queue_items`: what may wait for one client.
+    those who join late. `queue_mb`, `queue_items`: what may wait for one client. `rate_limit`: how often each key may
+    ask that has no rate of its own (`60/minute`; empty: as often as it likes), `workspace_rate_limit` all keys of a
+    workspace together.
     """
 
     log: str = "kafka"
@@ -52,13 +55,25 @@ class Settings:
     queue_items: int = 20_000
     loop_limit_s: float = 30.0
     poll_limit_s: float = 60.0
+    rate_limit: str = ""
+    workspace_rate_limit: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("rate_limit", "workspace_rate_limit"):
+            try:
+                self.rate(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"PARLEY_{name.upper()}: {error}") from None
         if self.anonymous_key and self.host not in LOOPBACK and not self.anonymous_key_forced:
             raise ValueError(
                 f"PARLEY_ANONYMOUS_KEY lends a key to everyone who can reach {self.host}: listen on 127.0.0.1, or set "
                 "PARLEY_ANONYMOUS_KEY_FORCED=1 if that is meant"
             )
+
+    @staticmethod
+    def rate(text: str) -> Rate | None:
+        """A rate limit as it is set (empty: none)."""
+        return parse_rate(text) if text else None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -94,6 +109,8 @@ class Settings:
             queue_items=_number(env, "PARLEY_QUEUE_ITEMS", default.queue_items),
             loop_limit_s=_number(env, "PARLEY_LOOP_LIMIT_S", default.loop_limit_s),
             poll_limit_s=_number(env, "PARLEY_POLL_LIMIT_S", default.poll_limit_s),
+            rate_limit=env.get("PARLEY_RATE_LIMIT", ""),
+            workspace_rate_limit=env.get("PARLEY_WORKSPACE_RATE_LIMIT", ""),
         )
 
 

@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 
 from parley_events.body import TeamSpec
 from parley_events.codec import Fact
+from parley_events.errors import LogError
 from parley_events.facts import AgentChanged, AgentDeleted, TeamChanged, TeamDeleted, WorkspaceChanged
 from parley_events.ids import agent_uuid, workspace_stream
 from parley_events.reads import AgentView, TeamView
-from parley_gateway.errors import Behind, Missing, not_found
+from parley_gateway.errors import Behind, Missing, Unavailable, not_found
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
 
 LIMIT = 10_000
+CURRENT_S = 2.0
+"""How long something that is not known here is waited for."""
 DEFAULT_AGENT = "assistant"
 """Who answers in a thread that is bound to nobody, when the message names nobody."""
 
@@ -34,6 +37,8 @@ class Workspace:
     context: str | None = None
     structures: tuple[str, ...] = ()
     seq: int = 0
+    servers: tuple[str, ...] = ()
+    """The names of its MCP servers."""
     agents: dict[str, AgentView] = field(default_factory=dict)
     teams: dict[str, TeamView] = field(default_factory=dict)
     _uuids: dict[str, str] = field(default_factory=dict)
@@ -77,6 +82,7 @@ class Workspace:
             self.teams.pop(body.team_id, None)
         elif isinstance(body, WorkspaceChanged):
             self.context, self.structures = body.context, body.structures
+            self.servers = tuple(server.name for server in body.mcp_servers)
 
 
 class Workspaces:
@@ -107,6 +113,15 @@ class Workspaces:
         newest = max(known.seq if known is not None else 0, self._hub.newest(workspace_stream(workspace_id)))
         return newest or None
 
+    async def current(self, workspace_id: str) -> Workspace:
+        """The workspace with all that the log has of it by now: for who asks for something that is not known here, with
+        an id that another gateway may have answered with a moment ago. A Problem 404, or 503."""
+        try:
+            await self._hub.come_to(await self._hub.real_end_of(workspace_stream(workspace_id)), CURRENT_S)
+        except (LogError, TimeoutError):
+            raise Unavailable("the log cannot be reached right now") from None
+        return await self.get(workspace_id)
+
     async def _load(self, workspace_id: str) -> Workspace:
         self._meanwhile[workspace_id] = []
         end = [self._hub.end_of(workspace_stream(workspace_id))]
@@ -124,7 +139,8 @@ class Workspaces:
             raise not_found("workspace") from None
         finally:
             facts = self._meanwhile.pop(workspace_id)
-        workspace = Workspace(view.id, view.name, view.context, view.structures, view.seq)
+        servers = tuple(server.name for server in view.mcp_servers)
+        workspace = Workspace(view.id, view.name, view.context, view.structures, view.seq, servers)
         for agent in agents.items:
             if not agent.deleted:
                 workspace.put(agent)

@@ -183,12 +183,25 @@ async def _agents(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _agent(con: Connection, workspace: str, request: Request) -> Any:
-    version = _int(request, "version", None, 0, 2**31 - 1) if "version" in request.query_params else None
-    return await reads.agent(con, workspace, request.path_params["agent_id"], version)
+    return await reads.agent(con, workspace, request.path_params["agent_id"], _version(request))
+
+
+async def _agent_versions(con: Connection, workspace: str, request: Request) -> Any:
+    name, cursor = request.path_params["agent_id"], request.query_params.get("cursor")
+    return await reads.agent_versions(
+        con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
+    )
 
 
 async def _teams(con: Connection, workspace: str, request: Request) -> Any:
     return await reads.teams(con, workspace)
+
+
+async def _team_versions(con: Connection, workspace: str, request: Request) -> Any:
+    name, cursor = request.path_params["team_id"], request.query_params.get("cursor")
+    return await reads.team_versions(
+        con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
+    )
 
 
 async def _threads(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
@@ -312,7 +325,9 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/keys/by-hash/{hash}": _scoped(_key_by_hash),
     "/workspaces/{w}/agents": _scoped(_agents),
     "/workspaces/{w}/agents/{agent_id}": _scoped(_agent),
+    "/workspaces/{w}/agents/{agent_id}/versions": _scoped(_agent_versions),
     "/workspaces/{w}/teams": _scoped(_teams),
+    "/workspaces/{w}/teams/{team_id}/versions": _scoped(_team_versions),
     "/workspaces/{w}/threads": _timed(_threads),
     "/workspaces/{w}/threads/{id}": _timed(_thread),
     "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
@@ -340,6 +355,10 @@ def _int(request: Request, name: str, default: int | None, low: int, high: int) 
     if not text.isascii() or not text.isdecimal() or len(text) > 19 or not low <= int(text) <= high:
         raise Refused(400, f"bad_{name}", f"{name} must be a number from {low} to {high}")
     return int(text)
+
+
+def _version(request: Request) -> int | None:
+    return _int(request, "version", None, 0, 2**31 - 1) if "version" in request.query_params else None
 
 
 def _limit(request: Request, default: int = 50, most: int = 200) -> int:

@@ -129,8 +129,48 @@ async def agent(con: Connection, workspace_id: str, agent_id: str, version: int 
     return None if row is None else _spec(row)
 
 
+async def agent_versions(
+    con: Connection, workspace_id: str, name: str, *, version: int | None, limit: int, cursor: str | None
+) -> Answer | None:
+    """None when there is no such agent, or it is deleted. Raises BadCursor."""
+    before, _ = _open_cursor(cursor, str)
+    newest = await con.row(SQL["agent"], workspace_id, name, None)
+    if newest is None or newest["deleted"]:
+        return None
+    rows = await con.fetch(SQL["agent_versions"], workspace_id, newest["id"], version, before, limit + 1)
+    total = await con.value(SQL["agent_versions_total"], workspace_id, newest["id"], version)
+    return _versions([_stamped(_spec(row)) for row in rows], limit, total)
+
+
 async def teams(con: Connection, workspace_id: str) -> Answer:
     return {"items": [_spec(row) for row in await con.fetch(SQL["teams"], workspace_id)]}
+
+
+async def team_versions(
+    con: Connection, workspace_id: str, name: str, *, version: int | None, limit: int, cursor: str | None
+) -> Answer | None:
+    """As `agent_versions`. The table has the newest version alone: the others are read off the facts, which are few and
+    small (those beyond a workspace's 10,000 newest changes of teams are not listed)."""
+    before, _ = _open_cursor(cursor, str)
+    rows = [row for row in await con.fetch(SQL["teams"], workspace_id) if name in (row["id"], row["uuid"])]
+    if not rows:
+        return None
+    team_id, uuid = rows[0]["id"], rows[0]["uuid"]
+    found = []
+    for row in await con.fetch(SQL["team_facts"], workspace_id):
+        body = orjson.loads(row["body"])
+        if body["spec"]["team_id"] == team_id and version in (None, body["team_version"]):
+            made = {"id": team_id, "uuid": uuid, "version": body["team_version"], "spec": body["spec"]}
+            found.append(made | {"created_at": rfc3339(row["time_ms"])})
+    rest = [made for made in found if before is None or made["version"] < before]
+    return _versions(rest[: limit + 1], limit, len(found))
+
+
+def _versions(items: list[Answer], limit: int, total: int) -> Answer:
+    """A page of versions out of one more than fit it."""
+    last = items[limit - 1] if len(items) > limit else None
+    following = None if last is None else _cursor(last["version"], last["id"])
+    return {"items": items[:limit], "next_cursor": following, "total": total}
 
 
 async def thread(con: Connection, workspace_id: str, thread_id: str, now_ms: int) -> Answer | None:

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -21,7 +22,7 @@ from parley_standalone.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 workspaces = typer.Typer(no_args_is_help=True, help="Workspaces: made. Each has its own keys, agents and threads.")
-keys = typer.Typer(no_args_is_help=True, help="Keys: made, listed, revoked. A key is shown once; its hash is kept.")
+keys = typer.Typer(no_args_is_help=True, help="Keys: made, listed, rotated, revoked. A key is shown once.")
 app.add_typer(workspaces, name="workspaces")
 agents = typer.Typer(no_args_is_help=True, help="The file that declares agents.")
 approvals = typer.Typer(no_args_is_help=True, help="What people are asked before a tool is called; and answers.")
@@ -284,10 +285,15 @@ def create_key(
     workspace: Workspace = None,
     user: Annotated[str, typer.Option(help="Whose key it is.")] = "owner",
     scopes: Annotated[str, typer.Option(help="Separated by commas: chat, read, admin …; * is all but admin.")] = "*",
+    rate_limit: Annotated[
+        str | None, typer.Option(help="How often it may ask: 10/second, 60/minute, 1000/hour.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown now and never again."""
     body: dict[str, Any] = {"user": user, "scopes": [scope.strip() for scope in scopes.split(",") if scope.strip()]}
+    if rate_limit is not None:
+        body["rate_limit"] = rate_limit
     if workspace is not None:
         body["workspace"] = workspace
     made = _call("POST", "/keys", body)
@@ -312,13 +318,21 @@ def list_keys(workspace: Workspace = None, as_json: AsJson = False) -> None:
         print(json.dumps(found))
         return
     for key in found:
-        print(f"{key['id']}  {key['user']:20} {','.join(key['scopes']):20} {key['created_at']}")
+        rate = key["rate_limit"] or ""
+        print(f"{key['id']}  {key['user']:20} {','.join(key['scopes']):20} {rate:12} {key['created_at']}")
+
+
+@keys.command("rotate")
+def rotate_key(key_id: str, workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Give a key another secret. The old one is let in no more, within a second everywhere."""
+    made = _call("POST", f"/keys/{quote(key_id, safe='')}/rotate", None, workspace)
+    print(json.dumps(made) if as_json else f"{made['key']}\n(id {made['id']}; it is not shown again)")
 
 
 @keys.command("revoke")
 def revoke_key(key_id: str, workspace: Workspace = None, as_json: AsJson = False) -> None:
     """Let a key in no more, within a second everywhere."""
-    _call("DELETE", f"/keys/{key_id}", None, workspace)
+    _call("DELETE", f"/keys/{quote(key_id, safe='')}", None, workspace)
     print(json.dumps({"id": key_id, "revoked": True}) if as_json else f"{key_id} is revoked")
 
 

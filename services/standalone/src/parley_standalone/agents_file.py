@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from parley_dispatcher.settings import OURS
-from parley_events.body import AgentSpec, Json, Limits, McpServer, McpTool, Shape, TeamSpec
+from parley_events.body import AgentSpec, Json, McpServer, McpTool, Shape, TeamSpec
+from parley_events.declared import (
+    OURS,
+    AgentFields,
+    Id,
+    TeamFields,
+    agent_mistakes,
+    agent_spec,
+    team_mistakes,
+    team_spec,
+)
 from parley_events.ids import is_uuid
-from parley_standalone.agents_parked import Handed, Strict, Terms, spelled_out
-from parley_standalone.agents_parked import mistakes as parked_mistakes
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import FIRST_WORKSPACE
 from parley_standalone.skills_folder import BadSkill, Skill, read_skills
@@ -42,7 +46,6 @@ _WORDS = {
 """What the most common mistakes are called here; for the others the validator's own words are clear."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ID = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,13 +60,17 @@ class _Loader(yaml.SafeLoader):
 _Effect = Literal["read_only", "idempotent", "checkable", "unsafe"]
 
 
-class _Workspace(Strict):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Workspace(_Strict):
     name: str = FIRST_WORKSPACE
     context: str | None = None
     connectors: tuple[str, ...] = ()
 
 
-class _Declared(Strict):
+class _Declared(_Strict):
     effect: _Effect
     check: str | None = None
 
@@ -73,7 +80,7 @@ def _spelled_out(value: object) -> object:
     return {"effect": value} if isinstance(value, str) else value
 
 
-class _Server(Strict):
+class _Server(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=40)
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
@@ -85,45 +92,19 @@ class _Server(Strict):
     )
 
 
-def _thinking(value: object) -> object:
-    """YAML takes `off` for false and `on` for true."""
-    if isinstance(value, bool):
-        return "adaptive" if value else "off"
-    if value is None or value in ("adaptive", "off") or isinstance(value, int):
-        return value
-    raise PydanticCustomError("thinking", "`adaptive`, `off` or a number of tokens is wanted")
+class _Named(_Strict):
+    id: Id
 
 
-class _Agent(Strict):
-    id: str = _ID
-    name: str = Field(min_length=1, max_length=200)
-    description: str = ""
-    roles: tuple[str, ...] = ()
-    model: str = Field(default="scripted", min_length=1, max_length=200)
-    base_url: str | None = None
-    api_key: str | None = None
-    thinking: Annotated[Literal["adaptive", "off"] | int | None, BeforeValidator(_thinking)] = None
-    system_prompt: str = ""
-    context: str | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    tools: tuple[str, ...] = ()
-    approvals: tuple[Annotated[Terms, BeforeValidator(spelled_out, str | Terms)], ...] = Field(
-        default=(), max_length=100
-    )
-    client_tools: tuple[Handed, ...] = Field(default=(), max_length=100)
+class _Agent(AgentFields, _Named):
     skills: str | None = None
-    limits: Limits = Field(default_factory=Limits)
 
 
-class _Team(Strict):
-    id: str = _ID
-    name: str = Field(min_length=1, max_length=200)
-    members: tuple[str, ...] = Field(min_length=1)
-    mode: Literal["brainstorm", "sequential", "debate"] = "brainstorm"
-    lead: str | None = None
+class _Team(TeamFields, _Named):
+    pass
 
 
-class _File(Strict):
+class _File(_Strict):
     workspace: _Workspace = Field(default_factory=_Workspace)
     structures: tuple[str, ...] = ()
     mcp_servers: tuple[_Server, ...] = ()
@@ -258,16 +239,8 @@ def _checked(
         if agent.id in ids:
             raise _mistake(path, lines, (*place, "id"), f"there is another agent {agent.id!r}")
         ids.add(agent.id)
-        for at, name in enumerate(agent.tools):
-            server = name.partition("/")[0]
-            if "/" in name and not any(fnmatchcase(known.name, server) for known in servers):
-                raise _mistake(path, lines, (*place, "tools", at), f"there is no MCP server {server!r}")
-            if "/" not in name and "*" not in name and name not in tools:
-                raise _mistake(path, lines, (*place, "tools", at), f"there is no tool {name!r}")
-        for field, wrong in _model_mistakes(agent):
-            raise _mistake(path, lines, (*place, field), wrong)
-        for within, wrong in parked_mistakes(agent.tools, agent.approvals, agent.client_tools, tools, servers):
-            raise _mistake(path, lines, (*place, *within), wrong)
+        for wrong, why in agent_mistakes(agent, tools, [server.name for server in servers]):
+            raise _mistake(path, lines, (*place, *wrong), why)
         if agent.skills is not None:
             try:
                 skills += read_skills(path.parent, agent.skills, agent.id)
@@ -279,46 +252,18 @@ def _checked(
             raise _mistake(path, lines, ("teams", number, "id"), f"there is another team {team.id!r}")
         teams.add(team.id)
         place = ("teams", number)
-        for at, member in enumerate(team.members):
-            if member not in ids:
-                raise _mistake(path, lines, (*place, "members", at), f"there is no agent {member!r}")
-        if team.lead is not None and team.lead not in ids:
-            raise _mistake(path, lines, (*place, "lead"), f"there is no agent {team.lead!r}")
+        for wrong, why in team_mistakes(team, ids):
+            raise _mistake(path, lines, (*place, *wrong), why)
     return AgentsFile(
         context=file.workspace.context,
         structures=file.structures,
         mcp_servers=servers,
         connectors=file.workspace.connectors,
-        agents=tuple(_spec(agent) for agent in file.agents),
-        teams=tuple(TeamSpec(team_id=t.id, **t.model_dump(exclude={"id"})) for t in file.teams),
+        agents=tuple(agent_spec(agent.id, agent) for agent in file.agents),
+        teams=tuple(team_spec(team.id, team) for team in file.teams),
         skills=tuple(skills),
         notices=tuple(notices),
     )
-
-
-def _model_mistakes(agent: _Agent) -> Iterator[tuple[str, str]]:
-    """What is wrong with an agent's model and its server: the field, and what to do about it."""
-    if agent.base_url is not None:
-        try:
-            parts = urlsplit(agent.base_url)
-            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            whole = False
-        if not whole:
-            yield "base_url", "an address is wanted (http://host:port)"
-        elif parts.username is not None or parts.query or parts.fragment:
-            yield "base_url", "an address alone is wanted: a key goes into api_key"
-        elif parts.path.rstrip("/").endswith("/v1"):
-            yield "base_url", "the address without /v1 is wanted"
-        if agent.model in ("scripted", "default"):
-            yield "model", "the name of a model that the server at base_url knows is wanted"
-    if agent.api_key is not None:
-        if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", agent.api_key):
-            yield "api_key", "the name of a variable is wanted (env:NAME), never the key"
-        elif agent.api_key[4:].upper().startswith(OURS):
-            yield "api_key", "a variable of its own is wanted: Parley's own are not handed to agents"
-    if isinstance(agent.thinking, int) and not 1024 <= agent.thinking < agent.limits.max_tokens:
-        yield "thinking", f"a budget from 1024 to below limits.max_tokens ({agent.limits.max_tokens}) is wanted"
 
 
 def _servers(path: Path, file: _File, lines: dict[tuple[str | int, ...], int]) -> tuple[McpServer, ...]:
@@ -373,8 +318,3 @@ def _servers(path: Path, file: _File, lines: dict[tuple[str | int, ...], int]) -
         )
         for server in file.mcp_servers
     )
-
-
-def _spec(agent: _Agent) -> AgentSpec:
-    given: Json = agent.model_dump(exclude={"id", "skills"})
-    return AgentSpec(agent_id=agent.id, **given)

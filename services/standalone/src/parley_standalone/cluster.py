@@ -187,7 +187,7 @@ async def _until_served(running: Cluster, key: str, file: AgentsFile, partitions
     folder = running.folder
     log = await open_log("kafka", running.kafka.bootstrap, folder.path, partitions, "parley-seed")
     try:
-        await seed(log, seed_commands(folder.secrets, file, system_clock(), random_uuid))
+        seeded = await seed(log, seed_commands(folder.secrets, file, system_clock(), random_uuid))
     finally:
         await log.close()
     until = asyncio.get_running_loop().time() + _READY_S
@@ -196,10 +196,10 @@ async def _until_served(running: Cluster, key: str, file: AgentsFile, partitions
             if asyncio.get_running_loop().time() > until:
                 raise CommandError(f"{service.name} did not get ready within a minute; see {folder.logs}")
             await asyncio.sleep(0.05)
-    agents = [spec.agent_id for spec in file.agents]
+    agents = [spec.agent_id for spec in file.agents if spec.agent_id not in seeded.deleted]
     urls = [service.url for service in running.of("gateway")]
     let_in = await asyncio.gather(*(wait_until_served(url, key, agents) for url in urls))
-    announce(urls, folder, file.notices, all(let_in))
+    announce(urls, folder, (*file.notices, *seeded.notices), all(let_in))
 
 
 async def _unless_one_dies(running: Cluster, work: Coroutine[Any, Any, None]) -> None:

@@ -8,13 +8,14 @@ outcomes. At a later start the same commands change nothing, but for what change
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Protocol
 
 from parley_events import commands as c
 from parley_events.body import McpServer, Principal, Shape
 from parley_events.codec import EVENTS_TOPIC, Command, decode_fact, encode_command, head_of
 from parley_events.errors import LogError, Undecodable
-from parley_events.facts import CommandRejected
+from parley_events.facts import CommandRejected, CommandRepeated
 from parley_events.ids import NewUuid, derived_uuid, workspace_stream
 from parley_events.keys import key_hash
 from parley_events.log import Log
@@ -114,9 +115,20 @@ def seed_commands(kept: Kept, file: AgentsFile, now_ms: int, new_uuid: NewUuid) 
     ]
 
 
-async def seed(log: Log, commands: list[Command]) -> None:
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """What became of the file's declarations. `deleted`: agents that were deleted over the API, and stay so while the
+    file says the same of them. `notices`: lines about them, and about what cannot be without them."""
+
+    deleted: frozenset[str]
+    notices: tuple[str, ...]
+
+
+async def seed(log: Log, commands: list[Command]) -> Seeded:
     """Publish the commands and wait for every outcome. Raises CommandError when one is refused or none comes."""
     stream = commands[0].stream
+    deleted: set[str] = set()
+    notices: list[str] = []
     partition = partition_of(stream.encode(), log.partitions)
     waiting = {command.id: command for command in commands}
     try:
@@ -133,11 +145,18 @@ async def seed(log: Log, commands: list[Command]) -> None:
                         except Undecodable:
                             continue
                         command_of = waiting.pop(head.causation_id or "", None)
-                        # A refusal alone is read: other outcomes may leave their contents to the object store.
-                        if command_of is not None and head.type == CommandRejected.type:
-                            body = decode_fact(record).body
-                            if isinstance(body, CommandRejected) and body.code != "exists":
-                                raise CommandError(f"{command_of.type} was refused: {body.message}")
+                        # These two alone are read: other outcomes may leave their contents to the object store.
+                        if command_of is None or head.type not in (CommandRejected.type, CommandRepeated.type):
+                            continue
+                        body = decode_fact(record).body
+                        if isinstance(body, CommandRejected) and body.code == "unknown_agent":
+                            notices.append(f"{command_of.type}: {body.message}; it was deleted over the API")
+                        elif isinstance(body, CommandRejected) and body.code != "exists":
+                            raise CommandError(f"{command_of.type} was refused: {body.message}")
+                        elif isinstance(body, CommandRepeated) and body.first.get("deleted"):
+                            name, is_agent = _declared(command_of)
+                            notices.append(f"{name}: was deleted over the API, and stays so until the file changes it")
+                            deleted |= {name} if is_agent else set()
             finally:
                 await producer.close(2.0)
                 await tail.close()
@@ -145,3 +164,12 @@ async def seed(log: Log, commands: list[Command]) -> None:
         raise CommandError("the dispatcher did not take up the first commands within a minute; see its log") from None
     except LogError as error:
         raise CommandError(f"the log: {error}") from None
+    return Seeded(frozenset(deleted), tuple(notices))
+
+
+def _declared(command: Command) -> tuple[str, bool]:
+    """The id of the agent or team that a command declares, and whether it is an agent."""
+    body = command.body
+    if isinstance(body, c.PutTeam):
+        return body.spec.team_id, False
+    return (body.spec.agent_id, True) if isinstance(body, c.PutAgent) else (command.type, False)

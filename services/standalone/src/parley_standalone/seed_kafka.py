@@ -73,10 +73,10 @@ async def seed_kafka(settings: Settings) -> int:
     except EventsError as error:
         raise CommandError(f"Kafka at {service.kafka}: {error}") from None
     try:
-        await seed(log, seed_commands(kept, file, system_clock(), random_uuid))
+        seeded = await seed(log, seed_commands(kept, file, system_clock(), random_uuid))
     finally:
         await log.close()
-    for notice in file.notices:
+    for notice in (*file.notices, *seeded.notices):
         print(f"note: {notice}")
     print(f"workspace {kept.workspace_id}: {len(file.agents)} agents, {len(file.teams)} teams")
     return 0

@@ -144,11 +144,11 @@ async def _run(
             ready.write([base_url], None, postgres.dsn(), {"standalone": [os.getpid()], "postgres": [postgres.pid]})
 
         try:
-            await stop.unless(seed(log, seed_commands(kept, file, system_clock(), random_uuid)))
-            agents = [spec.agent_id for spec in file.agents]
+            seeded = await stop.unless(seed(log, seed_commands(kept, file, system_clock(), random_uuid)))
+            agents = [spec.agent_id for spec in file.agents if spec.agent_id not in seeded.deleted]
             let_in = await stop.unless(wait_until_served(base_url, kept.api_key, agents))
             write_ready()
-            announce([base_url], folder, file.notices, let_in)
+            announce([base_url], folder, (*file.notices, *seeded.notices), let_in)
             await stop.unless(_keep(postgres, settings.restart is not False, folder, write_ready))
         except Stopped:
             pass

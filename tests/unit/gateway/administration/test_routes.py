@@ -107,6 +107,15 @@ async def test_a_key_that_is_rotated_lets_the_new_secret_in_alone(here: World) -
         assert (await admin(here, method, path.replace("%00", "\0"))).status == 404, path
 
 
+async def test_a_key_for_an_agent_or_a_team_may_be_asked_for_by_uuid(here: World) -> None:
+    agent, team = ids.agent_uuid(WORKSPACE, "scripted"), ids.agent_uuid(WORKSPACE, "pair")
+    scopes = [f"agent:{agent}", "agent:scripted", f"team:{team}", "agent:to-come"]
+    made = await admin(here, "POST", "/keys", body={"user": "bob", "scopes": scopes})
+    assert made.json()["scopes"] == ["agent:scripted", "team:pair", "agent:to-come"]
+    options: dict[str, Any] = {"key": made.json()["key"], "body": {"agent_id": agent}}
+    assert (await admin(here, "POST", "/chat/threads", **options)).status == 201
+
+
 async def test_a_repeated_request_for_a_key_gives_the_same_key(here: World) -> None:
     """Derived from what only this system knows, so that any gateway can give it again and none stores it."""
     await here.application()
@@ -205,19 +214,6 @@ async def test_a_changed_agent_is_seen_from_the_position_on_that_changed_it(here
     assert (await reading).json()["version"] == 2
     bad = await admin(here, "GET", "/teams", params={"min_position": "soon"})
     assert (bad.status, bad.json()["error"]["code"]) == (400, "bad_position")
-
-
-async def test_changing_agents_over_http_is_said_to_come_later(here: World) -> None:
-    for method, path in (
-        ("POST", "/agents"),
-        ("PATCH", "/agents/scripted"),
-        ("DELETE", "/agents/scripted"),
-        ("POST", "/teams"),
-        ("PATCH", "/teams/pair"),
-        ("DELETE", "/teams/pair"),
-    ):
-        refused = await admin(here, method, path, body={})
-        assert (refused.status, refused.json()["error"]["code"]) == (400, "unsupported"), (method, path)
 
 
 async def test_what_is_not_decided_in_time_is_accepted_and_not_called_done() -> None:

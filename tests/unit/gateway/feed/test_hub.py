@@ -437,3 +437,20 @@ async def test_one_fact_is_taken_however_large_it_is(bench: Bench) -> None:
     await large(bench, 1, epoch)
     assert [fact.seq for fact in await heard(listener, 1)] == [1]
     assert not listener.closed
+
+
+async def test_who_waits_for_a_position_waits_until_it_has_been_read_and_no_longer_than_said(bench: Bench) -> None:
+    epoch = await bench.claim()
+    hub = await bench.start()
+    here = hub.end_of(THREAD)
+    await hub.come_to(here, 0)
+    partition, _, offset = here.partition(".")
+    waiting = asyncio.create_task(hub.come_to(f"{partition}.{int(offset) + 2}", 5))
+    await bench.fact(1, created(), epoch)
+    await until(lambda: hub.end_of(THREAD) != here)
+    assert not waiting.done(), "one of two"
+    await bench.fact(2, created(), epoch)
+    await waiting
+    with pytest.raises(TimeoutError):
+        await hub.come_to(f"{partition}.{int(offset) + 3}", 0.01)
+    assert not hub._coming

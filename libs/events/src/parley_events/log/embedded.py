@@ -5,7 +5,7 @@ the next one, so that many writers share one flush to disk. A record exists once
 (`synchronous=FULL`: it survives a power cut), and only then do tails see it and futures resolve. Readers are woken in
 the process and served from a ring of recent records; older ones come from SQLite.
 
-`parley.deltas` is kept in memory alone, bounded: pieces are hints, and a restart makes every unfinished call anew.
+`parley.deltas` and `parley.counts` are kept in memory alone, bounded: both are hints, and a restart does without.
 """
 
 from __future__ import annotations

@@ -77,9 +77,10 @@ def visible(data: bytes, most: int, keep: str = "") -> str:
     )
 
 
-def agent(view: AgentView) -> Json:
+def agent(view: AgentView, whole: bool) -> Json:
+    """An agent; `whole`: with what only those see who may change it, where its calls go among it."""
     spec = view.spec
-    return {
+    shown: Json = {
         "id": view.id,
         "uuid": view.uuid,
         "name": spec.name,
@@ -92,9 +93,11 @@ def agent(view: AgentView) -> Json:
         "limits": spec.limits.model_dump(),
         "version": view.version,
     }
+    return {**spec.model_dump(mode="json", exclude={"agent_id"}), **shown} if whole else shown
 
 
-def team(view: TeamView) -> Json:
+def team(view: TeamView, whole: bool) -> Json:
+    """A team: there is nothing of it that some may not see."""
     spec = view.spec
     return {
         "id": view.id,

@@ -1,24 +1,23 @@
-"""The routes of administration: `/workspaces`, `/keys`, `/agents`, `/teams`, `/rejected`."""
+"""The routes of administration: workspaces and keys here, agents and teams in `agents`, what was set aside in
+`rejected`."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from parley_events.body import Json
+from parley_events.body import AgentSpec, TeamSpec
 from parley_events.clock import rfc3339
 from parley_events.commands import CommandBody, CreateKey, CreateWorkspace, PutAgent, PutTeam, RevokeKey, RotateKey
+from parley_events.facts import AgentChanged, TeamChanged
 from parley_events.ids import derived_uuid, is_uuid, workspace_stream
 from parley_events.keys import key_hash, make_key
-from parley_events.reads import AgentView, TeamView
-from parley_gateway.administration import outbound, wire
+from parley_gateway.administration import agents, outbound, wire
 from parley_gateway.administration.rejected import list_rejected, redrive, show_rejected
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
@@ -32,12 +31,11 @@ from parley_gateway.http import (
     idempotency_key,
     min_position,
     query,
-    query_limit,
 )
 from parley_gateway.send import Outcome
+from parley_gateway.workspaces import Workspace
 
 BASE = "/api/v1"
-View = TypeVar("View", AgentView, TeamView)
 
 
 async def _create_workspace(core: Core, request: Request, who: Principal) -> Response:
@@ -47,41 +45,30 @@ async def _create_workspace(core: Core, request: Request, who: Principal) -> Res
     key = idempotency_key(request)
     workspace_id = core.new_uuid() if key is None else derived_uuid("workspace", who.workspace_id, who.user_id, key)
     body = CreateWorkspace(principal=who.asker, workspace_id=workspace_id, name=asked.name)
-    home = await core.workspaces.get(who.workspace_id)
+    seeds = await _seeds(core, who.workspace_id)
     command_id = core.sender.command_id(who, "workspace.create", workspace_id, key)
     outcome = await _ask(core, who, command_id, body, asked.model_dump(), workspace_id, fresh=key is None)
     made = {"id": workspace_id, "name": asked.name}
     if outcome.pending:
         return answer(202, made)
-    # The new workspace gets what the first one was given; each by a command of its own, so that a retry of a request
-    # that was cut short sends what is missing, and repeats nothing.
-    for agent in list(home.agents.values()):
-        await _ask(
-            core,
-            who,
-            derived_uuid("seed", command_id, "agent", agent.id),
-            PutAgent(principal=who.asker, spec=agent.spec),
-            agent.id,
-            workspace_id,
-        )
-    for team in list(home.teams.values()):
-        await _ask(
-            core,
-            who,
-            derived_uuid("seed", command_id, "team", team.id),
-            PutTeam(principal=who.asker, spec=team.spec),
-            team.id,
-            workspace_id,
-        )
+    # The new workspace gets what the file gave the first one; each by a command of its own, so that a retry of a
+    # request that was cut short sends what is missing, and repeats nothing.
+    given: list[tuple[str, str, CommandBody]] = [
+        ("agent", name, PutAgent(principal=who.asker, spec=agent)) for name, agent in seeds.agents.items()
+    ]
+    given += [("team", name, PutTeam(principal=who.asker, spec=team)) for name, team in seeds.teams.items()]
+    for kind, name, put in given:
+        await _ask(core, who, derived_uuid("seed", command_id, kind, name), put, name, workspace_id)
     return answer(201, made, REPLAYED if outcome.repeated else None)
 
 
 async def _create_key(core: Core, request: Request, who: Principal) -> Response:
     who.to_administer()
     asked = await body_of(request, wire.NewKey, core.settings.body_mb)
-    scopes = wire.check_scopes(asked.scopes)
+    wire.check_rate(asked.rate_limit)
     workspace_id = await _workspace_id(core, who, asked.workspace)
     workspace = await core.workspaces.get(workspace_id)
+    scopes = tuple(dict.fromkeys(_by_id(workspace, scope) for scope in wire.check_scopes(asked.scopes)))
     key = idempotency_key(request)
     command_id = core.sender.command_id(who, "key.create", workspace_id, key)
     secret = _secret(core, command_id, key)
@@ -142,27 +129,6 @@ async def _revoke_key(core: Core, request: Request, who: Principal) -> Response:
     return answer(202, {"id": key_id}) if outcome.pending else Response(status_code=204)
 
 
-async def _agents(core: Core, request: Request, who: Principal) -> Response:
-    return _listed(request, await _agents_of(core, request, who), outbound.agent)
-
-
-async def _agent(core: Core, request: Request, who: Principal) -> Response:
-    return answer(200, outbound.agent(_named(await _agents_of(core, request, who), request.path_params["agent_id"])))
-
-
-async def _teams(core: Core, request: Request, who: Principal) -> Response:
-    return _listed(request, await _teams_of(core, request, who), outbound.team)
-
-
-async def _team(core: Core, request: Request, who: Principal) -> Response:
-    return answer(200, outbound.team(_named(await _teams_of(core, request, who), request.path_params["team_id"])))
-
-
-async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
-    who.to_administer()
-    raise unsupported("this version does not change agents and teams over HTTP yet; they are set in agents.yaml")
-
-
 # ---- inside
 
 
@@ -199,6 +165,16 @@ async def _workspace_id(core: Core, who: Principal, asked: str | None) -> str:
     return asked
 
 
+def _by_id(workspace: Workspace, scope: str) -> str:
+    """A scope of an agent or a team by its id, also when its UUID was named: keys are asked for by ids."""
+    kind, _, name = scope.partition(":")
+    if kind == "agent" and (agent := workspace.named(name)) is not None:
+        return f"agent:{agent.id}"
+    if kind == "team":
+        return next((f"team:{team.id}" for team in workspace.teams.values() if team.uuid == name.lower()), scope)
+    return scope
+
+
 def _secret(core: Core, command_id: str, key: str | None) -> bytes:
     """A new secret; under an idempotency key always the same one, which only this system can derive."""
     if key is None:
@@ -214,56 +190,29 @@ def _key_id(text: str) -> str:
     return text
 
 
-async def _agents_of(core: Core, request: Request, who: Principal) -> dict[str, AgentView]:
-    """The workspace's agents as they are now, or from a view that has come to the position that was asked for."""
-    position = min_position(request)
-    if position is None:
-        return (await core.workspaces.get(who.workspace_id)).agents
-    agents = await core.reads.settle(who, position, lambda at: core.history.agents(who.workspace_id, at))
-    return {agent.id: agent for agent in agents.items if not agent.deleted}
+@dataclass(slots=True)
+class _Seeds:
+    """What `agents.yaml` has put into a workspace: the newest of each that came from the file."""
+
+    agents: dict[str, AgentSpec] = field(default_factory=dict)
+    teams: dict[str, TeamSpec] = field(default_factory=dict)
 
 
-async def _teams_of(core: Core, request: Request, who: Principal) -> dict[str, TeamView]:
-    """As `_agents_of`, of teams."""
-    position = min_position(request)
-    if position is None:
-        return (await core.workspaces.get(who.workspace_id)).teams
-    teams = await core.reads.settle(who, position, lambda at: core.history.teams(who.workspace_id, at))
-    return {team.id: team for team in teams.items}
-
-
-def _named(found: dict[str, View], name: str) -> View:
-    """The one with this id or UUID; a Problem 404."""
-    for view in found.values():
-        if view.id == name or view.uuid == name.lower():
-            return view
-    raise not_found("agent or team")
-
-
-def _listed(request: Request, found: dict[str, View], shape: Callable[[View], Json]) -> Response:
-    """A page of things that are few, by their ids."""
-    limit, cursor = query_limit(request), query(request, "cursor")
-    after = None if cursor is None else _last(cursor)
-    rest = [name for name in sorted(found) if after is None or name > after]
-    items = [shape(found[name]) for name in rest[:limit]]
-    following = _cursor(rest[limit - 1]) if len(rest) > limit else None
-    return answer(200, {"items": items, "next_cursor": following, "total": len(found)})
-
-
-def _cursor(name: str) -> str:
-    """The opaque cursor after this id."""
-    return base64.urlsafe_b64encode(b"after:" + name.encode()).decode().rstrip("=")
-
-
-def _last(cursor: str) -> str:
-    """The id that a cursor stands after; a Problem 400."""
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
-    except ValueError:
-        text = ""
-    if not text.startswith("after:"):
-        raise invalid("the cursor is not one that Parley gave out", "bad_cursor")
-    return text.removeprefix("after:")
+async def _seeds(core: Core, workspace_id: str) -> _Seeds:
+    """Read off the facts. What was made or changed over HTTP belongs to that workspace alone."""
+    found = _Seeds()
+    after, more = 0, True
+    while more:
+        facts, page = await core.history.facts(workspace_id, workspace_stream(workspace_id), after)
+        for fact in facts:
+            body = fact.body
+            if isinstance(body, AgentChanged) and body.digest is not None:
+                found.agents[body.spec.agent_id] = body.spec
+            elif isinstance(body, TeamChanged) and body.digest is not None:
+                found.teams[body.spec.team_id] = body.spec
+            after = fact.seq or after
+        more = bool(facts) and after < page.last_seq
+    return found
 
 
 PATHS: dict[str, dict[str, Handler]] = {
@@ -271,13 +220,10 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/keys": {"POST": _create_key, "GET": _list_keys},
     "/keys/{key_id}": {"DELETE": _revoke_key},
     "/keys/{key_id}/rotate": {"POST": _rotate_key},
-    "/agents": {"GET": _agents, "POST": _not_yet},
-    "/agents/{agent_id}": {"GET": _agent, "PATCH": _not_yet, "DELETE": _not_yet},
+    **agents.PATHS,
     "/rejected": {"GET": list_rejected},
     "/rejected/{rejected_id}": {"GET": show_rejected},
     "/rejected/{rejected_id}/redrive": {"POST": redrive},
-    "/teams": {"GET": _teams, "POST": _not_yet},
-    "/teams/{team_id}": {"GET": _team, "PATCH": _not_yet, "DELETE": _not_yet},
 }
 """Every path below the base, with its methods."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from parley_events.declared import AgentFields, Id, TeamFields
+from parley_events.rates import Rate, parse_rate
 from parley_gateway.errors import invalid
 from parley_gateway.http import Wire
 
@@ -23,6 +25,24 @@ class NewKey(Wire):
     rate_limit: str | None = Field(default=None, max_length=50)
 
 
+class NewAgent(AgentFields, Wire):
+    """Without an `id` it gets one."""
+
+    id: Id | None = None
+
+
+class NewTeam(TeamFields, Wire):
+    """Without an `id` it gets one."""
+
+    id: Id | None = None
+
+
+class Given(Wire):
+    """Some fields of something that is there; what they are is judged together with the others."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Nothing(Wire):
     """A body of which nothing is read."""
 
@@ -38,3 +58,11 @@ def check_scopes(scopes: list[str]) -> tuple[str, ...]:
     if not scopes:
         raise invalid("a key needs at least one scope", "bad_scope")
     return tuple(dict.fromkeys(scopes))
+
+
+def check_rate(text: str | None) -> Rate | None:
+    """The rate limit; a Problem 400 says what one looks like."""
+    try:
+        return None if text is None else parse_rate(text)
+    except ValueError as error:
+        raise invalid(str(error), "bad_rate_limit") from None

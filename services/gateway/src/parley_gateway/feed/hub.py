@@ -169,6 +169,7 @@ class Hub:
         self._fences: dict[int, FactFence] = {}
         self._piece_fences: dict[int, PieceFence] = {}
         self._waiting: dict[str, deque[tuple[str | None, asyncio.Future[Fact]]]] = {}
+        self._coming: dict[asyncio.Future[None], tuple[int, int]] = {}
         self._listeners: dict[str, list[Listener]] = {}
         self._watchers: dict[str, list[Callable[[Fact], None]]] = {}
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
@@ -215,6 +216,20 @@ class Hub:
         partition = self.partition(stream)
         ends = await self._log.ends(EVENTS_TOPIC)
         return f"{partition}.{max(ends[partition], self._next[partition])}"
+
+    async def come_to(self, position: str, timeout_s: float) -> None:
+        """Wait until everything below a position of `end_of` has been read; TimeoutError when it takes longer."""
+        partition, _, offset = position.partition(".")
+        place = (int(partition), int(offset))
+        if self._next[place[0]] >= place[1]:
+            return
+        there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._coming[there] = place
+        try:
+            async with asyncio.timeout(timeout_s):
+                await there
+        finally:
+            del self._coming[there]
 
     def expect(self, command_id: str, correlation_id: str | None) -> asyncio.Future[Fact]:
         """A future of the outcome of a command that is about to be sent. Give it to `forget` in the end.
@@ -360,6 +375,9 @@ class Hub:
                             # One bad record must not keep all clients from everything after it.
                             log.exception("%s[%d]@%d could not be passed on", topic, record.partition, record.offset)
                         position[record.partition] = record.offset + 1
+                    for there, (partition, offset) in self._coming.items():
+                        if self._next[partition] >= offset and not there.done():
+                            there.set_result(None)
             except LogUnavailable as error:
                 log.warning("%s cannot be read right now: %s", topic, error)
             except EventsError:

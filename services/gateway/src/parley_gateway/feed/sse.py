@@ -92,7 +92,7 @@ class EventStream(Response):
         self.status_code, self.background = 200, None
         self.show = show
         self._feed, self._beat_s, self._stall_s, self._counts = feed, beat_s, stall_s, counts or Counts()
-        self._head = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
+        self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         feed = self._feed
@@ -111,7 +111,7 @@ class EventStream(Response):
 
         self._counts.streams += 1
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self._head})
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             for fact in feed.recalled:
                 self.show(ShownFact(fact, "", again=True))
             written = now()

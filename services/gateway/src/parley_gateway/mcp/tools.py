@@ -19,6 +19,7 @@ from parley_gateway.dialects.org_chat import inbound as org
 from parley_gateway.dialects.org_chat import outbound as org_outbound
 from parley_gateway.dialects.org_chat import wire as org_wire
 from parley_gateway.dialects.threads import inbound, outbound, wire
+from parley_gateway.dialects.threads.access import agent_named
 from parley_gateway.dialects.threads.routes import answering
 from parley_gateway.errors import Problem, forbidden, not_found
 from parley_gateway.http import Wire
@@ -100,9 +101,7 @@ async def _create(asked: Asked, given: CreateThread) -> Answer:
     core, who = asked.core, asked.who
     agent = None
     if given.agent_id is not None:
-        agent = (await core.workspaces.get(who.workspace_id)).named(given.agent_id)
-        if agent is None:
-            raise inbound.unknown_agent(given.agent_id)
+        agent = await agent_named(core, who, given.agent_id)
     who.to_chat(agent.id if agent else None)
     new = wire.NewThread(agent_id=given.agent_id, title=given.title, system_prompt=given.system_prompt)
     thread_id = core.sender.thread_id(who, "thread.create", asked.key)

@@ -79,6 +79,19 @@ ORDER BY version DESC LIMIT 1
 -- name: teams
 SELECT id, uuid, version, spec FROM teams WHERE workspace_id = $1 ORDER BY id
 
+-- name: agent_versions
+SELECT a.id, a.uuid, a.version, a.spec, coalesce(f.time_ms, 0) AS created_ms
+FROM agents a LEFT JOIN facts f ON f.stream = 'ws:' || a.workspace_id AND f.seq = a.seq
+WHERE a.workspace_id = $1 AND a.id = $2 AND ($3::int IS NULL OR a.version = $3) AND ($4::bigint IS NULL OR a.version < $4)
+ORDER BY a.version DESC LIMIT $5
+
+-- name: agent_versions_total
+SELECT count(*) FROM agents WHERE workspace_id = $1 AND id = $2 AND ($3::int IS NULL OR version = $3)
+
+-- name: team_facts
+SELECT time_ms, body FROM facts WHERE stream = 'ws:' || $1::uuid AND workspace_id = $1 AND type = 'team.changed'
+ORDER BY seq DESC LIMIT 10000
+
 -- name: thread
 SELECT t.*, coalesce(s.seq, 0) AS seq,
        t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $3)

@@ -172,7 +172,10 @@ async def _node(
     core: Core, who: Principal, structure_id: str | None, role_id: str | None
 ) -> tuple[Workspace, str, AgentView]:
     workspace = await core.workspaces.get(who.workspace_id)
-    return workspace, inbound.structure(workspace, structure_id), inbound.node(workspace, role_id)
+    structure = inbound.structure(workspace, structure_id)
+    if role_id is not None and workspace.in_role(role_id) is None:
+        workspace = await core.workspaces.current(who.workspace_id)
+    return workspace, structure, inbound.node(workspace, role_id)
 
 
 PATHS: dict[str, dict[str, Handler]] = {

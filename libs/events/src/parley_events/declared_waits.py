@@ -1,28 +1,28 @@
-"""What an agent of `agents.yaml` lets its runs wait for: tools that a person must approve, and tools that the client
-runs. Read by `agents_file`, which knows the place of every mistake."""
+"""What an agent lets its runs wait for, as its owner declares it: tools that a person must approve, and tools that the
+client runs. Part of `declared`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from parley_events.body import MOST_WAIT_S, Json, McpServer, json_bytes
+from parley_events.body import MOST_WAIT_S, Json, json_bytes
 
 MOST_SCHEMA_BYTES = 64 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What models take for the name of a tool."""
 
 
-class Strict(BaseModel):
-    """A mapping of the file: frozen, and nothing in it that nobody knows."""
+class _Exact(BaseModel):
+    """Frozen, and nothing in it that nobody knows: a term that is misspelt would be a safeguard that is missing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Terms(Strict):
+class Terms(_Exact):
     """On which terms a tool must be approved; in short only its name."""
 
     tool: str = Field(min_length=1, max_length=200)
@@ -32,7 +32,7 @@ class Terms(Strict):
     expires_s: int = Field(default=86_400, ge=1, le=MOST_WAIT_S)
 
 
-class Handed(Strict):
+class Handed(_Exact):
     """A tool that the client runs."""
 
     name: str
@@ -49,15 +49,15 @@ def spelled_out(value: object) -> object:
 Place = tuple[str | int, ...]
 
 
-def mistakes(
+def wait_mistakes(
     patterns: Sequence[str],
     approvals: Sequence[Terms],
     client_tools: Sequence[Handed],
-    tools: Mapping[str, object],
-    servers: Sequence[McpServer],
+    tools: Collection[str],
+    servers: Collection[str],
 ) -> Iterator[tuple[Place, str]]:
     """What is wrong with an agent's approvals and client tools: the place within the agent, and what to do about it.
-    `patterns` are the agent's `tools`, `tools` the built-in ones."""
+    `patterns` are the agent's `tools`, `tools` the built-in ones, `servers` the names of the MCP servers."""
     names: set[str] = set()
     for number, handed in enumerate(client_tools):
         place: Place = ("client_tools", number)
@@ -68,7 +68,7 @@ def mistakes(
             yield (*place, "name"), f"there is another client tool {handed.name!r}"
         elif handed.name in tools and taken:
             yield (*place, "name"), f"the agent has a built-in tool {handed.name!r}"
-        elif any(handed.name.startswith(f"{server.name}__") for server in servers):
+        elif any(handed.name.startswith(f"{server}__") for server in servers):
             yield (*place, "name"), "so are the tools of an MCP server called"
         names.add(handed.name)
         if (wrong := _no_schema(handed.input_schema)) is not None:
@@ -76,7 +76,7 @@ def mistakes(
     for number, terms in enumerate(approvals):
         place = ("approvals", number)
         server = terms.tool.partition("/")[0]
-        if "/" in terms.tool and not any(fnmatchcase(known.name, server) for known in servers):
+        if "/" in terms.tool and not any(fnmatchcase(known, server) for known in servers):
             yield place, f"there is no MCP server {server!r}"
         elif not any(sign in terms.tool for sign in "/*?[") and terms.tool not in tools and terms.tool not in names:
             yield place, f"there is no tool {terms.tool!r}"
