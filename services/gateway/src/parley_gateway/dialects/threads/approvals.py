@@ -10,7 +10,7 @@ from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import inbound, outbound, wire
 from parley_gateway.dialects.threads.access import agent_named
-from parley_gateway.errors import Behind, Unavailable, invalid
+from parley_gateway.errors import Behind, Missing, Unavailable, invalid
 from parley_gateway.http import (
     REPLAYED,
     Handler,
@@ -38,13 +38,12 @@ async def _list(core: Core, request: Request, who: Principal) -> Response:
         if agent_id is None and len(who.agents) == 1 and not who.may_read(None):
             (agent_id,) = who.agents
         who.to_read(agent_id)
-    everything = who.admin and who.may_approve
     params = {
         "status": status,
         "thread_id": query(request, "thread_id"),
         "agent_id": agent_id,
-        "user_id": who.user_id if who.may_read(agent_id) and not everything else None,
-        "answerer": who.user_id if who.may_approve and not everything else None,
+        "user_id": who.user_id if who.may_read(agent_id) and not who.admin else None,
+        "answerer": who.user_id if who.may_approve and not who.admin else None,
         "limit": query_limit(request),
         "cursor": query(request, "cursor"),
     }
@@ -78,8 +77,8 @@ async def _answer(core: Core, request: Request, who: Principal) -> Response:
         return answer(202, accepted, headers)
     try:
         view = await core.history.approval(who.workspace_id, approval_id, [outcome.position], 5000)
-    except (Unavailable, Behind):
-        # It was answered; how it stands now cannot be read.
+    except (Unavailable, Behind, Missing):
+        # It was answered; how it stands now cannot be read, or its thread went away.
         return answer(202, accepted, headers)
     return answer(200, {**outbound.approval(view), "position": outcome.position}, headers)
 

@@ -268,7 +268,7 @@ async def _read(core: Core, who: Principal, run_id: str, position: str) -> RunVi
     """The run as it stands at the position; None where that cannot be read now."""
     try:
         return await core.history.run(who.workspace_id, run_id, [position], 5000)
-    except (Unavailable, Behind):
+    except (Unavailable, Behind, Missing):
         return None
 
 
