@@ -124,6 +124,8 @@ class Owner:
         """Set: no step is begun any more, the partition goes to another dispatcher soon."""
         self.waited_at = 0.0
         """When history, the object store or the log last did not answer (by the loop's clock)."""
+        self.claimed_ms = 0
+        """When the claim was in force; no effect of an earlier owner began later than `TRUST_S` after it."""
         self.read_to = 0
         """The offset up to which the own tail was read."""
         self.next_command = -1
@@ -203,7 +205,7 @@ class Owner:
             self._world.clock,
             self._world.contents.stored,
         )
-        self.ready = True
+        self.ready, self.claimed_ms = True, self._world.clock()
         _log.info("partition %d is ours with epoch %d", self.partition, self.epoch)
         for stream in dict.fromkeys([*view.open_threads, *self._touched]):
             if stream not in view.waiting_threads or stream in self._touched:
