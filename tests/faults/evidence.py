@@ -101,8 +101,8 @@ class Execution:
     """A line of the tool server's own ledger: a call that arrived there, written before it was answered.
 
     `applied`: it had its effect now (False: an idempotent tool knew the key already, and did nothing). `effect` is
-    what the server knows the tool to be. Checks (`reserved`) are no executions. `answered`: a good result was sent
-    (False: it failed after the effect, or timed out).
+    what the server knows the tool to be, `tool` its name as facts have it (`<server>__<tool>`). Checks (`reserved`) are
+    no executions. `answered`: a good result was sent (False: it failed after the effect, or timed out).
     """
 
     effect_key: str
@@ -157,8 +157,10 @@ class Evidence:
     """All of it. `commands`, `events`, `rejected`: the topics from offset 0, each partition in order, bodies whole.
 
     `views`: PostgreSQL's tables by name (`positions` too). `ends`: per topic and partition the offset that the next
-    record gets; `committed`: the dispatchers' group on `parley.commands`. `left_open`: runs that are meant to be open
-    still (parked on purpose). `seed` and `scenario` name the run of the suite.
+    record gets; `committed`: the dispatchers' group on `parley.commands`. `ledger_tools`: the names of the tools (as in
+    facts) whose executions are in the ledger. `left_open`: runs that are meant to be open still (parked on purpose).
+    `without`: parts that were not gathered on purpose, by the names of their fields; anything else that is empty is a
+    violation, since nothing can be told from it. `seed` and `scenario` name the run of the suite.
     """
 
     scenario: str
@@ -168,6 +170,7 @@ class Evidence:
     events: tuple[Incoming, ...] = ()
     rejected: tuple[Incoming, ...] = ()
     ledger: tuple[Execution, ...] = ()
+    ledger_tools: tuple[str, ...] = ()
     requests: tuple[Request, ...] = ()
     followers: tuple[Follower, ...] = ()
     views: dict[str, tuple[Row, ...]] = field(default_factory=dict)
@@ -176,6 +179,7 @@ class Evidence:
     faults: tuple[Fault, ...] = ()
     memory: tuple[Memory, ...] = ()
     left_open: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
