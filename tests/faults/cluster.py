@@ -1,5 +1,5 @@
-"""The system that is broken: real Kafka, real PostgreSQL, three dispatchers, two histories, two gateways, each a process
-of its own that `process` has started, a tool server with a ledger, and a proxy between dispatchers and broker.
+"""The system that is broken: real Kafka, real PostgreSQL, three dispatchers, two histories, two gateways, each a
+process of its own that `process` has started, a tool server with a ledger, a proxy between dispatchers and broker.
 
     cluster     starts, kills, continues and stops all of it; leaves nothing behind
     control     the line to the services' processes
@@ -244,8 +244,9 @@ class Cluster:
 
     def _start_tools(self) -> int:
         port_file = self.folder / "tools-port"
-        words = [sys.executable, "-m", "tests.faults.ledger_server", port_file, self.ledger]
-        process = spawn(words, self.folder / "logs" / "tools.out", dict(os.environ), cwd=TOP)
+        words: list[str | Path] = [sys.executable, "-m", "tests.faults.ledger_server", port_file, self.ledger]
+        said = self.folder / "logs" / "tools.out"
+        process = spawn(words, said, dict(os.environ), cwd=TOP)
         self._stack.append(process)
         until = time.monotonic() + 30
         while not port_file.exists() or not port_file.read_text():

@@ -167,6 +167,8 @@ def executions(cluster: Cluster) -> tuple[Execution, ...]:
 
 def _appended(file: Path) -> list[Execution]:
     return [
-        Execution(line.partition("\t")[0], "append_line", {"line": line.partition("\t")[2]}, "unsafe", 0)
+        Execution(
+            line.partition("\t")[0], "append_line", {"file": file.name, "line": line.partition("\t")[2]}, "unsafe", 0
+        )
         for line in file.read_text().splitlines()
     ]

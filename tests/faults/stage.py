@@ -1,4 +1,4 @@
-"""One run of the suite on one cluster: rounds of faults while work goes on, healing, evidence, and what the checker says.
+"""One run of the suite on one cluster: rounds of faults while work goes on, healing, and the evidence of it all.
 
 scenarios   what is broken, when, and what is expected: the table
 stage       what every scenario stands on: strike, heal, gather, check
