@@ -82,6 +82,21 @@ _SETTINGS = {
 """Beyond the defaults: quick pauses between attempts; everything that a takeover depends on is as it comes."""
 
 
+_MOVES = """
+CREATE SCHEMA faults;
+CREATE TABLE faults.moves (
+    id bigint GENERATED ALWAYS AS IDENTITY, partition int, from_offset bigint, to_offset bigint
+);
+CREATE FUNCTION faults.note_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    INSERT INTO faults.moves (partition, from_offset, to_offset)
+    VALUES (NEW.partition, OLD.next_offset, NEW.next_offset);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_move AFTER UPDATE ON parley.positions FOR EACH ROW EXECUTE FUNCTION faults.note_move();
+"""
+
+
 class Process:
     """One process of a service, always on the same port."""
 
@@ -227,6 +242,7 @@ class Cluster:
             "PARLEY_KAFKA": f"127.0.0.1:{proxied}"
         }
         await asyncio.gather(apply_topics(self.bootstrap, PARTITIONS), migrate(services.history))
+        await self._watch_positions()
         for kind, count in COUNTS.items():
             for number in range(1, count + 1):
                 process = Process(f"{kind}-{number}", logs, services.environments[kind])
@@ -241,6 +257,14 @@ class Cluster:
         finally:
             await log.close()
         await self.ready()
+
+    async def _watch_positions(self) -> None:
+        """Have PostgreSQL write down every move of a position: what a look at the table now and then would miss."""
+        connection = await self.connect()
+        try:
+            await connection.execute(_MOVES)
+        finally:
+            await connection.close()
 
     def _start_tools(self) -> int:
         port_file = self.folder / "tools-port"

@@ -61,6 +61,7 @@ async def gather(stage: Stage, scenario: str, limits: Limits | None = None) -> E
         requests=tuple(stage.record.requests),
         followers=tuple(stage.record.followers),
         views=views,
+        moves=await moves(cluster),
         ends=ends,
         committed=done,
         faults=tuple(stage.faults),
@@ -137,6 +138,15 @@ async def tables(cluster: Cluster) -> dict[str, tuple[Row, ...]]:
             }
             found[str(name)] = tuple({key: _plain(value, kinds[key]) for key, value in row.items()} for row in rows)
         return found
+    finally:
+        await connection.close()
+
+
+async def moves(cluster: Cluster) -> tuple[Row, ...]:
+    """Every move of a position of the view, in order."""
+    connection = await cluster.connect()
+    try:
+        return tuple(dict(row) for row in await connection.fetch("SELECT * FROM faults.moves ORDER BY id"))
     finally:
         await connection.close()
 

@@ -1,4 +1,4 @@
-"""What others may do to Parley's Kafka: records that nobody should write, groups deleted, members that only come and go."""
+"""What others may do to Parley's Kafka: records that nobody should write, groups deleted, members that come and go."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def _delete_group(port: int) -> int:
 
 
 async def come_and_go(cluster: Cluster, times: int) -> None:
-    """A member of the dispatchers' group that joins, does nothing with what it is given, and leaves; again and again."""
+    """A member of the dispatchers' group that joins, does nothing with what it is given, and leaves; so many times."""
     for _ in range(times):
         member = AIOKafkaConsumer(
             bootstrap_servers=cluster.bootstrap,

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from parley_events.partition import partition_of
-from tests.faults.boundaries import Placed
+from tests.faults.boundaries import Action, Placed
 from tests.faults.clients import Record, now_ms
 from tests.faults.cluster import PARTITIONS, Cluster
 from tests.faults.control import Hit
@@ -35,7 +35,7 @@ class Blow:
     """A fault at a boundary of the process that has the victim's thread. `kind` and `text` narrow it down."""
 
     boundary: str
-    action: str
+    action: Action
     kind: str = "*"
     text: str | None = None
 
@@ -79,7 +79,7 @@ class Round:
         fault = Placed(
             id=self.work.number(),
             boundary=blow.boundary,
-            action=blow.action,  # type: ignore[arg-type]
+            action=blow.action,
             kind=blow.kind,
             text=blow.text,
             stream=victim.thread_id if blow.boundary.split(".")[0] not in ("commit", "claim") else None,

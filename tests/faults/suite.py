@@ -12,7 +12,7 @@ from tests.faults.check.violation import Violation
 from tests.faults.cluster import Cluster, left_behind
 from tests.faults.evidence import Evidence, dump
 from tests.faults.scenarios import SCENARIOS
-from tests.faults.stage import Stage
+from tests.faults.stage import END_S, Stage
 
 
 @dataclass(slots=True)
@@ -46,9 +46,10 @@ async def run(
     say: Callable[[str], None] = print,
     until: float | None = None,
     keep: Path | None = None,
+    end_s: float = END_S,
 ) -> Outcome:
     """Run scenarios one after the other. `until`: begin none after that time (monotonic). `keep`: where the evidence of
-    a scenario that went wrong is kept."""
+    a scenario that went wrong is kept. `end_s`: how long a round's work may take to come to its end."""
     outcome = Outcome(seed)
     known: set[str] = set()
     cluster = Cluster(folder, guards_off)
@@ -58,7 +59,7 @@ async def run(
                 outcome.results.append(Result(name, [Violation(0, "there was no time left for it")], 0.0))
                 continue
             began = time.monotonic()
-            wrong = await stage.round(name, SCENARIOS[name].act)
+            wrong = await stage.round(name, SCENARIOS[name].act, end_s)
             outcome.evidence = await stage.evidence(name)
             found = [Violation(0, line) for line in wrong] + check(outcome.evidence)
             fresh = [violation for violation in found if str(violation) not in known]

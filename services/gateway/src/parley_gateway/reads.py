@@ -135,7 +135,7 @@ class Reads:
             raise Unavailable("the log cannot be reached right now") from None
         # Or it is what a command will make that was accepted (202) and is not decided yet.
         try:
-            coming = await self._undecided.has(principal.workspace_id, stream, run_id)
+            coming = what != "file" and await self._undecided.has(principal.workspace_id, stream, run_id)
         except (LogError, TimeoutError):
             raise Unavailable("the log cannot be reached right now") from None
         if coming:

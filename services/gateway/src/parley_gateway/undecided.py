@@ -1,18 +1,19 @@
 """Commands that the log has taken and nobody has decided yet, as while a dispatcher's work is taken over.
 
 An id from a 202 names what such a command will make. Where neither the view nor the log's facts know it, `reads` asks
-here before it says that there is no such thing: a look at the newest commands of one partition, by their headers.
+here before it says that there is no such thing: a look at the newest records of one partition, by their headers.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from parley_events import ids
 from parley_events.clock import Clock
-from parley_events.codec import COMMANDS_TOPIC, command_head
+from parley_events.codec import COMMANDS_TOPIC, EVENTS_TOPIC, command_head
 from parley_events.errors import Undecodable
-from parley_events.log import Incoming
+from parley_events.log import Incoming, Log
 from parley_gateway.feed.hub import Hub
 
 BACK_MS = 120_000
@@ -29,33 +30,45 @@ class Undecided:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def has(self, workspace_id: str, stream: str, run_id: str | None = None) -> bool:
-        """Whether a command to the stream came lately; with a run's id, the very one that makes this run. Raises
-        LogUnavailable, and TimeoutError when it cannot be told in time."""
+        """Whether a command to the stream came lately and has no outcome; with a run's id, the very one that makes this
+        run. Raises LogUnavailable, and TimeoutError when it cannot be told in time."""
         log = self._hub.log
         if log is None:
             return False
         partition = self._hub.partition(stream)
         async with asyncio.timeout(LOOK_S), self._places:
-            start = (await log.at_time(COMMANDS_TOPIC, self._clock() - BACK_MS))[partition]
-            end = (await log.ends(COMMANDS_TOPIC))[partition]
-            if start >= end:
-                return False
-            tail = await log.tail(COMMANDS_TOPIC, {partition: start})
-            try:
-                while tail.position(partition) < end:
-                    for record in await tail.batch():
-                        if _makes(record, workspace_id, stream, run_id):
-                            return True
-            finally:
-                await tail.close()
-        return False
+            waiting = set()
+            async for record in self._newest(log, COMMANDS_TOPIC, partition):
+                made_by = _maker(record, workspace_id, stream, run_id)
+                if made_by is not None:
+                    waiting.add(made_by)
+            if waiting:
+                async for record in self._newest(log, EVENTS_TOPIC, partition):
+                    waiting.discard((record.header("ce_causationid") or b"").decode("utf-8", "replace"))
+        return bool(waiting)
+
+    async def _newest(self, log: Log, topic: str, partition: int) -> AsyncIterator[Incoming]:
+        """The newest records of a partition, up to its end as of now."""
+        start = (await log.at_time(topic, self._clock() - BACK_MS))[partition]
+        end = (await log.ends(topic))[partition]
+        if start >= end:
+            return
+        tail = await log.tail(topic, {partition: start})
+        try:
+            while tail.position(partition) < end:
+                for record in await tail.batch():
+                    yield record
+        finally:
+            await tail.close()
 
 
-def _makes(record: Incoming, workspace_id: str, stream: str, run_id: str | None) -> bool:
+def _maker(record: Incoming, workspace_id: str, stream: str, run_id: str | None) -> str | None:
+    """The id of a command that makes what is asked for; None for every other."""
     if record.key != stream.encode():
-        return False
+        return None
     try:
         head = command_head(record)
     except Undecodable:
-        return False
-    return head.workspace_id == workspace_id and (run_id is None or ids.run_id(stream, head.id) == run_id)
+        return None
+    makes = head.workspace_id == workspace_id and (run_id is None or ids.run_id(stream, head.id) == run_id)
+    return head.id if makes else None
