@@ -20,12 +20,13 @@ from tests.faults.check.story import Story, read
 from tests.faults.check.transcripts import check_followers
 from tests.faults.check.views import check_views
 from tests.faults.check.violation import PROMISES, Violation
+from tests.faults.check.waits import check_waits
 from tests.faults.check.whole import check_whole
 from tests.faults.evidence import Evidence
 
 CHECKS: dict[int, tuple[Callable[[Story], list[Violation]], ...]] = {
     0: (check_whole,),
-    1: (check_outcomes,),
+    1: (check_outcomes, check_waits),
     2: (check_order,),
     3: (check_effects, check_stops),
     4: (check_views,),

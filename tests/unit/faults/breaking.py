@@ -277,9 +277,9 @@ def not_parked(case: Sound) -> Evidence:
     return replace(drop("run.completed", 1)(case), left_open=(case.parked,))
 
 
-def refused(cursor: str | None) -> Leg:
+def refused(cursor: str | None, status: int) -> Leg:
     """A connection that came to nothing."""
-    return Leg(0, cursor, 400, (), "refused", 0, 0)
+    return Leg(0, cursor, status, (), "refused", 0, 0)
 
 
 def rejected_at(record: Incoming, offset: int) -> Incoming:
@@ -299,6 +299,17 @@ def refusing(record: Incoming, fact: Fact, command_id: str) -> Sequence[Incoming
         return (record,)
     headers = encode_fact(replace(fact, causation_id=command_id), record.partition).headers
     return (record, replace(record, headers=headers))
+
+
+def telling(request: Request, **more: Json | str) -> Request:
+    """The request with something else in its answer."""
+    return replace(request, answer={**(request.answer or {}), **more})
+
+
+def too_early(case: Sound) -> Evidence:
+    """A timer that stops a run long before the deadline that its model call named."""
+    late = replace(case, evidence=alter("model.called", 3, due_at_ms=T0 + 90_000)(case))
+    return alter("run.cancelling", code="time_limit")(late)
 
 
 def told(requests: tuple[Request, ...]) -> tuple[Request, ...]:

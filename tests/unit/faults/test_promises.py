@@ -85,6 +85,22 @@ BROKEN: dict[str, tuple[int, str, b.Break]] = {
         b.field("rejected", lambda all_, _: (*all_, b.rejected_at(all_[0], 99))),
     ),
     "a run that was opened twice": (1, "was opened twice", b.double("message.posted")),
+    "a retry that was refused": (
+        1,
+        "a retry of what was accepted was refused with 409",
+        b.field("requests", lambda all_, _: (*all_, replace(all_[-1], status=409))),
+    ),
+    "an answer with another's message": (
+        1,
+        "and answers another message",
+        b.field("requests", lambda all_, _: (*all_[:-1], b.telling(all_[-1], message_id="m"))),
+    ),
+    "an approval that is answered twice": (1, "has approval.answered, and had", b.double("approval.answered")),
+    "an answer to what nobody asked": (1, "was never asked", b.alter("approval.answered", approval_id="p")),
+    "an approval that is asked for twice": (1, "asked for twice", b.double("approval.requested")),
+    "a run that is cancelled twice": (1, "begun to be cancelled 2 times", b.double("run.cancelling")),
+    "a cancel that is not kept": (1, "and ended as run.cancelled", b.alter("run.cancelling", code="time_limit")),
+    "a deadline that came too early": (1, "before it was due", b.too_early),
     # 2: order
     "a hole in a stream": (
         2,
@@ -95,6 +111,12 @@ BROKEN: dict[str, tuple[int, str, b.Break]] = {
     "outcomes out of their order": (2, "took effect before", b.swap_outcomes),
     "two runs of a thread at once": (2, "is at work while", b.swap("run.cancelled", "model.called", ONE)),
     "a run that overtakes": (2, "is at work while", b.drop("run.cancelled", 0)),
+    "a message that is said to wait": (2, "is said to be queued", b.alter("message.posted", disposition="queued")),
+    "a message that is said not to wait": (
+        2,
+        "is said to be started",
+        b.alter("message.posted", 1, disposition="started"),
+    ),
     "an integer id that falls": (2, "is not above", b.alter("tool.returned", 1, numbers=(1,))),
     "a fact in another partition": (
         2,
@@ -136,6 +158,17 @@ BROKEN: dict[str, tuple[int, str, b.Break]] = {
         b.field("ledger", lambda all_, _: (*all_[:3], replace(all_[3], wall_ms=T0 + 9_000), *all_[4:])),
     ),
     "an orphan that the model is shown": (3, "of its last turn has no result", b.orphan),
+    "a result that the tool server never gave": (
+        3,
+        "never gave an answer",
+        b.field("ledger", lambda all_, _: (replace(all_[0], answered=False), *all_[1:])),
+    ),
+    "a tool that nobody approved": (3, "and nobody approved it", b.alter("approval.answered", decision="deny")),
+    "a tool that was approved otherwise": (
+        3,
+        "with other arguments than approved",
+        b.alter("approval.answered", arguments={"n": 8}),
+    ),
     # 4: views
     "a row that is missing": (4, "messages: the row is missing", b.rows("messages", lambda all_: all_[1:])),
     "a row too many": (
@@ -184,10 +217,15 @@ BROKEN: dict[str, tuple[int, str, b.Break]] = {
     "an id that is none": (5, "is no cursor", b.frames("stays", lambda s: (replace(s[0], id="x"), *s[1:]))),
     "an end that never came": (5, "never saw it", b.frames("stays", lambda seen: seen[:-1])),
     "text after its turn": (5, "after its model.returned", b.frames("stays", lambda s: (*s[:6], s[3], *s[6:]))),
+    "a run that is said not to be there": (
+        5,
+        "was answered with 404",
+        b.legs("comes back", lambda all_: (b.refused(None, 404), *all_)),
+    ),
     "a cursor that was refused": (
         5,
         "was answered with 400",
-        b.legs("comes back", lambda all_: (all_[0], b.refused(all_[1].cursor), *all_[1:])),
+        b.legs("comes back", lambda all_: (all_[0], b.refused(all_[1].cursor, 400), *all_[1:])),
     ),
     "a result that is shown as another": (
         5,
