@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from tests.faults.check.story import Story, read
-from tests.faults.evidence import Evidence, Fault
+from tests.faults.check.recovery import takeovers
+from tests.faults.check.story import read
+from tests.faults.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,5 @@ class Figures:
 def figures(evidence: Evidence) -> Figures:
     """The numbers of a piece of evidence."""
     story = read(evidence)
-    took = sorted(ms for fault in evidence.faults for ms in _takeovers(story, fault))
+    took = sorted(ms for fault in evidence.faults for ms in takeovers(story, fault).values())
     return Figures(len(story.runs), len(evidence.commands), len(story.facts), len(evidence.faults), tuple(took))
-
-
-def _takeovers(story: Story, fault: Fault) -> Iterable[int]:
-    """A victim whose thread stays with its owner (another process was hit) was not taken over, and is not counted."""
-    for thread in fault.victims:
-        facts = story.streams.get(thread, [])
-        before = [fact.epoch for fact in facts if story.appended_ms(fact) <= fault.struck_wall_ms]
-        for fact in facts:
-            if story.appended_ms(fact) > fault.struck_wall_ms and before and fact.epoch > before[-1]:
-                yield story.appended_ms(fact) - fault.struck_wall_ms
-                break

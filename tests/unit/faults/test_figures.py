@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from parley_events.codec import decode_fact
+from tests.faults.check import check
 from tests.faults.check.figures import figures
 from tests.faults.check.story import read
 from tests.faults.evidence import Evidence
@@ -19,8 +20,12 @@ def test_a_takeover_is_measured_on_the_log() -> None:
     )  # the second claim of the first thread's partition
     story = read(evidence)
     new = next(fact for fact in story.streams[ONE] if fact.epoch == claim.offset)
-    fault = replace(evidence.faults[0], struck_wall_ms=claim.time_ms - 1, victims=(ONE, TWO))
+    fault = replace(
+        evidence.faults[0], struck_wall_ms=claim.time_ms - 1, victims=(ONE, TWO)
+    )  # the second thread was not touched
     found = figures(replace(evidence, faults=(fault,)))
+    slow = replace(evidence, faults=(fault,), limits=replace(evidence.limits, takeover_s=0.0))
+    assert [v.promise for v in check(slow) if "until another owner was at work" in v.what] == [6]
     assert found.takeovers_ms == (story.appended_ms(new) - fault.struck_wall_ms,)
     assert (found.runs, found.faults) == (4, 1)
     assert "4 runs" in str(found) and "1 takeovers, p50 0.0 s" in str(found)
