@@ -119,9 +119,14 @@ def _texts(story: Story, follower: Follower) -> Iterator[Violation]:
 
 
 def _moved(before: Id, now: Id) -> tuple[int, int] | None:
-    """The block of which the id counts more than before."""
-    moved = [place for place, chars in now.sent.items() if chars > before.sent.get(place, 0)]
-    return moved[0] if len(moved) == 1 else None
+    """The block of which the id counts more than before. Others may have gone over to the new attempt in silence,
+    because it said the same: they count as much as the earlier attempt did."""
+    moved = sorted(place for place, chars in now.sent.items() if chars > before.sent.get(place, 0))
+    for call, block in moved[:-1]:
+        same = [place for place in before.sent if place[1] == block and place[0] < call]
+        if not any(before.sent[place] == now.sent[call, block] for place in same):
+            return None
+    return moved[-1] if moved else None
 
 
 def _lengths(before: Id, now: Id, place: tuple[int, int], text: str) -> set[int]:

@@ -16,7 +16,7 @@ from parley_events.body import Author, Block, Principal, ThreadSeed, Usage
 from parley_events.codec import Command, Fact, decode_fact, encode_command, encode_fact, rejected_record
 from parley_events.log.port import Incoming, Outgoing
 from parley_events.partition import partition_of
-from parley_events.pieces import Piece
+from parley_events.pieces import Kind, Piece
 from parley_gateway.dialects.org_chat.outbound import Events
 from parley_gateway.dialects.threads.outbound import Frames
 from parley_gateway.feed.cursor import START, parse_cursor
@@ -115,8 +115,10 @@ class Made:
                 self.seqs[stream] = seq
         return seq or 0
 
-    def piece(self, stream: str, call: int, text: str, at: int = 0, block: int = 0) -> None:
-        self.told.append(Piece(stream, call, block, "text", at, text))
+    def piece(
+        self, stream: str, call: int, text: str, at: int = 0, block: int = 0, kind: Kind = "text", before: int = 0
+    ) -> None:
+        self.told.append(Piece(stream, call, block, kind, at, text, before))
 
     # ---- short forms
 

@@ -8,13 +8,18 @@ from dataclasses import replace
 import pytest
 
 from parley_events.body import Block
+from parley_events.pieces import Kind
 from tests.faults.check import Violation, check
 from tests.faults.check.cursors import parse_id
 from tests.faults.evidence import Contract
 from tests.unit.faults.made import Made, partition, thread
 
 STREAM = thread(3)
-TURNS = ("First I look. ", "Then I think, and say ünïcödé. ", "Done.")
+TURNS: tuple[tuple[tuple[Kind, str], ...], ...] = (
+    (("text", "First I look. "), ("thought", "Hm."), ("text", "Then I see.")),
+    (("thought", "Ünïcödé?"), ("text", "And now I think, and say ünïcödé. ")),
+    (("text", "Done."),),
+)
 
 
 def story(seed: int) -> tuple[Made, str]:
@@ -23,21 +28,30 @@ def story(seed: int) -> tuple[Made, str]:
     made = Made()
     made.claim(partition(STREAM))
     run = made.post(STREAM, "c1")
-    for turn, text in enumerate(TURNS):
+    for turn, blocks in enumerate(TURNS):
         failures = chance.randrange(3)
         for attempt in range(1, failures + 2):
             call = made.call(run, turn, attempt)
-            said = text if chance.random() < 0.5 or attempt > failures else "Otherwise, " + text
-            end = len(said) if attempt > failures else chance.randrange(len(said))
-            at = 0
-            while at < end:
-                size = chance.randrange(1, 9)
-                if chance.random() < 0.9:  # a lost piece holds up what comes after it
-                    made.piece(STREAM, call, said[at : min(at + size, end)], at)
-                at += size
-        made.returns(run, call, turn, Block(kind="text", text=text), Block(kind="thought", text="hm"))
+            before = 0
+            # An attempt that comes to nothing says the same, or something else, as far as it comes.
+            other = "Otherwise, " if attempt <= failures and chance.random() < 0.5 else ""
+            ends = chance.randrange(len(blocks) + 1) if attempt <= failures else len(blocks)
+            for index, (kind, text) in enumerate(blocks[: ends + 1]):
+                said = other + text
+                _say(made, chance, call, index, kind, said if index < ends else said[: len(said) // 2], before)
+                before += len(said)
+        made.returns(run, call, turn, *(Block(kind=kind, text=text) for kind, text in blocks))
     made.complete(run)
     return made, run
+
+
+def _say(made: Made, chance: random.Random, call: int, index: int, kind: Kind, text: str, before: int) -> None:
+    at = 0
+    while at < len(text):
+        size = chance.randrange(1, 9)
+        if chance.random() < 0.95:  # a lost piece holds up what comes after it
+            made.piece(STREAM, call, text[at : at + size], at, index, kind, before)
+        at += size
 
 
 def problems(made: Made, run: str, contract: Contract, cuts: tuple[int, ...]) -> list[Violation]:
@@ -47,7 +61,7 @@ def problems(made: Made, run: str, contract: Contract, cuts: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("contract", ["threads", "org_chat"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_whoever_comes_back_anywhere_saw_all_of_it(contract: Contract, seed: int) -> None:
     made, run = story(seed)
     whole = len(made.follow("someone", contract, run, STREAM).frames)
