@@ -145,9 +145,11 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What is still good enough. `end_s`: every open run has ended so long after the last healing, or, if it began
-    later, after it began. `pause_s`: the longest that a bystander may stand still. `rss_mib`: per process."""
+    later, after it began. `takeover_s`: so long after a strike another owner is at work in a victim's thread.
+    `pause_s`: the longest that a bystander may stand still. `rss_mib`: per process."""
 
     end_s: float = 60.0
+    takeover_s: float = 15.0
     pause_s: float = 10.0
     rss_mib: int = 700
 

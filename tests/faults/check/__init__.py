@@ -20,12 +20,13 @@ from tests.faults.check.story import Story, read
 from tests.faults.check.transcripts import check_followers
 from tests.faults.check.views import check_views
 from tests.faults.check.violation import PROMISES, Violation
+from tests.faults.check.waits import check_waits
 from tests.faults.check.whole import check_whole
 from tests.faults.evidence import Evidence
 
 CHECKS: dict[int, tuple[Callable[[Story], list[Violation]], ...]] = {
     0: (check_whole,),
-    1: (check_outcomes,),
+    1: (check_outcomes, check_waits),
     2: (check_order,),
     3: (check_effects, check_stops),
     4: (check_views,),
@@ -38,9 +39,19 @@ CHECKS: dict[int, tuple[Callable[[Story], list[Violation]], ...]] = {
 
 
 def check(evidence: Evidence) -> list[Violation]:
-    """Every promise that was not kept, by its number; [] when all were."""
-    story = read(evidence)
-    found = [violation for checks in CHECKS.values() for one in checks for violation in one(story)]
+    """Every promise that was not kept, by its number; [] when all were. A check that breaks on what it was given is a
+    violation, too: it never passes."""
+    try:
+        story = read(evidence)
+    except Exception as error:
+        return [Violation(0, f"the evidence cannot be read: {error!r}")]
+    found: list[Violation] = []
+    for promise, checks in CHECKS.items():
+        for one in checks:
+            try:
+                found += one(story)
+            except Exception as error:
+                found.append(Violation(promise, f"{one.__name__} broke on this evidence: {error!r}"))
     return sorted(found, key=lambda violation: violation.promise)
 
 

@@ -140,6 +140,9 @@ def _results_and_ledger(
         happened = ledger.get(call.effect_key, [])
         if body.status == "ok" and not happened:
             yield Violation(3, f"{call.name} is said to be done, and is not in the ledger", story.where(told))
+        if body.status == "ok" and call.effect != "checkable" and happened and not any(e.answered for e in happened):
+            what = f"{call.name} is said to be done, and the tool server never gave an answer"
+            yield Violation(3, what, story.where(told))
         if body.status in NOT_MADE and happened:
             yield Violation(3, f"{call.name} is said not to be made ({body.status}), and was run", story.where(told))
         doubtful = any(one.applied for one in happened) and not any(one.answered for one in happened)

@@ -53,6 +53,10 @@ def _one_at_a_time(story: Story) -> Iterator[Violation]:
             if run is None or not run.top:
                 continue
             if fact is run.origin:
+                assert isinstance(fact.body, f.MessagePosted)
+                if (fact.body.disposition == "started") == bool(open_runs):
+                    what = f"{run.run_id} is said to be {fact.body.disposition}, with {len(open_runs)} open before it"
+                    yield Violation(2, what, story.where(fact))
                 open_runs.append(run)
             elif fact.type in f.RUN_ENDS:
                 open_runs = [other for other in open_runs if other is not run]

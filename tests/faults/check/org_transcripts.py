@@ -107,7 +107,11 @@ def _texts(story: Story, follower: Follower) -> Iterator[Violation]:
                 yield Violation(5, f"text of {run_of(called)}", where)
             else:
                 block = (called.body.turn, place[1], str(data["type"]))
-                sent[block] = sent.get(block, "") + str(data.get("content"))
+                text = str(data.get("content"))
+                sent[block] = sent.get(block, "") + text
+                if len(text) not in _lengths(before, now, place, text):
+                    what = f"{len(text)} characters came, and the id counts {now.sent[place]} of the block"
+                    yield Violation(5, what, where)
         before, reached = now, max(reached, now.seq)
     for fact in story.of_run(follower.run_id, follower.thread_id):
         if (fact.seq or 0) <= reached:
@@ -115,9 +119,24 @@ def _texts(story: Story, follower: Follower) -> Iterator[Violation]:
 
 
 def _moved(before: Id, now: Id) -> tuple[int, int] | None:
-    """The block of which the id counts more than before."""
-    moved = [place for place, chars in now.sent.items() if chars > before.sent.get(place, 0)]
-    return moved[0] if len(moved) == 1 else None
+    """The block of which the id counts more than before. Others may have gone over to the new attempt in silence,
+    because it said the same: they count as much as the earlier attempt did."""
+    moved = sorted(place for place, chars in now.sent.items() if chars > before.sent.get(place, 0))
+    for call, block in moved[:-1]:
+        same = [place for place in before.sent if place[1] == block and place[0] < call]
+        if not any(before.sent[place] == now.sent[call, block] for place in same):
+            return None
+    return moved[-1] if moved else None
+
+
+def _lengths(before: Id, now: Id, place: tuple[int, int], text: str) -> set[int]:
+    """How long a text may be whose block the id counts so far: the rest of it, all of it from its beginning (after a
+    blank line, perhaps), or what goes on from an earlier attempt at the block."""
+    has = now.sent[place]
+    if place in before.sent:
+        return {has - before.sent[place]}
+    earlier = {has - chars for (call, block), chars in before.sent.items() if block == place[1] and call < place[0]}
+    return {has, *earlier} | ({has + 2} if text.startswith("\n\n") else set())
 
 
 def _whole(story: Story, follower: Follower, fact: Fact, sent: dict[Block, str]) -> Iterator[Violation]:

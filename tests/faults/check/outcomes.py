@@ -146,6 +146,10 @@ def _answers(story: Story) -> Iterator[Violation]:
                 yield Violation(1, f"two messages were answered with one run, {run_id}", where)
         if request.method == "POST" and request.path.endswith("/messages") and not isinstance(run_id, str):
             yield Violation(1, f"{request.status} to a message, without a run", where)
+        run = story.runs.get(str(run_id))
+        named = answer.get("message_id")
+        if run is not None and _posts(request) and named not in (None, getattr(run.origin.body, "message_id", named)):
+            yield Violation(1, f"{run_id} was told to answer {named}, and answers another message", where)
 
 
 def _posts(request: Request) -> bool:
@@ -163,17 +167,21 @@ def _there(story: Story, text: str) -> bool:
 
 
 def _keys(story: Story) -> Iterator[Violation]:
-    """Requests of one key got the same ids, however often and wherever they were tried."""
+    """Requests of one key got the same ids, however often and wherever they were tried; once one was accepted, none
+    with the same body is refused."""
     said: dict[tuple[str, str, str, str], tuple[dict[str, Any], Request]] = {}
     for request in story.evidence.requests:
-        if request.key is None or not request.accepted:
+        if request.key is None or request.status is None:
             continue
-        answer = {name: value for name, value in (request.answer or {}).items() if name in SAME}
-        if request.run_id is not None:
-            answer.setdefault("run_id", request.run_id)
         place = (request.who, request.method, request.path, request.key)
-        known = said.setdefault(place, (answer, request))[0]
-        for name, value in answer.items():
-            if known.setdefault(name, value) != value:
-                where = f"{request.client}: {request.method} {request.path}, key {request.key}"
-                yield Violation(1, f"a retry was told another {name}: {value}, before {known[name]}", where)
+        where = f"{request.client}: {request.method} {request.path}, key {request.key}"
+        if request.accepted:
+            answer = {name: value for name, value in (request.answer or {}).items() if name in SAME}
+            if request.run_id is not None:
+                answer.setdefault("run_id", request.run_id)
+            known = said.setdefault(place, (answer, request))[0]
+            for name, value in answer.items():
+                if known.setdefault(name, value) != value:
+                    yield Violation(1, f"a retry was told another {name}: {value}, before {known[name]}", where)
+        elif place in said and request.body == said[place][1].body and request.status in (400, 404, 409):
+            yield Violation(1, f"a retry of what was accepted was refused with {request.status}", where)

@@ -7,6 +7,7 @@ from typing import Any
 from parley_events import facts as f
 from parley_events import ids
 from parley_events.codec import Fact
+from tests.contract.history.reference import shown
 from tests.faults.check.story import run_of
 
 Rows = dict[Any, dict[str, Any]]
@@ -29,12 +30,12 @@ def approvals(facts: list[Fact]) -> Rows:
                 "thread_id": fact.stream,
                 "run_id": body.run_id,
                 "seq": seq,
-                "tool_call_id": body.tool_call_id,
-                "name": body.name,
+                "tool_call_id": shown(body.tool_call_id),
+                "name": shown(body.name),
                 "arguments": body.arguments,
-                "question": body.question,
+                "question": shown(body.question),
                 "input_schema": body.input_schema,
-                "who": list(body.who),
+                "who": [shown(user) for user in body.who],
                 "due_ms": body.due_at_ms,
                 "status": "open",
                 "answered_by": None,
@@ -44,8 +45,8 @@ def approvals(facts: list[Fact]) -> Rows:
         elif isinstance(body, f.ApprovalAnswered) and _open(found, body.approval_id):
             found[body.approval_id] |= {
                 "status": _ANSWERS[body.decision],
-                "answered_by": body.by,
-                "comment": body.comment,
+                "answered_by": shown(body.by),
+                "comment": shown(body.comment),
                 "edited": body.arguments,
             }
         elif isinstance(body, f.ApprovalExpired) and _open(found, body.approval_id):

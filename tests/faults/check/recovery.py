@@ -1,5 +1,5 @@
-"""6. After a process dies, or Kafka or PostgreSQL restarts, every open run ends; other threads keep moving; all is
-finished in the end: no run is left open, and no command's offset is uncommitted.
+"""6. After a process dies, or Kafka or PostgreSQL restarts, another one takes over in time and every open run ends;
+other threads keep moving; all is finished in the end: no run is left open, and no command's offset is uncommitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,45 @@ GOES_ON = (f.ApprovalAnswered, f.ApprovalExpired, f.ToolAnswered, f.ToolExpired)
 
 def check_recovery(story: Story) -> list[Violation]:
     """Promise 6."""
-    return [*_ended_in_time(story), *_left_open(story), *_bystanders(story), *_committed(story)]
+    return [*_taken_over(story), *_ended_in_time(story), *_left_open(story), *_bystanders(story), *_committed(story)]
+
+
+def takeovers(story: Story, fault: Fault) -> dict[str, int]:
+    """Thread → how many ms after the strike another owner wrote its first fact there. A victim in which nothing was
+    to be done, or whose thread stayed with its owner (another process was hit), was not taken over."""
+    found: dict[str, int] = {}
+    struck = fault.struck_wall_ms
+    for thread in fault.victims:
+        facts = story.streams.get(thread, [])
+        before = [fact for fact in facts if story.appended_ms(fact) <= struck]
+        after = [fact for fact in facts if story.appended_ms(fact) > struck]
+        at_work = _open_throughout(story, thread, struck, struck + 1) or _asked_before(story, thread, struck)
+        if not before or not at_work:
+            continue
+        first = next((fact for fact in after if fact.epoch > before[-1].epoch), None)
+        if first is not None:
+            found[thread] = story.appended_ms(first) - fault.struck_wall_ms
+    return found
+
+
+def _asked_before(story: Story, thread: str, at: int) -> bool:
+    """Whether a command of the thread waited for its outcome at that time."""
+    waiting = {
+        asked.head.id
+        for asked in story.asked
+        if asked.head is not None and asked.head.stream == thread and asked.record.time_ms <= at
+    }
+    decided = {fact.causation_id for fact in story.outcomes if fact.stream == thread and story.appended_ms(fact) <= at}
+    return bool(waiting - decided)
+
+
+def _taken_over(story: Story) -> Iterator[Violation]:
+    limit_ms = int(story.evidence.limits.takeover_s * 1000)
+    for fault in story.evidence.faults:
+        for thread, took_ms in takeovers(story, fault).items():
+            if took_ms > limit_ms:
+                what = f"{took_ms / 1000:.1f} s until another owner was at work after {fault.name} of {fault.target}"
+                yield Violation(6, what, thread)
 
 
 def _ended_in_time(story: Story) -> Iterator[Violation]:

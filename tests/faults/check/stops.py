@@ -111,14 +111,27 @@ def _orphans(story: Story) -> Iterator[Violation]:
 
 def _shown(story: Story, state: ThreadState, run: Run, fact: Fact, body: f.ModelCalled) -> Iterator[Violation]:
     """What the model is shown at this attempt."""
-    for use in run.turns[-1].tools if run.turns else ():
-        if use.open:
-            what = f"the model is called while the call {use.tool_call_id} of its last turn has no result"
-            yield Violation(3, what, story.where(fact))
+    for index in _without_result(story, fact, body):
+        what = f"the model is called while call {index} of its last turn has no result"
+        yield Violation(3, what, story.where(fact))
     spec = AgentSpec(agent_id=body.agent_id, name=body.agent_id, model=body.model)
     messages = build_request(state, run, spec, None, [], body.attempt).messages
     for problem in unpaired(messages):
         yield Violation(3, f"the model is shown {problem}", story.where(fact))
+
+
+def _without_result(story: Story, fact: Fact, body: f.ModelCalled) -> list[int]:
+    """The calls of the run's last turn that nobody has answered when the model is called again."""
+    wanted: list[int] = []
+    for earlier in story.runs[body.run_id].facts if body.run_id in story.runs else ():
+        said = earlier.body
+        if (earlier.seq or 0) >= (fact.seq or 0):
+            break
+        if isinstance(said, f.ModelReturned):
+            wanted = list(range(sum(block.kind == "tool" for block in said.blocks)))
+        elif isinstance(said, f.ToolReturned | f.ToolAnswered) and said.index in wanted:
+            wanted.remove(said.index)
+    return wanted
 
 
 def unpaired(messages: list[dict[str, Any]]) -> Iterator[str]:

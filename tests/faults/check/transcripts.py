@@ -37,10 +37,15 @@ def check_followers(story: Story) -> list[Violation]:
 def _legs(story: Story, follower: Follower) -> Iterator[Violation]:
     """A cursor that was given out is taken by every gateway, and what ends stays ended."""
     over = False
+    hidden = [leg for leg in follower.legs if leg.status == 404 and leg.over == "refused"]
+    if hidden and (follower.run_id or follower.thread_id) in (*story.runs, *story.streams):
+        gateways = sorted({leg.gateway for leg in hidden})
+        what = f"what was accepted was answered with 404, {len(hidden)} times"
+        yield Violation(5, what, f"{follower.name}, gateways {gateways}, from {hidden[0].opened_ms} ms")
     for number, leg in enumerate(follower.legs):
         where = f"{follower.name}, leg {number}, gateway {leg.gateway}"
-        if leg.over == "refused" and 400 <= leg.status < 500 and leg.status != 429:
-            yield Violation(5, f"{leg.cursor!r} was answered with {leg.status}", where)
+        if leg.over == "refused" and 400 <= leg.status < 500 and leg.status not in (404, 429):
+            yield Violation(5, f"the cursor {leg.cursor!r} was answered with {leg.status}", where)
         if over and leg.frames:
             yield Violation(5, f"{len(leg.frames)} frames after the end", where)
         ends = [place for place, frame in enumerate(leg.frames) if follower.run_id and _is_end(follower, frame)]

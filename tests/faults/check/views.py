@@ -67,7 +67,7 @@ def _expected(story: Story) -> dict[str, Rows] | Violation:
                 for place, value in reference.agents(ws).items()
             },
         }
-    except (AssertionError, StopIteration, LookupError, ValueError) as error:
+    except Exception as error:  # the reference takes a sound log for granted
         return Violation(4, f"the facts cannot be folded, so nothing can be compared: {error!r}")
 
 

@@ -35,7 +35,12 @@ def _parts(story: Story) -> Iterator[Violation]:
 def _topics(story: Story) -> Iterator[Violation]:
     """Every record of a topic from offset 0 to its end."""
     evidence = story.evidence
-    for topic, records in (("parley.commands", evidence.commands), ("parley.events", evidence.events)):
+    topics = {
+        "parley.commands": evidence.commands,
+        "parley.events": evidence.events,
+        "parley.rejected": evidence.rejected,
+    }
+    for topic, records in topics.items():
         offsets: dict[int, list[int]] = {}
         for record in records:
             offsets.setdefault(record.partition, []).append(record.offset)
