@@ -102,7 +102,7 @@ class Execution:
 
     `applied`: it had its effect now (False: an idempotent tool knew the key already, and did nothing). `effect` is
     what the server knows the tool to be, `tool` its name as facts have it (`<server>__<tool>`). Checks (`reserved`) are
-    no executions. `answered`: a good result was sent (False: it failed after the effect, or timed out).
+    no executions. `answered`: an answer was sent, good or bad (False: it broke off after the effect, or timed out).
     """
 
     effect_key: str
@@ -161,8 +161,9 @@ class Evidence:
     `views`: PostgreSQL's tables by name (`positions` too). `ends`: per topic and partition the offset that the next
     record gets; `committed`: the dispatchers' group on `parley.commands`. `ledger_tools`: the names of the tools (as in
     facts) whose executions are in the ledger. `left_open`: runs that are meant to be open still (parked on purpose).
-    `without`: parts that were not gathered on purpose, by the names of their fields; anything else that is empty is a
-    violation, since nothing can be told from it. `seed` and `scenario` name the run of the suite.
+    `moves`: each move of a position of the view, as PostgreSQL made it, in order: `partition`, `from_offset`,
+    `to_offset`. `without`: parts that were not gathered on purpose, by the names of their fields; anything else that
+    is empty is a violation, since nothing can be told from it. `seed` and `scenario` name the run of the suite.
     """
 
     scenario: str
@@ -182,6 +183,7 @@ class Evidence:
     memory: tuple[Memory, ...] = ()
     left_open: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    moves: tuple[Row, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")

@@ -76,7 +76,7 @@ class Ledger:
             "effect": EFFECTS[tool],
             "wall_ms": time.time_ns() // 1_000_000,
             "applied": applied,
-            "answered": arguments.get("then", "ok") in ("ok", "late"),
+            "answered": arguments.get("then", "ok") in ("ok", "late", "error"),
         }
         self._file.write(json.dumps(line) + "\n")
 

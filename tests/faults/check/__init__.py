@@ -14,6 +14,7 @@ from tests.faults.check.kept import check_kept
 from tests.faults.check.memory import check_memory
 from tests.faults.check.order import check_order
 from tests.faults.check.outcomes import check_outcomes
+from tests.faults.check.positions import check_positions
 from tests.faults.check.recovery import check_recovery
 from tests.faults.check.stops import check_stops
 from tests.faults.check.story import Story, read
@@ -29,7 +30,7 @@ CHECKS: dict[int, tuple[Callable[[Story], list[Violation]], ...]] = {
     1: (check_outcomes, check_waits),
     2: (check_order,),
     3: (check_effects, check_stops),
-    4: (check_views,),
+    4: (check_views, check_positions),
     5: (check_followers,),
     6: (check_recovery,),
     7: (check_kept,),

@@ -146,7 +146,8 @@ def _results_and_ledger(
         if body.status in NOT_MADE and happened:
             yield Violation(3, f"{call.name} is said not to be made ({body.status}), and was run", story.where(told))
         doubtful = any(one.applied for one in happened) and not any(one.answered for one in happened)
-        if body.status == "error" and doubtful and call.effect != "read_only":
+        # An idempotent one is tried again first, and is then an error by its page: once more does nothing more.
+        if body.status == "error" and doubtful and call.effect not in ("read_only", "idempotent"):
             what = f"{call.name} had its effect and gave no answer: that is unknown, and not an error"
             yield Violation(3, what, story.where(told))
 

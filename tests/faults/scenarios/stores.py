@@ -9,7 +9,6 @@ import time
 from parley_events.partition import partition_of
 from tests.faults.boundaries import Action, Placed
 from tests.faults.cluster import PARTITIONS
-from tests.faults.scenarios.owners import first_run
 from tests.faults.stage import Blow, Round
 from tests.faults.workload import whole
 
@@ -57,11 +56,12 @@ async def history_behind(held_s: float, going: Round) -> None:
 
     async def behind() -> None:
         began = time.monotonic()
-        _, talk = await going.strike(Blow("append.after", "kill", "tool.returned"))
-        await first_run(talk)
-        await going.strike(Blow("append.after", "kill", "model.returned"))
-        await asyncio.sleep(max(0.0, held_s - (time.monotonic() - began)))
-        await control.lift(fault.id)
+        try:
+            await going.strike(Blow("append.after", "kill", "tool.returned"))
+            await going.strike(Blow("append.after", "kill", "model.returned"))
+            await asyncio.sleep(max(0.0, held_s - (time.monotonic() - began)))
+        finally:
+            await control.lift(fault.id)
 
     await going.during(f"history behind for {held_s:g} s", "history", behind())
 
@@ -69,12 +69,13 @@ async def history_behind(held_s: float, going: Round) -> None:
 async def history_away(going: Round) -> None:
     """Both histories stand still while a dispatcher dies; then they go on."""
     await going.begin(crowd=3, bystanders=1)
+    victim = await going.work.open()
+    await going.work.say(victim, "/text Known.")
 
     async def away() -> None:
         for process in going.cluster.of("history"):
             process.signal(signal.SIGSTOP)
         try:
-            victim = await going.work.open()
             await going.strike(Blow("append.after", "kill", "model.returned"), victim=victim)
             await asyncio.sleep(12.0)
         finally:

@@ -133,12 +133,18 @@ class Reads:
             pass
         except LogError:
             raise Unavailable("the log cannot be reached right now") from None
-        # Or it is what a command will make that was accepted (202) and is not decided yet.
+        # Or it is what a command will make that was accepted (202) and is not decided yet, or was so this very moment.
         try:
-            coming = what != "file" and await self._undecided.has(principal.workspace_id, stream, run_id)
+            coming = "nothing"
+            if what != "file":
+                coming = await self._undecided.look(principal.workspace_id, stream, run_id)
+            if coming == "decided":
+                return await read([await self._hub.real_end_of(stream)])
+        except Missing:
+            raise not_found(what) from None
         except (LogError, TimeoutError):
             raise Unavailable("the log cannot be reached right now") from None
-        if coming:
+        if coming == "waiting":
             raise Unavailable(f"the {what} was accepted and is not there yet: try again in a moment", 1)
         raise not_found(what)
 

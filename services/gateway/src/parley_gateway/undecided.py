@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Literal
 
 from parley_events import ids
 from parley_events.clock import Clock
@@ -19,6 +20,8 @@ from parley_gateway.feed.hub import Hub
 BACK_MS = 120_000
 """How far back one looks: longer than any takeover."""
 LOOK_S = 2.0
+Found = Literal["nothing", "waiting", "decided"]
+"""Of the commands looked for: none came, one has no outcome yet, or all of them have theirs."""
 AT_ONCE = 4
 
 
@@ -29,23 +32,27 @@ class Undecided:
         self._hub, self._clock = hub, clock
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def has(self, workspace_id: str, stream: str, run_id: str | None = None) -> bool:
-        """Whether a command to the stream came lately and has no outcome; with a run's id, the very one that makes this
-        run. Raises LogUnavailable, and TimeoutError when it cannot be told in time."""
+    async def look(self, workspace_id: str, stream: str, run_id: str | None = None) -> Found:
+        """What came lately of commands to the stream; with a run's id, of the very one that makes this run. Raises
+        LogUnavailable, and TimeoutError when it cannot be told in time."""
         log = self._hub.log
         if log is None:
-            return False
+            return "nothing"
         partition = self._hub.partition(stream)
         async with asyncio.timeout(LOOK_S), self._places:
-            waiting = set()
+            waiting: set[str] = set()
+            came = False
             async for record in self._newest(log, COMMANDS_TOPIC, partition):
                 made_by = _maker(record, workspace_id, stream, run_id)
                 if made_by is not None:
+                    came = True
                     waiting.add(made_by)
             if waiting:
                 async for record in self._newest(log, EVENTS_TOPIC, partition):
                     waiting.discard((record.header("ce_causationid") or b"").decode("utf-8", "replace"))
-        return bool(waiting)
+        if waiting:
+            return "waiting"
+        return "decided" if came else "nothing"
 
     async def _newest(self, log: Log, topic: str, partition: int) -> AsyncIterator[Incoming]:
         """The newest records of a partition, up to its end as of now."""
