@@ -198,7 +198,7 @@ class Workload:
                     if saying.done():
                         break
                     await asyncio.sleep(0.02)
-                await until(talk.seen(), lambda seen: reached(seen) or saying.done())
+                await until(talk.seen(), lambda seen: reached(seen) or saying.done(), 150.0)
                 key = f"cancel {self.number()}"
                 for _ in range(2):
                     status, _answer = await self.client().ask(

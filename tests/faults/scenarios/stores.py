@@ -9,6 +9,7 @@ import time
 from parley_events.partition import partition_of
 from tests.faults.boundaries import Action, Placed
 from tests.faults.cluster import PARTITIONS
+from tests.faults.scenarios.owners import first_run
 from tests.faults.stage import Blow, Round
 from tests.faults.workload import whole
 
@@ -70,13 +71,18 @@ async def history_away(going: Round) -> None:
     """Both histories stand still while a dispatcher dies; then they go on."""
     await going.begin(crowd=3, bystanders=1)
     victim = await going.work.open()
-    await going.work.say(victim, "/text Known.")
+    striking = asyncio.create_task(
+        going.strike(
+            Blow("append.after", "kill", "model.returned"), f"/text so\n/wait 2000\n{whole(going.name)}", victim=victim
+        )
+    )
 
     async def away() -> None:
-        for process in going.cluster.of("history"):
-            process.signal(signal.SIGSTOP)
+        await first_run(victim)
         try:
-            await going.strike(Blow("append.after", "kill", "model.returned"), victim=victim)
+            for process in going.cluster.of("history"):
+                process.signal(signal.SIGSTOP)
+            await striking
             await asyncio.sleep(12.0)
         finally:
             for process in going.cluster.of("history"):
