@@ -42,10 +42,10 @@ BROKEN: dict[str, tuple[int, str, b.Break]] = {
         b.events(lambda r, fact: b.refusing(r, fact, "c3")),
     ),
     "an unreadable command that is not kept": (1, "and 0 times in parley.rejected", b.field("rejected", lambda *_: ())),
-    "an unreadable command that is kept twice": (
+    "an unreadable command that is kept more often than there were owners": (
         1,
-        "and 2 times in parley.rejected",
-        b.field("rejected", lambda all_, _: all_ * 2),
+        "and 3 times in parley.rejected",
+        b.field("rejected", lambda all_, _: all_ * 3),
     ),
     "a sound command that was rejected": (
         1,
