@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.faults.check import check
 from tests.faults.check.violation import Violation
@@ -61,7 +63,7 @@ async def run(
             began = time.monotonic()
             wrong = await stage.round(name, SCENARIOS[name].act, end_s)
             outcome.evidence = await stage.evidence(name)
-            found = [Violation(0, line) for line in wrong] + check(outcome.evidence)
+            found = [Violation(0, line) for line in wrong] + await asyncio.to_thread(check, outcome.evidence)
             fresh = [violation for violation in found if str(violation) not in known]
             known |= {str(violation) for violation in found}
             outcome.results.append(Result(name, fresh, time.monotonic() - began))
@@ -71,6 +73,17 @@ async def run(
             if fresh and keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
                 dump(outcome.evidence, keep / f"{name.replace(' ', '-')}.json")
+    return outcome
+
+
+async def run_side_by_side(lanes: Sequence[Sequence[str]], folder: Path, seed: int, **options: Any) -> list[Outcome]:
+    """Run several lists of scenarios at once, each on a cluster of its own: most of a takeover is waiting."""
+    return await asyncio.gather(
+        *(run(names, folder / str(number), seed, **options) for number, names in enumerate(lanes))
+    )
+
+
+def nothing_left(outcome: Outcome) -> None:
+    """Note what still runs, now that nothing should."""
     for line in left_behind():
         outcome.results.append(Result("the suite itself", [Violation(0, f"left behind: {line}")], 0.0))
-    return outcome

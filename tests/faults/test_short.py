@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scenarios import SHORT
-from tests.faults.suite import run
+from tests.faults.suite import nothing_left, run
 
 
 @pytest.mark.timeout(400)
@@ -22,5 +22,6 @@ async def test_every_promise_holds_while_parts_die_and_stall(tmp_path: Path) -> 
     # A short path: the control's socket has to fit into 100 characters.
     with tempfile.TemporaryDirectory(prefix="pf-", ignore_cleanup_errors=True) as folder:
         outcome = await run(SHORT, Path(folder), seed, keep=tmp_path)
+    nothing_left(outcome)
     found = [f"{result.name}: {violation}" for result in outcome.results for violation in result.violations]
     assert not found, f"SEED={seed}, evidence in {tmp_path}:\n" + "\n".join(found[:30])

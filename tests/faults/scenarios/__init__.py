@@ -33,7 +33,7 @@ class Scenario:
     act: Callable[[Round], Awaitable[None]]
 
 
-def _boundaries(action: Action, size: int = 4) -> tuple[Scenario, ...]:
+def _boundaries(action: Action, size: int = 5) -> tuple[Scenario, ...]:
     blows = strikes.blows(action)
     word = {"kill": "SIGKILL", "stop": "SIGSTOP, then SIGCONT once another has taken over"}[action]
     groups = [blows[start : start + size] for start in range(0, len(blows), size)]
