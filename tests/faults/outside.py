@@ -8,14 +8,12 @@ import time
 import uuid
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-
 from parley_events.body import Principal, Usage
 from parley_events.codec import Command, Fact, encode_command, encode_fact
 from parley_events.commands import PostMessage
 from parley_events.facts import PartitionClaimed, RunFailed
 from parley_events.ids import answer_id
+from parley_events.log.open import open_log
 from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from tests.faults.cluster import GROUP, PARTITIONS, Cluster
@@ -53,21 +51,19 @@ async def _delete_group(port: int) -> int:
 
 async def come_and_go(cluster: Cluster, times: int) -> None:
     """A member of the dispatchers' group that joins, does nothing with what it is given, and leaves; so many times."""
-    for _ in range(times):
-        member = AIOKafkaConsumer(
-            bootstrap_servers=cluster.bootstrap,
-            group_id=GROUP,
-            enable_auto_commit=False,
-            partition_assignment_strategy=(StickyPartitionAssignor,),
-            session_timeout_ms=6000,
-            heartbeat_interval_ms=500,
-        )
-        member.subscribe(["parley.commands"])
-        await member.start()
-        async with asyncio.timeout(30):
-            while not member.assignment():
-                await member.getmany(timeout_ms=100)
-        await member.stop()
+    log = await open_log("kafka", cluster.bootstrap, cluster.folder, PARTITIONS, "parley-storm")
+
+    async def let_be(partitions: frozenset[int]) -> None:
+        return None
+
+    try:
+        for _ in range(times):
+            member = await log.group("parley.commands", GROUP, let_be, let_be)
+            for _ in range(3):
+                await member.batch(timeout_s=0.3)
+            await member.close()
+    finally:
+        await log.close()
 
 
 async def forge_late_batch(cluster: Cluster, run_id: str, seq: int, epoch: int) -> None:
