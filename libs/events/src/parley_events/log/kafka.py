@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 
 from parley_events.errors import LogError, LogUnavailable, RetentionGap, TopicMismatch
 from parley_events.log.kafka_address import client_options
@@ -81,6 +81,20 @@ async def _ended(work: Coroutine[Any, Any, Any], limit_s: float) -> bool:
         await asyncio.wait({task}, timeout=1.0)
         return False
     return not task.cancelled() and task.exception() is None
+
+
+def _keep_commits_out_of_joins(consumer: AIOKafkaConsumer) -> None:
+    """A commit that is sent while the group is joined again names no generation, or the one before, and is refused.
+    aiokafka then forgets what it was just told and joins as yet another member, for which everyone waits until the one
+    that it was has expired: with a commit each second that never ends, and the whole group stands still with it."""
+    coordinator, send = consumer._coordinator, consumer._coordinator._do_commit_offsets
+
+    async def outside(assignment: Any, offsets: Any) -> None:
+        if consumer._subscription.reassignment_in_progress or coordinator.generation < 0:
+            raise RebalanceInProgressError
+        await send(assignment, offsets)
+
+    coordinator._do_commit_offsets = outside
 
 
 def _quieten() -> None:
@@ -172,6 +186,7 @@ class KafkaLog:
         group = KafkaGroup(topic, self._prefix + topic, consumer)
         consumer.subscribe([self._prefix + topic], listener=_Listener(on_assigned, on_revoked))
         await _started(consumer, 40.0)
+        _keep_commits_out_of_joins(consumer)
         return group
 
     async def begins(self, topic: str) -> dict[int, int]:
