@@ -69,6 +69,18 @@ agents:
     limits: {{steps: 40, seconds: 300}}
 """
 
+_PARKS = """\
+    approvals:
+      - publish
+      - {tool: repeat, question: Soon?, expires_s: 2}
+    client_tools:
+      - name: get_weather
+        description: The weather, as the client knows it.
+        input_schema: {type: object, properties: {location: {type: string}}}
+      - {name: get_mood, description: Expires soon., input_schema: {type: object}, expires_s: 2}
+"""
+"""What makes runs of the agent wait, where they can."""
+
 _SETTINGS = {
     "PARLEY_MODEL_BACKOFF_MS": "50",
     "PARLEY_MODEL_STALL_S": "1",
@@ -228,7 +240,8 @@ class Cluster:
         stores = asyncio.to_thread(self.kafka.start), asyncio.to_thread(self.postgres.start)
         port, *_ = await asyncio.gather(tools, *stores)
         agents = self.folder / "agents.yaml"
-        agents.write_text(_AGENTS.format(port=port, structures=", ".join(STRUCTURES)))
+        parks = _PARKS if "publish" in TOOLS else ""
+        agents.write_text(_AGENTS.format(port=port, structures=", ".join(STRUCTURES)) + parks)
         file = read_agents_file(agents, TOOLS)
         common = {
             "PARLEY_LOG": "kafka",

@@ -28,7 +28,6 @@ from tests.faults.workload import Talk, Workload, steady, whole
 HIT_S = 60.0
 TAKEN_OVER_S = 45.0
 END_S = 120.0
-ALONE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ class Round:
     faults: list[Fault] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     steady: list[Talk] = field(default_factory=list)
-    last_s: float = -1000.0
     _healing: list[asyncio.Task[None]] = field(default_factory=list)
+    _striking: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def cluster(self) -> Cluster:
@@ -72,7 +71,13 @@ class Round:
             self.work.saying(talk, steady(pieces))
 
     async def strike(
-        self, blow: Blow, message: str | None = None, passing: int = 1, victim: Talk | None = None
+        self,
+        blow: Blow,
+        message: str | None = None,
+        passing: int = 1,
+        victim: Talk | None = None,
+        *,
+        timed: bool = False,
     ) -> tuple[Hit, Talk]:
         """Place a fault for a new thread, say something in it that comes past the boundary, and wait until it has
         struck. What was killed is started again at once; what was stopped goes on once another has taken over."""
@@ -89,10 +94,13 @@ class Round:
         )
         await self.cluster.control.place(fault, "dispatcher")
         self.work.saying(victim, message or whole(f"{self.name} {fault.id}"))
-        return await self.struck(fault, blow.name, victim, partition), victim
+        return await self.struck(fault, blow.name, victim, partition, timed=timed), victim
 
-    async def struck(self, fault: Placed, name: str, victim: Talk | None, partition: int | None) -> Hit:
-        """Wait for a hit, and heal what it did in the background."""
+    async def struck(
+        self, fault: Placed, name: str, victim: Talk | None, partition: int | None, *, timed: bool = False
+    ) -> Hit:
+        """Wait for a hit, and heal what it did in the background. `timed`: nothing else is broken at the time, so that
+        how long the takeover takes says something."""
         control = self.cluster.control
         try:
             hit = await control.hit(fault.id, HIT_S)
@@ -100,9 +108,6 @@ class Round:
             self.wrong.append(f"{name} never struck: nothing passed there within {HIT_S:g} s")
             await control.lift(fault.id)
             raise
-        # How long a takeover takes is measured where nothing else was broken at the same time.
-        alone = hit.mono_s - self.last_s > ALONE_S
-        self.last_s = hit.mono_s
         moving = [talk for talk in self.steady if self._owner(talk) not in ("", hit.name)]
         process = self.cluster.processes[hit.name]
         beyond = control.owners.get(partition, (-1, ""))[0] if partition is not None else -1
@@ -114,10 +119,20 @@ class Round:
                 with suppress(TimeoutError):
                     await control.claimed(partition, beyond, TAKEN_OVER_S)
                 process.signal(signal.SIGCONT)
-            self.note(name, hit, moving, victim if alone and fault.stream is not None else None)
+            self.note(name, hit, moving, victim if timed else None)
 
         self._healing.append(asyncio.create_task(heal()))
         return hit
+
+    def striking(self, fault: Placed, name: str, victim: Talk) -> None:
+        """Wait for a fault's hit in the background: it strikes when its time has come."""
+        partition = partition_of(victim.thread_id.encode(), PARTITIONS)
+
+        async def wait() -> None:
+            with suppress(TimeoutError):
+                await self.struck(fault, name, victim, partition)
+
+        self._striking.append(asyncio.create_task(wait()))
 
     def _owner(self, talk: Talk) -> str:
         return self.cluster.control.owners.get(partition_of(talk.thread_id.encode(), PARTITIONS), (-1, ""))[1]
@@ -143,8 +158,16 @@ class Round:
         await broken
         self.faults.append(Fault(name, target, struck_mono, struck_wall, now_ms(), time.time_ns() // 1_000_000, (), ()))
 
+    async def settled(self) -> None:
+        """Until what was struck so far is whole again, and every process ready."""
+        healing, self._healing = self._healing, []
+        await asyncio.gather(*healing)
+        await self.cluster.ready()
+
     async def heal(self) -> None:
         """Until everything that was broken is whole again, and every process ready."""
+        if self._striking:
+            await asyncio.gather(*self._striking, return_exceptions=True)
         if self._healing:
             await asyncio.gather(*self._healing, return_exceptions=True)
         for process in self.cluster.processes.values():

@@ -8,6 +8,7 @@ what that is in this case. The modules have the acts:
     network   the broker, lost answers, latency, connections that break or swallow everything
     stores    history and PostgreSQL
     edges     gateways, models, tools, cancels, poison
+    parked    runs that wait for people and clients
     mixed     several at once: the short set
 """
 
@@ -17,8 +18,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
+from parley_dispatcher.tools import TOOLS
 from tests.faults.boundaries import Action
-from tests.faults.scenarios import edges, mixed, network, owners, stores, strikes
+from tests.faults.scenarios import edges, mixed, network, owners, parked, stores, strikes
 from tests.faults.stage import Round
 
 
@@ -60,6 +62,13 @@ SCENARIOS: dict[str, Scenario] = {
             "one right after the other",
             "everything heals; every promise holds",
             mixed.mixed,
+        ),
+        Scenario(
+            "one by one",
+            "SIGKILL and SIGSTOP of the owner of a run, ten in turn",
+            "while its model speaks, each once all is well again",
+            "another owner goes on within 15 s",
+            strikes.one_by_one,
         ),
         *_boundaries("kill"),
         *_boundaries("stop"),
@@ -250,6 +259,35 @@ SCENARIOS: dict[str, Scenario] = {
     )
 }
 """Every scenario, by its name."""
+
+if "publish" in TOOLS:
+    # Runs can be parked.
+    SCENARIOS |= {
+        scenario.name: scenario
+        for scenario in (
+            Scenario(
+                "parked",
+                "the owner dies or stalls; all dispatchers die",
+                "as a run asks, parks and is answered; while it waits",
+                "each answer counts once; what was approved is done once",
+                parked.answered,
+            ),
+            Scenario(
+                "expired",
+                "SIGKILL of the owner",
+                "as an approval or a call of the client expires",
+                "it expires once, and the run goes on",
+                parked.expired,
+            ),
+            Scenario(
+                "stopped while parked",
+                "SIGKILL of the owner",
+                "as a parked run is cancelled, a thread is, or a message goes on without the client",
+                "the run ends once; no call is left open",
+                parked.stopped,
+            ),
+        )
+    }
 
 SHORT = ("mixed", "two projectors", "late batch")
 """What is tried at every `make test`."""

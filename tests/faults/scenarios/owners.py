@@ -16,14 +16,15 @@ async def zombie(going: Round) -> None:
     await going.begin(crowd=3, bystanders=2)
     echoes = "\n".join(tool("echo", n=number) for number in range(12))
     message = f"/text said \n{tool('append_line', file='effects.txt', line=going.work.number())}\n{echoes}\n/text done"
-    await going.strike(Blow("append.before", "stop", "model.returned"), message)
+    await going.strike(Blow("append.before", "stop", "model.returned"), message, timed=True)
 
 
 async def unread(going: Round) -> None:
     """Stopped between an intent and its read-back: the successor calls the tool; the stale one must not."""
     await going.begin(crowd=2, bystanders=1)
     line = tool("append_line", file="effects.txt", line=going.work.number())
-    await going.strike(Blow("append.after", "stop", "tool.called", "append_line"), f"/text now\n{line}\n/text done")
+    blow = Blow("append.after", "stop", "tool.called", "append_line")
+    await going.strike(blow, f"/text now\n{line}\n/text done", timed=True)
 
 
 async def after_the_effect(going: Round) -> None:
@@ -41,7 +42,8 @@ async def late_batch(going: Round) -> None:
     talk = await going.work.open(watched=True)
     partition = partition_of(talk.thread_id.encode(), PARTITIONS)
     before = going.cluster.control.owners[partition][0]
-    await going.strike(Blow("append.after", "kill", "model.called"), "/text one \n/stream 20 20", victim=talk)
+    blow = Blow("append.after", "kill", "model.called")
+    await going.strike(blow, "/text one \n/stream 20 20", victim=talk, timed=True)
     await going.cluster.control.claimed(partition, before, 60.0)
     run_id = await first_run(talk)
     seq = await _ended_at(talk)

@@ -45,6 +45,18 @@ async def strikes(blows: list[Blow], going: Round) -> None:
         await going.strike(blow)
 
 
+async def one_by_one(going: Round) -> None:
+    """Owners die and stall in turn, each once all is well again: how long a takeover takes."""
+    await going.begin(crowd=2, bystanders=0)
+    for action in ("kill", "stop") * 5:
+        message = f"/text going on \n/stream 30 50\n{whole(going.work.number())}"
+        _, victim = await going.strike(Blow("append.after", action, "model.called"), message, timed=True)
+        async with asyncio.timeout(60):
+            while not victim.watchers or not victim.watchers[0].over:
+                await asyncio.sleep(0.05)
+        await going.settled()
+
+
 async def claiming(action: Action, going: Round) -> None:
     """The one that takes over is struck itself, before and after its claim."""
     await going.begin(crowd=3, bystanders=2)
