@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from parley_events.codec import EVENTS_TOPIC
 from parley_events.errors import LogUnavailable
 from parley_gateway.errors import Problem
 from parley_gateway.reads import check_position, thread_of_run
@@ -67,65 +66,6 @@ async def test_what_the_view_is_too_far_behind_to_know_is_503_and_not_404(here: 
     assert late.headers["retry-after"]
     here.past.held.set()
     assert (await get(here, f"{BASE}/threads/{thread}", 1)).status == 200
-
-
-async def test_what_was_accepted_and_is_not_decided_yet_is_503_and_not_404() -> None:
-    """While a dispatcher's work is taken over, an id from a 202 names what will be there in a moment."""
-    async with world(sockets=False, outcome_s=0.1) as here:
-        await here.application()
-        here.dispatcher.play = silence
-        thread = await new_thread(here)
-        here.dispatcher.deaf = True
-        run = await new_run(here, thread)
-        made = await ask(
-            here.gateways[0][0],
-            "POST",
-            f"{BASE}/threads",
-            key=here.key,
-            body={"agent_id": "scripted"},
-            headers={"Idempotency-Key": "late"},
-        )
-        assert made.status == 202
-        late_thread = made.json()["id"]
-        for gateway in (0, 1):
-            for path in (f"{BASE}/runs/{run}/events", f"{BASE}/runs/{run}", f"{BASE}/threads/{late_thread}"):
-                late = await get(here, path, gateway)
-                assert (late.status, late.json()["error"]) == (503, "unavailable"), path
-                assert late.headers["retry-after"] == "1"
-            assert (await get(here, f"/api/org/chat/runs/{run}", gateway)).status == 503
-            other = f"{thread}.r{'0' * 16}"
-            assert (await get(here, f"{BASE}/runs/{other}", gateway)).status == 404, "no command makes this one"
-            assert (await get(here, f"{BASE}/threads/{THREAD}", gateway)).status == 404
-        here.dispatcher.decide_heard()
-        assert (await get(here, f"{BASE}/runs/{run}", 1)).status == 200
-        assert (await get(here, f"{BASE}/threads/{late_thread}", 1)).status == 200
-
-
-async def test_what_is_decided_while_it_is_looked_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(sockets=False, outcome_s=0.1) as here:
-        here.dispatcher.play = silence
-        thread = await new_thread(here)
-        here.dispatcher.deaf = True
-        run = await new_run(here, thread)
-        hub = here.gateways[0][0].state.core.hub
-        end_of = hub.real_end_of
-
-        async def and_then_it_is_decided(stream: str) -> str:
-            end = str(await end_of(stream))
-            here.dispatcher.decide_heard()
-            partition = hub.partition(stream)
-
-            async def written() -> bool:
-                return bool((await here.log.ends(EVENTS_TOPIC))[partition] > int(end.partition(".")[2]))
-
-            async with asyncio.timeout(5):
-                while here.dispatcher.state(thread).seq > 1 and not await written():
-                    await asyncio.sleep(0)
-            monkeypatch.setattr(hub, "real_end_of", end_of)
-            return end
-
-        monkeypatch.setattr(hub, "real_end_of", and_then_it_is_decided)
-        assert (await get(here, f"{BASE}/runs/{run}")).status == 200
 
 
 async def test_while_the_log_is_away_nobody_says_that_there_is_no_such_thing(

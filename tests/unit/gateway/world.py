@@ -107,13 +107,6 @@ class Dispatcher:
                 if not self.deaf:
                     self._decide(command)
 
-    def decide_heard(self) -> None:
-        """Be deaf no more, and decide what came meanwhile."""
-        self.deaf = False
-        for command in self.heard:
-            if command.id not in self.state(command.stream).outcomes:
-                self._decide(command)
-
     def _decide(self, command: Command) -> None:
         state = self.state(command.stream)
         agent = answering_agent(state, command)

@@ -18,7 +18,6 @@ from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_fou
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
 from parley_gateway.send import Sender
-from parley_gateway.undecided import Undecided
 
 Answer = TypeVar("Answer")
 
@@ -28,8 +27,8 @@ _RUN_ID = re.compile(r"[0-9a-f-]{36}\.r[0-9a-f]{1,40}")
 class Reads:
     """See the module. Every method takes the client's `min_position`, and raises Problems for it to be told."""
 
-    def __init__(self, history: History, hub: Hub, sender: Sender, undecided: Undecided) -> None:
-        self._history, self._hub, self._sender, self._undecided = history, hub, sender, undecided
+    def __init__(self, history: History, hub: Hub, sender: Sender) -> None:
+        self._history, self._hub, self._sender = history, hub, sender
 
     async def thread(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
         """A thread that the key may see and read; Problem 404 or 403."""
@@ -56,7 +55,6 @@ class Reads:
             min_position,
             lambda position: self._history.run(principal.workspace_id, run_id, position),
             "run",
-            run_id,
         )
         await self.thread(principal, thread_id)
         return view
@@ -119,7 +117,6 @@ class Reads:
         min_position: str | None,
         read: Callable[[Sequence[str]], Awaitable[Answer]],
         what: str,
-        run_id: str | None = None,
     ) -> Answer:
         try:
             return await self._many(principal, min_position, read)
@@ -130,23 +127,9 @@ class Reads:
         try:
             return await read([await self._hub.real_end_of(stream)])
         except Missing:
-            pass
+            raise not_found(what) from None
         except LogError:
             raise Unavailable("the log cannot be reached right now") from None
-        # Or it is what a command will make that was accepted (202) and is not decided yet, or was so this very moment.
-        try:
-            coming = "nothing"
-            if what != "file":
-                coming = await self._undecided.look(principal.workspace_id, stream, run_id)
-            if coming == "decided":
-                return await read([await self._hub.real_end_of(stream)])
-        except Missing:
-            raise not_found(what) from None
-        except (LogError, TimeoutError):
-            raise Unavailable("the log cannot be reached right now") from None
-        if coming == "waiting":
-            raise Unavailable(f"the {what} was accepted and is not there yet: try again in a moment", 1)
-        raise not_found(what)
 
     async def _many(
         self, principal: Principal, min_position: str | None, read: Callable[[Sequence[str]], Awaitable[Answer]]
