@@ -47,6 +47,9 @@ class ListLog:
     async def begins(self, topic: str) -> dict[int, int]:
         return dict.fromkeys(range(self.partitions), 0)
 
+    async def committed(self, topic: str, group_id: str) -> dict[int, int]:
+        raise NotImplementedError
+
     async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
         raise NotImplementedError
 

@@ -138,6 +138,17 @@ async def test_what_was_committed_is_not_read_again_and_the_rest_is_in_order(log
     assert texts(found, 3) == [f"3:{n}" for n in range(10)]
 
 
+async def test_anybody_can_ask_how_far_a_group_has_come(log: Log, join: Join) -> None:
+    assert await log.committed(TOPIC, "g") == dict.fromkeys(range(PARTITIONS), 0), "there is no such group yet"
+    await write(log, [record(p, f"{p}:{n}") for n in range(10) for p in range(PARTITIONS)])
+    member = await join()
+    await group_of(member).commit({0: 10, 1: 4, 2: 0})
+    assert await log.committed(TOPIC, "g") == {0: 10, 1: 4, **dict.fromkeys(range(2, PARTITIONS), 0)}
+    assert await log.committed(TOPIC, "another") == dict.fromkeys(range(PARTITIONS), 0)
+    await member.leave()
+    assert (await log.committed(TOPIC, "g"))[0] == 10, "what is committed outlives its members"
+
+
 async def test_after_a_rebalance_everything_uncommitted_comes_again_in_order(log: Log, join: Join) -> None:
     await write(log, [record(p, f"{p}:{n}") for n in range(10) for p in range(PARTITIONS)])
     first = await join()

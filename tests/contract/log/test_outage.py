@@ -151,6 +151,7 @@ async def test_everything_goes_on_after_a_crash_of_the_broker(own_broker: Kafka)
         log.ends(TOPIC),
         log.begins(TOPIC),
         log.at_time(TOPIC, 0),
+        log.committed(TOPIC, "g"),
         group.commit({0: 5}),
         log.producer(),
         log.tail(TOPIC, {0: 0}),

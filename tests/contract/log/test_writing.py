@@ -128,6 +128,7 @@ async def test_a_producer_closed_without_grace_leaves_no_send_in_doubt_for_ever(
 async def test_a_closed_log_says_so(place: Place) -> None:
     await place.log.close()
     await place.log.close()
-    for asked in (place.log.ends(TOPIC), place.log.begins(TOPIC), place.log.at_time(TOPIC, 0)):
+    log = place.log
+    for asked in (log.ends(TOPIC), log.begins(TOPIC), log.at_time(TOPIC, 0), log.committed(TOPIC, "g")):
         with pytest.raises(LogError):
             await asked

@@ -117,6 +117,7 @@ class GatedLog:
         self.commits: list[dict[int, int]] = []
         self.groups: list[Group] = []
         self.producer, self.begins, self.at_time = log.producer, log.begins, log.at_time
+        self.committed = log.committed
 
     @property
     def partitions(self) -> int:

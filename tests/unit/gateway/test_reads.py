@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from parley_events.errors import LogUnavailable
+from parley_events.ids import run_id
 from parley_gateway.errors import Problem
 from parley_gateway.reads import check_position, thread_of_run
 from tests.support.asgi import Exchange, ask, exchange
@@ -80,6 +81,32 @@ async def test_while_the_log_is_away_nobody_says_that_there_is_no_such_thing(
     assert (await get(here, f"{BASE}/threads/{thread}")).status == 200, "what the view has needs no log"
     missing = await get(here, f"{BASE}/threads/{THREAD}")
     assert missing.status == 503 and missing.headers["retry-after"]
+
+
+@pytest.mark.parametrize("base", [BASE, "/api/org/chat"])
+async def test_a_run_that_was_accepted_and_is_not_decided_yet_is_503_and_not_404(here: World, base: str) -> None:
+    """Its partition is between two owners: the id was told with a 202, and no view knows it."""
+    await here.application()
+    thread = await new_thread(here)
+    here.dispatcher.deaf = True
+    path = f"{BASE}/threads/{thread}/messages"
+    posting = asyncio.create_task(
+        ask(here.gateways[0][0], "POST", path, key=here.key, headers={"Idempotency-Key": "k"}, body={"content": "hi"})
+    )
+    await here.eventually(lambda: here.dispatcher.heard[-1].type == "message.post")
+    run = run_id(thread, here.dispatcher.heard[-1].id)
+    for address in (f"{base}/runs/{run}", f"{base}/runs/{run}/events"):
+        early = await get(here, address, 1)
+        assert early.status == 503 and early.headers["retry-after"], address
+    posting.cancel()
+    await asyncio.gather(posting, return_exceptions=True)
+
+
+async def test_what_nobody_asked_for_is_404_at_once(here: World) -> None:
+    thread = await new_thread(here)
+    async with asyncio.timeout(1.0):
+        for missing in (f"{BASE}/threads/{THREAD}", f"{BASE}/runs/{thread}.r0123456789abcdef"):
+            assert (await get(here, missing)).status == 404
 
 
 async def test_a_list_shows_what_the_same_key_was_just_told(here: World) -> None:

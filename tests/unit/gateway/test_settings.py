@@ -19,6 +19,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "internal_token": ("t", "t"),
     "host": ("::1", "::1"),
     "log_file": ("/f", Path("/f")),
+    "group": ("g", "g"),
     "log_level": ("DEBUG", "DEBUG"),
     "workspace_id": ("w", "w"),
     "anonymous_key": ("k", "k"),

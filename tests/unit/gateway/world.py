@@ -50,11 +50,16 @@ from parley_gateway.history import History
 from parley_gateway.runs import RunTold
 from parley_gateway.settings import Settings
 
+GROUP = "parley.dispatcher"
 PARTITIONS = 4
 TOKEN = "between-services"
 WORKSPACE = "11111111-2222-4333-8444-555555555555"
 STRUCTURE = "6f6c1f6e-0000-4000-8000-000000000001"
 LIMIT_S = 10.0
+
+
+async def _nothing(partitions: frozenset[int]) -> None:
+    """What the group gives and takes is all the same here."""
 
 
 class Dispatcher:
@@ -74,7 +79,7 @@ class Dispatcher:
         self._producer = await self._log.producer()
         for p in range(PARTITIONS):
             await self.claim(p)
-        self._tail = await self._log.tail(COMMANDS_TOPIC, dict.fromkeys(range(PARTITIONS), 0))
+        self._group = await self._log.group(COMMANDS_TOPIC, GROUP, _nothing, _nothing)
         self._spawn(self._listen())
 
     async def claim(self, partition: int) -> None:
@@ -86,7 +91,7 @@ class Dispatcher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._tail.close()
+        await self._group.close()
         await self._producer.close()
         assert not self.errors, self.errors
 
@@ -101,11 +106,12 @@ class Dispatcher:
 
     async def _listen(self) -> None:
         while True:
-            for record in await self._tail.batch():
+            for record in await self._group.batch():
                 command = decode_command(await self._contents.whole(record))
                 self.heard.append(command)
                 if not self.deaf:
                     self._decide(command)
+                    await self._group.commit({record.partition: record.offset + 1})
 
     def _decide(self, command: Command) -> None:
         state = self.state(command.stream)

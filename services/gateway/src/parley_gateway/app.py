@@ -37,6 +37,7 @@ from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
 from parley_gateway.telemetry import Instruments
+from parley_gateway.undecided import Undecided
 from parley_gateway.uploads import Uploads
 from parley_gateway.workspaces import Workspaces
 
@@ -84,7 +85,7 @@ def build(
         sender=sender,
         objects=the_objects,
         uploads=Uploads(settings.uploads_mb * MEGABYTE),
-        reads=Reads(asked, hub, sender),
+        reads=Reads(asked, hub, sender, Undecided(hub, settings.group)),
         clock=clock,
         new_uuid=new_uuid,
         new_secret=new_secret,

@@ -18,6 +18,7 @@ from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_fou
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
 from parley_gateway.send import Sender
+from parley_gateway.undecided import Undecided
 
 Answer = TypeVar("Answer")
 
@@ -27,8 +28,8 @@ _RUN_ID = re.compile(r"[0-9a-f-]{36}\.r[0-9a-f]{1,40}")
 class Reads:
     """See the module. Every method takes the client's `min_position`, and raises Problems for it to be told."""
 
-    def __init__(self, history: History, hub: Hub, sender: Sender) -> None:
-        self._history, self._hub, self._sender = history, hub, sender
+    def __init__(self, history: History, hub: Hub, sender: Sender, undecided: Undecided) -> None:
+        self._history, self._hub, self._sender, self._undecided = history, hub, sender, undecided
 
     async def thread(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
         """A thread that the key may see and read; Problem 404 or 403."""
@@ -122,12 +123,16 @@ class Reads:
             return await self._many(principal, min_position, read)
         except Missing:
             pass
-        # Another gateway may have answered with this id a moment ago: see what the log has first. Where that cannot be
-        # seen (the log is away, the view far behind it) nobody can say that there is no such thing.
+        # Another gateway may have answered with this id a moment ago: see what the log has first, and whether all of it
+        # is decided. Where that cannot be seen (the log is away, the view far behind it, the thread between two owners)
+        # nobody can say that there is no such thing.
         try:
+            decided = await self._undecided.over(stream)
             return await read([await self._hub.real_end_of(stream)])
         except Missing:
-            raise not_found(what) from None
+            if decided:
+                raise not_found(what) from None
+            raise Unavailable("it may have been asked for and not be decided yet; try again") from None
         except LogError:
             raise Unavailable("the log cannot be reached right now") from None
 

@@ -31,6 +31,7 @@ class Settings:
     data: Path = Path(".parley")
     objects: str = ""
     partitions: int = 8
+    group: str = "parley.dispatcher"
     history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
     internal_token: str = field(default="", repr=False)
     host: str = "127.0.0.1"
@@ -70,6 +71,7 @@ class Settings:
             data=Path(env.get("PARLEY_DATA", str(default.data))),
             objects=env.get("PARLEY_OBJECTS", default.objects),
             partitions=_number(env, "PARLEY_PARTITIONS", default.partitions),
+            group=env.get("PARLEY_GROUP", default.group),
             history_url=tuple(url.strip().rstrip("/") for url in urls.split(",")) if urls else default.history_url,
             internal_token=env.get("PARLEY_INTERNAL_TOKEN", ""),
             host=env.get("PARLEY_HOST", default.host),

@@ -159,6 +159,10 @@ class EmbeddedLog:
         self._check_open()
         return {p: self._parts[(topic, p)].next for p in range(self._partitions)}
 
+    async def committed(self, topic: str, group_id: str) -> dict[int, int]:
+        self._check_open()
+        return {p: self.offset_of(group_id, topic, p) for p in range(self._partitions)}
+
     async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
         self._check_open()
         found: dict[int, int] = {}
@@ -389,7 +393,7 @@ class EmbeddedLog:
     def unsubscribe(self, topic: str, event: asyncio.Event) -> None:
         self._readers[topic].discard(event)
 
-    def committed(self, group_id: str, topic: str, partition: int) -> int:
+    def offset_of(self, group_id: str, topic: str, partition: int) -> int:
         """The group's offset; the oldest record where there is none."""
         first = self._parts[(topic, partition)].first
         return max(self._offsets.get((group_id, topic, partition), first), first)
@@ -665,7 +669,7 @@ class EmbeddedGroup:
     async def assign(self, partitions: frozenset[int]) -> None:
         self._assigned = partitions
         for partition in partitions:
-            self._tail.add(partition, self._log.committed(self._group_id, self._topic, partition))
+            self._tail.add(partition, self._log.offset_of(self._group_id, self._topic, partition))
         await self._on_assigned(partitions)
 
     async def batch(self, timeout_s: float = 1.0, limit: int = 500) -> Sequence[Incoming]:
@@ -682,7 +686,7 @@ class EmbeddedGroup:
             self._tail.add(partition, position)
 
     async def rewind(self, partition: int) -> None:
-        offset = self._log.committed(self._group_id, self._topic, partition)
+        offset = self._log.offset_of(self._group_id, self._topic, partition)
         if partition in self._paused:
             self._paused[partition] = offset
         elif partition in self._assigned:

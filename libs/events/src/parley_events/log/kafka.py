@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RebalanceInProgressError
 
@@ -112,6 +113,7 @@ class KafkaLog:
     ) -> None:
         self._bootstrap, self._client_id, self._prefix = bootstrap, client_id, prefix
         self._session_ms, self._partitions, self._asker = session_ms, partitions, asker
+        self._admin: AIOKafkaAdminClient | None = None
         self._closed = False
 
     @classmethod
@@ -195,6 +197,25 @@ class KafkaLog:
     async def ends(self, topic: str) -> dict[int, int]:
         return await self._offsets(self._asker.end_offsets(self._all(topic)))
 
+    async def committed(self, topic: str, group_id: str) -> dict[int, int]:
+        begins = await self.begins(topic)
+        try:
+            if self._admin is None:
+                self._admin = AIOKafkaAdminClient(**client_options(self._bootstrap), client_id=self._client_id)
+                await _in_time(self._admin.start())
+            found = await _in_time(self._admin.list_consumer_group_offsets(self._prefix + group_id))
+        except BaseException:
+            # A client that was cut off does not always find its way back: the next one to ask gets a new one.
+            await self._close_admin()
+            raise
+        offsets = {part.partition: entry.offset for part, entry in found.items() if part.topic == self._prefix + topic}
+        return {partition: max(offsets.get(partition, begin), begin) for partition, begin in begins.items()}
+
+    async def _close_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await _ended(admin.close(), 1.0)
+
     async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
         ends = await self.ends(topic)
         found = await _in_time(self._asker.offsets_for_times(dict.fromkeys(self._all(topic), time_ms)))
@@ -206,6 +227,7 @@ class KafkaLog:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
+            await self._close_admin()
             await _stop(self._asker)
 
     def _all(self, topic: str) -> list[TopicPartition]:

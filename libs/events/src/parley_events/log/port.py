@@ -157,6 +157,11 @@ class Log(Protocol):
         """Per partition the offset that the next record will get. Raises `LogUnavailable` after 5 s."""
         ...
 
+    async def committed(self, topic: str, group_id: str) -> dict[int, int]:
+        """Per partition the offset that a group has committed; that of the oldest record where it has none. Raises
+        `LogUnavailable` after 5 s."""
+        ...
+
     async def at_time(self, topic: str, time_ms: int) -> dict[int, int]:
         """Per partition the offset of the first record with `time_ms` or later; the end where there is none."""
         ...
