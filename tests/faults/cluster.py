@@ -72,7 +72,7 @@ agents:
 _PARKS = """\
     approvals:
       - publish
-      - {tool: repeat, question: Soon?, expires_s: 2}
+      - {tool: repeat, question: 'Again?', expires_s: 2}
     client_tools:
       - name: get_weather
         description: The weather, as the client knows it.
