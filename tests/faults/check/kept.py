@@ -35,7 +35,8 @@ def _facts(story: Story, follower: Follower) -> Iterator[Violation]:
         data = frame.data if isinstance(frame.data, dict) else {}
         kind, seq = str(data.get("type")), data.get("seq")
         if kind in DELTAS or kind == RESTARTED:
-            if (seq, f.ModelCalled.type) not in known:
+            ends = kind == RESTARTED and {(seq, f.RunFailed.type), (seq, f.RunCancelled.type)} & known
+            if (seq, f.ModelCalled.type) not in known and not ends:
                 yield Violation(7, f"{kind} of call {seq}, which is not on the log", f"{follower.name}, frame {number}")
         elif (seq, kind) not in known:
             yield Violation(7, f"{kind} {seq} was shown, and is not on the log", f"{follower.name}, frame {number}")
