@@ -2,7 +2,7 @@
 <port file> <ledger file>`. On the official MCP SDK, over Streamable HTTP.
 
 One line of JSON per call that arrived (`evidence.Execution`), written before it is answered. `pay` does it again each
-time; `book` and `reserve` know a key that they have had; `reserved` says whether a `reserve` took place; `look` does
+time; `book` and `reserve` know a key that they have had; `reserved` says whether a `reserve` took place (by the key); `look` does
 nothing. The argument `then` says what becomes of the answer: `ok`, `late` (after `ms`), `hang` (never), `error` (an
 error, though it was done), `500` (the HTTP request fails, though it was done).
 """
@@ -32,7 +32,6 @@ _ANY = {
         "ms": {"type": "integer", "minimum": 0, "maximum": 60_000},
     },
 }
-_ASKED = {"type": "object", "properties": {"effect_key": {"type": "string"}}}
 
 TOOLS = [
     types.Tool(name="pay", description="Pays, each time.", input_schema=_ANY),
@@ -46,7 +45,7 @@ TOOLS = [
     types.Tool(
         name="reserved",
         description="Says whether a call of `reserve` took place.",
-        input_schema=_ASKED,
+        input_schema=_ANY,
         annotations=types.ToolAnnotations(read_only_hint=True),
     ),
     types.Tool(
@@ -96,8 +95,7 @@ def make(ledger: Ledger) -> Server[Any]:
         arguments = dict(params.arguments or {})
         key = str((ctx.meta or {}).get(KEY, ""))
         if params.name == "reserved":
-            asked = str(arguments.get("effect_key") or key)
-            found = {"executed": ledger.has(asked), "result": "reserve: done" if ledger.has(asked) else None}
+            found = {"happened": True, "result": "reserve: done"} if ledger.has(key) else {"happened": False}
             return types.CallToolResult(content=[types.TextContent(text=json.dumps(found))], structured_content=found)
         ledger.enter(params.name, key, arguments)
         match arguments.get("then", "ok"):

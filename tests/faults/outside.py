@@ -17,7 +17,7 @@ from parley_events.log.open import open_log
 from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from tests.faults.cluster import GROUP, PARTITIONS, Cluster
-from tests.support.topics import put
+from tests.support.topics import put, read_topic
 
 _DELETE_GROUPS = 42
 WRONG = "NOBODY MAY SEE THIS"
@@ -106,6 +106,27 @@ async def put_poison(cluster: Cluster, thread: str) -> int:
     for place, name, value, headers in spoilt:
         await put(cluster.bootstrap, "parley.commands", place, name, value, list(headers.items()))
     return len(spoilt)
+
+
+async def put_message(cluster: Cluster, thread: str, text: str) -> None:
+    """A message straight on `parley.commands`, as another producer writes it: nobody waits for its outcome."""
+    message = PostMessage(principal=Principal(user_id="owner"), text=text)
+    now = time.time_ns() // 1_000_000
+    command = Command(id=str(uuid.uuid4()), stream=thread, workspace_id=cluster.workspace_id, time_ms=now, body=message)
+    record = encode_command(command, PARTITIONS)
+    await put(cluster.bootstrap, record.topic, record.partition, record.key, record.value, record.headers)
+
+
+async def set_aside(cluster: Cluster, thread: str, reason: str, limit_s: float = 60.0) -> None:
+    """Wait until a command of a thread lies in `parley.rejected` for a reason."""
+    until = time.monotonic() + limit_s
+    while True:
+        for record in await read_topic(cluster.bootstrap, "parley.rejected"):
+            if record.key == thread.encode() and record.head("rejected_reason") == reason:
+                return
+        if time.monotonic() > until:
+            raise AssertionError(f"no command of {thread} was set aside as {reason}")
+        await asyncio.sleep(0.5)
 
 
 def said_in(log: Path, text: str) -> int:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from parley_dispatcher.tools import TOOLS
+from parley_events.facts import FACTS
 from tests.faults.boundaries import Action
 from tests.faults.scenarios import edges, mixed, network, owners, parked, stores, strikes
 from tests.faults.stage import Round
@@ -260,6 +261,15 @@ SCENARIOS: dict[str, Scenario] = {
 }
 """Every scenario, by its name."""
 
+if "command.tried" in FACTS:
+    # A command that was begun before is begun alone, and twice is enough.
+    SCENARIOS["poison"] = Scenario(
+        "poison",
+        "a command kills whoever decides it",
+        "each time",
+        "set aside after the third, once, and told to who asked; the thread goes on",
+        edges.poisoned,
+    )
 if "publish" in TOOLS:
     # Runs can be parked.
     SCENARIOS |= {

@@ -73,3 +73,32 @@ async def unreadable(going: Round) -> None:
                 await outside.put_poison(going.cluster, talk.thread_id)
 
     await going.during("records that cannot be read", "parley.commands", poison())
+
+
+async def poisoned(going: Round) -> None:
+    """A command that kills whoever decides it, each time."""
+    await going.begin(crowd=3, bystanders=1)
+    cluster, talk = going.cluster, await going.work.open()
+    fault = Placed(
+        id=going.work.number(),
+        boundary="decide.before",
+        action="kill",
+        kind="message.post",
+        text="#poison",
+        stream=talk.thread_id,
+        every=True,
+    )
+    await cluster.control.place(fault, "dispatcher")
+    await outside.put_message(cluster, talk.thread_id, "#poison\n/text never")
+
+    async def until_it_is_set_aside() -> None:
+        try:
+            for count in (1, 2, 3):
+                hit = await cluster.control.hit(fault.id, 60.0, count)
+                await cluster.restart(cluster.processes[hit.name])
+            await outside.set_aside(cluster, talk.thread_id, "poison")
+        finally:
+            await cluster.control.lift(fault.id)
+
+    await going.during("a command that kills whoever decides it", "dispatcher", until_it_is_set_aside())
+    going.work.saying(talk, "/text And the thread goes on.")
