@@ -18,6 +18,8 @@ from tests.faults.check.violation import Violation
 from tests.faults.evidence import Evidence
 
 CLAIM = "partition.claimed"
+NOTES = frozenset({"command.tried"})
+"""Facts of a partition and of no stream, like claims: what an owner notes for the next one."""
 AFTER_THE_END = frozenset({f.ToolSettled.type})
 """Facts that may follow their run's end: a person says later what became of a call."""
 
@@ -134,6 +136,8 @@ def _take(story: Story, record: Incoming) -> None:
         fact = decode_fact(record)
     except Undecodable as error:
         story.flaws.append(Violation(0, f"a fact cannot be decoded: {error}", place))
+        return
+    if fact.type in NOTES:
         return
     if record.key != fact.stream.encode() or story.partition(fact) != record.partition:
         story.flaws.append(
