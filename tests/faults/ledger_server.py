@@ -2,7 +2,8 @@
 <port file> <ledger file>`. On the official MCP SDK, over Streamable HTTP.
 
 One line of JSON per call that arrived (`evidence.Execution`), written before it is answered. `pay` does it again each
-time; `book` and `reserve` know a key that they have had; `reserved` says whether a `reserve` took place; `look` does nothing. The argument `then` says what becomes of the answer: `ok`, `late` (after `ms`), `hang` (never), `error` (an
+time; `book` and `reserve` know a key that they have had; `reserved` says whether a `reserve` took place; `look` does
+nothing. The argument `then` says what becomes of the answer: `ok`, `late` (after `ms`), `hang` (never), `error` (an
 error, though it was done), `500` (the HTTP request fails, though it was done).
 """
 
