@@ -1,4 +1,4 @@
-"""`make faults`: every scenario, on two clusters side by side; a table of faults and promises, and the numbers. Exit 1
+"""`make faults`: every scenario, on three clusters side by side; a table of faults and promises, and the numbers. Exit 1
 when a promise was not kept. Nothing is written into the tree unless RESULTS=1.
 
 SEED= makes the same choices again; ONLY= names scenarios (with commas, `*` stands for any characters); KEEP= is a
@@ -26,7 +26,7 @@ from tests.faults.suite import Outcome, nothing_left, run_side_by_side
 LIMIT_S = 900.0
 _LAST_S = 75.0
 """No scenario begins so shortly before the end."""
-LANES = 2
+LANES = 3
 """Clusters at work side by side."""
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
