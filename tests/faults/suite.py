@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ async def run(
 ) -> Outcome:
     """Run scenarios one after the other. `until`: begin none after that time (monotonic). `keep`: where the evidence of
     a scenario that went wrong is kept. `end_s`: how long a round's work may take to come to its end."""
+    # What the harness's own clients say of an outage is of no use here.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     outcome = Outcome(seed)
     known: set[str] = set()
     cluster = Cluster(folder, guards_off)
