@@ -1,5 +1,5 @@
-"""`make faults`: every scenario, on three clusters side by side; a table of faults and promises, and the numbers. Exit 1
-when a promise was not kept. Nothing is written into the tree unless RESULTS=1.
+"""`make faults`: every scenario, on three clusters side by side; a table of faults and promises, and the numbers. Exit
+1 when a promise was not kept. Nothing is written into the tree unless RESULTS=1.
 
 SEED= makes the same choices again; ONLY= names scenarios (with commas, `*` stands for any characters); KEEP= is a
 folder for the evidence of those that went wrong (`python -m tests.faults.check <file>` looks at it again).
