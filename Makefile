@@ -16,7 +16,7 @@ SERVICES := gateway dispatcher history standalone
 export BASE_IMAGE PARLEY_TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help up cluster reset compose-up compose-down images test check unit contract e2e bench fmt sync jars lock
+.PHONY: help up cluster reset compose-up compose-down images test check unit contract e2e faults guards bench fmt sync jars lock
 
 help: ## list what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,7 +48,7 @@ images: ## build the container images (BASE_IMAGE= PARLEY_TAG= PIP_CONF= DOCKER=
 	done
 
 test: jars check ## run every check and every test
-	$(BIN)/pytest -q tests/unit tests/contract tests/e2e
+	$(BIN)/pytest -q tests/unit tests/contract tests/e2e tests/faults
 
 check: $(STAMP) ## the static part of it: lint, format, types, import rules
 	$(BIN)/ruff check .
@@ -64,6 +64,12 @@ contract: jars ## the tests of ports, records and views, on real parts
 
 e2e: jars ## the tests of the whole, on real parts
 	$(BIN)/pytest -q tests/e2e
+
+faults: jars ## break everything at every moment, and check each promise (SEED= ONLY= KEEP= RESULTS=1; a quarter of an hour)
+	@$(BIN)/python -m tests.faults
+
+guards: jars ## take each guard out once: the fault suite must notice (ONLY=; ten minutes)
+	@$(BIN)/python -m tests.faults.guards
 
 bench: jars ## measure first delta, streams and CPU (about ten minutes)
 	$(BIN)/python -m tests.bench

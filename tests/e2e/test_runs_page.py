@@ -119,6 +119,25 @@ async def test_a_parked_run_and_the_one_behind_it_are_stopped_with_their_thread(
         assert answer.json()["message"]["content"] == "Still here.", answer.text
 
 
+async def test_a_message_closes_what_only_the_client_was_waited_for(standalone: System) -> None:
+    async with standalone.client() as client:
+        thread = await new_thread(client, "scripted")
+        path = f"{CHAT}/threads/{thread}/messages"
+        content = '/tool get_weather {"location": "Tokyo"}\n/text Without it, then.'
+        first = await client.post(path, json={"content": content}, params={"wait": "20"})
+        assert (first.status_code, first.json()["waits_for"]) == (202, "client_tool"), "it is the client's turn"
+        [call] = first.json()["pending"]
+        second = await client.post(path, json={"content": "/text Never mind."}, params={"wait": "30"})
+        assert second.json()["message"]["content"] == "Never mind.", second.text
+        run = (await client.get(f"{CHAT}/runs/{first.json()['run_id']}")).json()
+        assert run["status"] == "completed"
+        messages = (await client.get(path, params={"limit": "50"})).json()["items"]
+        [asked] = [one["tool_calls"][0] for one in messages if one["tool_calls"]]
+        assert (asked["id"], asked["status"], asked["is_error"]) == (call, "error", True)
+        answers = [one["content"] for one in messages if one["role"] == "assistant"]
+        assert answers == ["Without it, then.", "Never mind."]
+
+
 @pytest.mark.parametrize("edited", [{"text": 7}, {}])
 async def test_arguments_that_do_not_fit_answer_nothing(standalone: System, edited: dict[str, Any]) -> None:
     async with standalone.client() as client:

@@ -256,9 +256,7 @@ async def test_an_answer_older_than_the_window_is_not_taken(world: World, monkey
 
 def forget(owner: Owner, stream: str) -> None:
     """As if the thread had been evicted."""
-    del owner._states[stream]
-    owner._held -= owner._sizes.pop(stream)
-    owner._read_seq.pop(stream)
+    owner.states.let_go(stream)
 
 
 async def test_a_hole_between_the_answer_and_the_window_is_loaded_again(
@@ -347,9 +345,9 @@ async def test_a_full_cache_lets_go_of_what_rests_and_never_of_what_is_used(worl
         owner = dispatcher.owner(threads[0])
         await eventually(lambda: owner.read_to == world.log._parts[("parley.events", 0)].next)
         await world.ask(threads[0], c.MarkRead(principal=ANN, up_to=1))
-        assert len(owner._states) <= 2
-        assert owner._held == sum(owner._sizes.values())
-        assert set(owner._sizes) == set(owner._read_seq) == set(owner._states)
+        assert len(owner.states.held) <= 2
+        assert owner.states.size == sum(owner.states.sizes.values())
+        assert set(owner.states.sizes) == set(owner.states.read) == set(owner.states.held)
     for thread in threads:
         seqs = [fact.seq for fact in world.read.facts if fact.stream == thread and fact.seq]
         assert seqs[:16] == list(range(1, 17))
@@ -361,7 +359,7 @@ async def test_what_runs_say_counts_as_held(world: World) -> None:
         await world.ask(thread, post("/text " + "x" * 50_000), fresh=True)
         await world.read.ended(thread)
         owner = dispatcher.owner(thread)
-        assert owner._held == owner._states[thread].size > 200_000
+        assert owner.states.size == owner.states.held[thread].size > 200_000
 
 
 # ---- who is asked about agents

@@ -73,7 +73,7 @@ async def parked(world: World, thread: str, count: int = 1) -> f.RunWaiting:
 async def let_go(dispatcher: Dispatcher, thread: str) -> None:
     """Until nothing of the thread is held."""
     owner = dispatcher.owner(thread)
-    await eventually(lambda: thread not in owner._states and not owner.running)
+    await eventually(lambda: thread not in owner.states.held and not owner.running)
 
 
 def results(world: World, thread: str) -> dict[str, tuple[str, str]]:
@@ -611,7 +611,7 @@ async def test_a_thread_is_let_go_of_only_once_all_that_is_known_of_it_was_read_
         _, call = calls(world, thread)
         assert (await world.ask(thread, result(call))).pending == ()
         await parked(world, thread, 2)
-        assert thread in dispatcher.owner(thread)._states
+        assert thread in dispatcher.owner(thread).states.held
         dispatcher.log.own_tail.open()
         await let_go(dispatcher, thread)
         [request] = world.read.of(thread, f.ApprovalRequested)
@@ -628,8 +628,8 @@ async def test_many_parked_runs_hold_nothing(world: World) -> None:
         for thread in threads:
             await parked(world, thread)
         owner = dispatcher.owner(threads[0])
-        await eventually(lambda: not owner._states and not owner.running)
-        assert (owner._held, owner._sizes, owner._read_seq, owner._resting) == (0, {}, {}, set())
+        await eventually(lambda: not owner.states.held and not owner.running)
+        assert (owner.states.size, owner.states.sizes, owner.states.read, owner._resting) == (0, {}, {}, set())
 
 
 async def test_who_answers_while_the_run_still_works_is_not_waited_for(

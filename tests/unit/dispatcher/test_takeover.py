@@ -301,15 +301,15 @@ async def test_whoever_stood_still_looks_at_the_tail_again_before_an_effect(worl
         await world.ask(thread, post("/text a"))
         await world.read.ended(thread)
         owner, hand = dispatcher.owner(thread), give_clock(dispatcher)
-        intent = owner.append(owner._states[thread], f.ThreadRead(user_id="ann", up_to=1))
+        intent = owner.append(owner.states.held[thread], f.ThreadRead(user_id="ann", up_to=1))
         waiting = asyncio.create_task(owner.read_back(intent))
         await asyncio.sleep(0)
         hand.now += 30.0
-        await eventually(lambda: owner._read_seq[thread] >= (intent.seq or 0) or waiting.done())
+        await eventually(lambda: owner.states.read[thread] >= (intent.seq or 0) or waiting.done())
         await within(waiting)  # nobody claimed it meanwhile: it may go on, having looked again
 
         dispatcher.log.own_tail.close()
-        intent = owner.append(owner._states[thread], f.ThreadRead(user_id="ann", up_to=2))
+        intent = owner.append(owner.states.held[thread], f.ThreadRead(user_id="ann", up_to=2))
         waiting = asyncio.create_task(owner.read_back(intent))
         await asyncio.sleep(0)
         [future] = owner._waiters[(thread, intent.seq or 0)]
@@ -355,7 +355,7 @@ async def test_an_intent_that_was_read_back_at_once_waits_for_nothing_more(world
             return await ends(topic)
 
         dispatcher.log.ends = noted  # type: ignore[method-assign]
-        intent = owner.append(owner._states[thread], f.ThreadRead(user_id="ann", up_to=1))
+        intent = owner.append(owner.states.held[thread], f.ThreadRead(user_id="ann", up_to=1))
         hand.now += 0.5
         await within(owner.read_back(intent))
         assert asked == []

@@ -62,7 +62,7 @@ async def test_a_foreign_claim_takes_everything_away_at_once(world: World) -> No
     async with world.dispatcher() as dispatcher:
         asked = await world.put(thread, post("/text a\n/wait 600000"))
         await world.read.wait_for(thread, f.ModelCalled)
-        owner, state = dispatcher.owner(thread), dispatcher.owner(thread)._states[thread]
+        owner, state = dispatcher.owner(thread), dispatcher.owner(thread).states.held[thread]
         [task] = owner.running.values()
         dispatcher.log.own_tail.close()
         unread = owner.append(state, f.ThreadRead(user_id="ann", up_to=1))
@@ -80,7 +80,7 @@ async def test_a_foreign_claim_takes_everything_away_at_once(world: World) -> No
             owner.append(state, f.ThreadRead(user_id="ann", up_to=2))
         with pytest.raises(NotOwner):
             await owner.read_back(unread)
-        assert owner._states == {} and owner.watermark() == -1
+        assert owner.states.held == {} and owner.watermark() == -1
         mine = [fact for record, fact in world.read.all[held:] if fact.epoch == owner.epoch and fact.stream]
         assert [fact.type for fact in mine] in ([], ["thread.read"])
         # The group still says that it is ours: it is claimed anew, and the run goes on.
@@ -96,7 +96,7 @@ async def test_whoever_waits_for_a_read_back_learns_that_it_is_not_ours_any_more
         await world.read.ended(thread)
         owner = dispatcher.owner(thread)
         await eventually(lambda: owner.read_to == 5)
-        state = owner._states[thread]
+        state = owner.states.held[thread]
         dispatcher.log.own_tail.close()
         await world.claim(0)
         late = owner.append(state, f.ThreadRead(user_id="ann", up_to=1))
@@ -138,13 +138,13 @@ async def test_what_a_superseded_owner_wrote_is_no_part_of_a_thread_that_is_load
         stale_log.own_tail.close()
         async with world.dispatcher(group="newer") as newer:
             world.history.taking.close()
-            late = stale.owner(thread).append(stale.owner(thread)._states[thread], f.ThreadDeleted())
+            late = stale.owner(thread).append(stale.owner(thread).states.held[thread], f.ThreadDeleted())
             await shown(world)
             await world.ask(thread, post("/text two"))
             await world.read.ended(thread, 2)
             owner = newer.owner(thread)
             await eventually(lambda: owner.read_to == world.log._parts[(EVENTS_TOPIC, 0)].next)
-            del owner._states[thread]
+            del owner.states.held[thread]
             outcome = await world.ask(thread, post("/show messages"))
             assert (late.seq, outcome.type) == (5, "message.posted")
             await world.read.ended(thread, 3)
@@ -394,7 +394,7 @@ async def test_a_run_that_was_being_cancelled_ends_with_its_children_under_the_n
         dispatcher.runner.draining = True
         run = (await world.read.outcome(asked)).run_id
         owner = dispatcher.owner(thread)
-        owner.append(owner._states[thread], f.RunCancelling(run_id=run, by="ann"), run_id=run)
+        owner.append(owner.states.held[thread], f.RunCancelling(run_id=run, by="ann"), run_id=run)
     async with world.dispatcher():
         await world.read.ended(thread, 2)
     ends = world.read.of(thread, f.RunCancelled)
@@ -414,7 +414,7 @@ async def test_a_run_that_was_being_cancelled_needs_its_agent_no_more(world: Wor
         dispatcher.runner.draining = True
         run = (await world.read.outcome(asked)).run_id
         owner = dispatcher.owner(thread)
-        owner.append(owner._states[thread], f.RunCancelling(run_id=run, by="ann"), run_id=run)
+        owner.append(owner.states.held[thread], f.RunCancelling(run_id=run, by="ann"), run_id=run)
     world.history.agents.clear()
     async with world.dispatcher():
         assert (await world.read.ended(thread)).type == "run.cancelled"

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from parley_dispatcher.decide import DECISIONS, answering_agent, decide
+from parley_dispatcher.decide import answering_agent, decide
 from parley_dispatcher.state import State, ThreadState, WorkspaceState, evolve, initial
 from parley_events import facts as f
 from parley_events import ids
@@ -49,7 +49,6 @@ from parley_gateway.core import Core
 from parley_gateway.history import History
 from parley_gateway.runs import RunTold
 from parley_gateway.settings import Settings
-from tests.unit.gateway.parking import decided
 
 GROUP = "parley.dispatcher"
 PARTITIONS = 4
@@ -124,12 +123,9 @@ class Dispatcher:
             assert isinstance(workspace, WorkspaceState)
             known = workspace.agents.get(agent)
             version = known.version if known and not known.deleted else None
-        outcome = None
-        if type(command.body) not in DECISIONS and command.id not in state.outcomes:
-            outcome = decided(self.written.get(command.stream, []), command)
         fact = self.append(
             command.stream,
-            outcome or decide(state, command, version),
+            decide(state, command, version),
             workspace_id=command.workspace_id,
             causation_id=command.id,
             body_hash=command.body_hash,

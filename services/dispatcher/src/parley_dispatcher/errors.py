@@ -23,10 +23,6 @@ class NotOwner(DispatcherError):
     """The partition's newest claim is not ours any more."""
 
 
-class Parked(DispatcherError):
-    """A run inside this one waits for somebody outside: the call that started it stays open."""
-
-
 class Unreadable(DispatcherError):
     """What is stored of a thread cannot be read or folded; trying again at once does not help."""
 
@@ -62,3 +58,7 @@ class ToolDoubt(DispatcherError):
 
 class ToolError(DispatcherError):
     """A tool answered with an error that the model should read."""
+
+
+class Parked(DispatcherError):
+    """A run inside this one waits for somebody outside: the call that started it stays open."""

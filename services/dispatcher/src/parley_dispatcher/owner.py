@@ -1,7 +1,8 @@
 """One partition under one claim: deciding its commands, holding its states, reading its own writes back.
 
     worker   gives it records of `parley.commands` and of its own tail of `parley.events`
-    owner    claims; loads states (history + window); decides in order per stream; knows what was read back
+    owner    claims; decides in order per stream; knows what was read back
+    states   holds, loads (history + window) and lets go of the states of streams
     runner   runs the runs that its facts open
 
 An owner is born with a claim and never survives it: when its tail shows a claim that it does not hold, it closes, drops
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,8 @@ from parley_dispatcher.errors import HistoryUnavailable, NotOwner, Unreadable
 from parley_dispatcher.history import History
 from parley_dispatcher.redelivery import MOST_TRIES, SKEW_MS, Redelivered, reading_from
 from parley_dispatcher.sender import Sender
-from parley_dispatcher.state import State, ThreadState, evolve, initial
+from parley_dispatcher.state import State, ThreadState, initial
+from parley_dispatcher.states import States
 from parley_dispatcher.telemetry import Instruments
 from parley_dispatcher.timers import Timers
 from parley_dispatcher.window import Window
@@ -43,7 +45,6 @@ from parley_events.codec import (
     Fact,
     command_head,
     decode_command,
-    decode_fact,
     encode_fact,
     head_of,
     rejected_record,
@@ -124,6 +125,8 @@ class Owner:
         """Set: no step is begun any more, the partition goes to another dispatcher soon."""
         self.waited_at = 0.0
         """When history, the object store or the log last did not answer (by the loop's clock)."""
+        self.claimed_ms = 0
+        """When the claim was in force; no effect of an earlier owner began later than `TRUST_S` after it."""
         self.read_to = 0
         """The offset up to which the own tail was read."""
         self.next_command = -1
@@ -134,10 +137,7 @@ class Owner:
         self._fence = FactFence()
         self._window = Window()
         self._appender: Appender | None = None
-        self._states: OrderedDict[str, State] = OrderedDict()
-        self._sizes: dict[str, int] = {}
-        self._held = 0
-        self._read_seq: dict[str, int] = {}
+        self.states = States(self._window, world.history, world.contents, world.cache_bytes, self.patiently, self._busy)
         self._queues: dict[str, deque[tuple[int, Command | Incoming]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog: deque[Incoming] = deque()
@@ -203,7 +203,7 @@ class Owner:
             self._world.clock,
             self._world.contents.stored,
         )
-        self.ready = True
+        self.ready, self.claimed_ms = True, self._world.clock()
         _log.info("partition %d is ours with epoch %d", self.partition, self.epoch)
         for stream in dict.fromkeys([*view.open_threads, *self._touched]):
             if stream not in view.waiting_threads or stream in self._touched:
@@ -235,8 +235,8 @@ class Owner:
 
     async def _recover(self, stream: str) -> None:
         """Load a thread that had open runs, and go on with them."""
-        state = await self._load(stream)
-        if state is not None and isinstance(state, ThreadState):
+        state = await self.states.load(stream)
+        if isinstance(state, ThreadState):
             self._wake(self, state)
 
     def lose(self, why: str) -> None:
@@ -257,15 +257,14 @@ class Owner:
     def stay(self) -> None:
         """The partition does not go to another dispatcher after all: begin what was held back."""
         self.leaving = asyncio.Event()
-        for state in list(self._states.values()):
+        for state in list(self.states.held.values()):
             if isinstance(state, ThreadState) and state.open_runs:
                 self._wake(self, state)
 
     @property
     def settled(self) -> bool:
         """Whether all that was appended was read back, and no command waits for its outcome."""
-        unread = any(self._read_seq.get(stream, 0) < state.seq for stream, state in self._states.items())
-        return not (unread or self._unfinished)
+        return not (self.states.unread or self._unfinished)
 
     def close(self) -> None:
         """Append nothing more, stop the runs (they go on elsewhere), forget what was held."""
@@ -283,7 +282,7 @@ class Owner:
                 future.set_exception(NotOwner(f"partition {self.partition} is not ours any more"))
                 future.exception()
         self._waiters.clear()
-        self._states.clear()
+        self.states.held.clear()
         self._queues.clear()
         self._backlog.clear()
         self._advanced.set()
@@ -308,8 +307,7 @@ class Owner:
                 self._before.see(head)
             if head.seq is not None and record.offset >= self._history_at:
                 self._window.add(head.stream, head.seq, record)
-                if head.stream in self._read_seq:
-                    self._read_seq[head.stream] = max(self._read_seq[head.stream], head.seq)
+                self.states.saw(head.stream, head.seq)
                 self._show((head.stream, head.seq))
             if not self.ready and head.run_id is not None and record.offset >= self._history_at:
                 self._touched[head.stream] = None
@@ -362,7 +360,7 @@ class Owner:
         if self.closed or fact.seq is None:
             raise NotOwner(f"partition {self.partition} is not ours any more")
         looked = self._world.elapsed()
-        if self._read_seq.get(fact.stream, 0) < fact.seq:
+        if self.states.read.get(fact.stream, 0) < fact.seq:
             await self._shown((fact.stream, fact.seq))
         if (late := self._world.elapsed() - looked) > TRUST_S:
             _log.info("partition %d: looking again before an effect, %.1f s have passed", self.partition, late)
@@ -381,7 +379,7 @@ class Owner:
         """Until the tail has shown all of a stream up to `seq`."""
         if self.closed:
             raise NotOwner(f"partition {self.partition} is not ours any more")
-        if self._read_seq.get(stream, 0) < seq:
+        if self.states.read.get(stream, 0) < seq:
             await self._shown((stream, seq))
 
     async def _shown(self, place: tuple[str, int]) -> None:
@@ -435,7 +433,7 @@ class Owner:
             queue.append((record.offset, command))
             return
         if isinstance(command, Command) and not suspect:
-            state = self._states.get(command.stream) or self._untouched(record.offset, command)
+            state = self.states.held.get(command.stream) or self._untouched(record.offset, command)
             if state is not None and self._decidable(state, command):
                 self._decide(record.offset, state, command, command_version(command))
                 return
@@ -444,7 +442,7 @@ class Owner:
 
     def _untouched(self, offset: int, command: Command) -> State | None:
         """The state of a stream that nobody else can have written to; None when that is not sure."""
-        return self._hold(initial(command.stream)) if command.fresh and offset >= self._fresh_from else None
+        return self.states.hold(initial(command.stream)) if command.fresh and offset >= self._fresh_from else None
 
     async def _resolve(self, command: Command, agent_id: str) -> int | None:
         return await self._world.agents.resolve(command.workspace_id, agent_id, command_version(command))
@@ -463,16 +461,12 @@ class Owner:
             if command is None:
                 queue.popleft()
                 continue
-            state = self._states.get(stream) or self._untouched(offset, command) or await self._load(stream)
-            if state is None:
-                return
+            state = self.states.held.get(stream) or self._untouched(offset, command) or await self.states.load(stream)
             version = None
             agent_id = answering_agent(state, command)
             if agent_id is not None:
                 version = await self.patiently(partial(self._resolve, command, agent_id))
-            state = self._states.get(stream) or await self._load(stream)
-            if state is None:
-                return
+            state = self.states.held.get(stream) or await self.states.load(stream)
             if offset in self._suspects:
                 async with self._world.alone:
                     await self._tried(offset)
@@ -499,7 +493,7 @@ class Owner:
 
         def kept(_: int) -> None:
             if not self.closed:
-                state = self._states.get(head.stream) or initial(head.stream)
+                state = self.states.held.get(head.stream) or initial(head.stream)
                 body = f.CommandRejected(command_type=head.type, code="poison", message=message)
                 self._append_outcome(state, head, body, record.offset)
 
@@ -525,8 +519,8 @@ class Owner:
     async def _refuse(self, record: Incoming, code: str, message: str) -> None:
         """Refuse a command of which only the headers can be read, by an outcome that who asked will hear."""
         head = command_head(record)
-        state = self._states.get(head.stream) or await self._load(head.stream)
-        if state is not None and not self.closed:
+        state = self.states.held.get(head.stream) or await self.states.load(head.stream)
+        if not self.closed:
             _log.warning("parley.commands[%d]@%d refused: %s", self.partition, record.offset, message)
             rejected = f.CommandRejected(command_type=head.type, code=code, message=message)
             self._append_outcome(state, head, rejected, record.offset)
@@ -565,7 +559,7 @@ class Owner:
                 )
                 self._append_outcome(state, command, body, offset)
             decided(body)
-        self._states.move_to_end(state.stream)
+        self.states.held.move_to_end(state.stream)
         if isinstance(state, ThreadState):
             self._wake(self, state)
 
@@ -573,7 +567,7 @@ class Owner:
         """A timer: a command of the owner's to itself, on no log. What means nothing any more has no outcome."""
         if partition_of(due.stream.encode(), self._world.log.partitions) != self.partition:
             return
-        state = self._states.get(due.stream) or await self._load(due.stream)
+        state = self.states.held.get(due.stream) or await self.states.load(due.stream)
         if self.closed or not isinstance(state, ThreadState):
             return
         body = fire(state, due.due_key, now_ms)
@@ -603,8 +597,8 @@ class Owner:
         if self._appender is None or self.closed:
             raise NotOwner(f"partition {self.partition} is not ours any more")
         fact = self._appender.append(state, body, **envelope)
-        if self._states.get(state.stream) is state:
-            self._account(state)
+        if self.states.held.get(state.stream) is state:
+            self.states.account(state)
         return fact
 
     def _reject(self, record: Incoming, reason: str, message: str, kept: Callable[[int], None] | None = None) -> None:
@@ -623,106 +617,31 @@ class Owner:
 
     # ---- states
 
-    async def _load(self, stream: str) -> State | None:
-        """The stream's state: what history answers, and the window beyond it. None once the owner is closed."""
-        holes = 0
-        while not self.closed:
-            held = self._states.get(stream)
-            if held is not None:
-                return held
-            try:
-                stored = await self.patiently(lambda: self._world.history.facts(stream, 0))
-            except Undecodable as error:
-                raise Unreadable(f"a stored fact of {stream} cannot be read: {error}") from error
-            held = self._states.get(stream)
-            if held is not None:
-                return held
-            if stored.next_offset < self._window.start:
-                # The window was cut between the answer and now: what is missing may have been the newest.
-                _log.info("loading %s again: the answer is older than the window", stream)
-                await asyncio.sleep(0.05)
-                continue
-            state = initial(stream)
-            try:
-                for fact in stored.facts:
-                    evolve(state, fact)
-                while beyond := self._window.since(stream, state.seq):
-                    # Contents are fetched first: meanwhile the window may grow, and be cut.
-                    whole = [
-                        await self.patiently(partial(self._world.contents.whole, record), missing=True)
-                        for record in beyond
-                    ]
-                    for record in whole:
-                        evolve(state, decode_fact(record))
-            except Undecodable as error:
-                raise Unreadable(f"a fact of {stream} cannot be read: {error}") from error
-            except (LookupError, AttributeError, TypeError) as error:
-                raise Unreadable(f"the facts of {stream} make no sense ({type(error).__name__})") from error
-            except ValueError as hole:
-                _log.info("loading again: %s", hole)
-                holes += 1
-                if holes > _MOST_HOLES:
-                    raise Unreadable(f"{stream} cannot be put together: {hole}") from hole
-                await asyncio.sleep(0.05)
-                continue
-            held = self._states.get(stream)
-            if held is not None:
-                return held
-            if stored.next_offset < self._window.start:
-                continue
-            return self._hold(state)
-        return None
-
-    def _hold(self, state: State) -> State:
-        self._states[state.stream] = state
-        self._read_seq[state.stream] = state.seq
-        self._account(state)
-        return state
-
-    def _account(self, state: State) -> None:
-        before = self._sizes.get(state.stream, 0)
-        self._sizes[state.stream] = state.size
-        self._held += state.size - before
-        if self._held > self._world.cache_bytes:
-            self._evict(state)
-
-    def _evict(self, used: State) -> None:
-        """Let go of the threads used longest ago: those with nothing running, waiting, or not read back yet. Never of
-        the one that is being used: two states of one stream would number its facts twice."""
-        for stream in list(self._states):
-            if self._held <= self._world.cache_bytes * 0.9:
-                return
-            state = self._states[stream]
-            busy = isinstance(state, ThreadState) and bool(state.open_runs.keys() & self.running.keys())
-            if state is used or busy or stream in self._queues or self._read_seq.get(stream, 0) < state.seq:
-                continue
-            self._let_go(stream)
+    def _busy(self, state: State) -> bool:
+        """Whether something waits or runs in a stream that needs its very state."""
+        runs = isinstance(state, ThreadState) and bool(state.open_runs.keys() & self.running.keys())
+        return runs or state.stream in self._queues
 
     def rest(self, state: ThreadState) -> None:
         """Let go of a thread whose every run is parked, as soon as all that is known of it was read back: whoever
         answers loads it again. Until then nobody has to hold it."""
-        if state.stream not in self._resting and self._states.get(state.stream) is state:
+        if state.stream not in self._resting and self.states.held.get(state.stream) is state:
             self._resting.add(state.stream)
             self._spawn(self._rest(state))
 
     async def _rest(self, state: ThreadState) -> None:
         stream = state.stream
         try:
-            while self._states.get(stream) is state and state.parked:
+            while self.states.held.get(stream) is state and state.parked:
                 seq = state.seq
                 await self._seen(stream, seq)
-                if self._states.get(stream) is not state or state.seq != seq:
+                if self.states.held.get(stream) is not state or state.seq != seq:
                     continue
-                if stream not in self._queues and not state.open_runs.keys() & self.running.keys() and state.parked:
-                    self._let_go(stream)
+                if not self._busy(state) and state.parked:
+                    self.states.let_go(stream)
                 return
         finally:
             self._resting.discard(stream)
-
-    def _let_go(self, stream: str) -> None:
-        del self._states[stream]
-        self._held -= self._sizes.pop(stream, 0)
-        self._read_seq.pop(stream, None)
 
     # ---- waiting
 

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,7 +191,7 @@ class Runner:
                     uses = await self._parking.begin(owner, state, run, step, spec, tools)
                     if uses:
                         ask = partial(self._ask, owner, state, run, depth)
-                        await self._calls.call(owner, state, run, replace(step, uses=uses), tools, ask)
+                        await self._calls.call(owner, state, run, CallTools(step.call, uses), tools, ask)
 
     def _leaving(self, owner: Owner, depth: int) -> bool:
         """Whether no step is begun any more. A child's steps are within its parent's: they go on."""

@@ -153,7 +153,7 @@ class ToolCalls:
                 if effect == "unsafe":
                     break
                 if effect == "checkable":
-                    verdict = await self._verdict(use, tool, call, arguments, limit_s or 0.0)
+                    verdict = await self._verdict(owner, use, tool, call, arguments, limit_s or 0.0)
                     if verdict is None:
                         break
                     if verdict.happened:
@@ -213,13 +213,13 @@ class ToolCalls:
             raise ToolDoubt("it broke in the middle") from error
 
     async def _verdict(
-        self, use: ToolUse, tool: Tool, call: Call, arguments: BaseModel, limit_s: float
+        self, owner: Owner, use: ToolUse, tool: Tool, call: Call, arguments: BaseModel, limit_s: float
     ) -> Verdict | None:
         """Whether the call took place; None when nobody can tell. It is asked once the call can be under way no more,
         also not by a dispatcher that has lost the partition and does not know it yet."""
         if tool.check is None:
             return None
-        over_ms = use.called_ms + round(1000 * (limit_s + self._session_s))
+        over_ms = max(use.called_ms, owner.claimed_ms) + round(1000 * (limit_s + self._session_s))
         await asyncio.sleep(max(over_ms - self._clock(), 0) / 1000)
         for pause_s in _TRIES_S:
             await asyncio.sleep(pause_s)

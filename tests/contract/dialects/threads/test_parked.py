@@ -162,6 +162,32 @@ async def test_an_answer_that_streams_shows_the_run_from_there_on(here: World) -
     assert (late.status, late.json()["error"]) == (409, "not_open")
 
 
+async def test_any_gateway_takes_answers_and_cancels_and_every_stream_sees_them(here: World) -> None:
+    """The client hangs at one gateway; the person, the client's tool and the one who stops it come to another."""
+    await here.application()
+    stage, d, other = Stage(here), here.dispatcher, here.gateways[1][0]
+    thread = (await do(here, "POST", "/threads", body={"agent_id": "scripted"})).json()["id"]
+    path = f"{BASE}/threads/{thread}/messages"
+    async with exchange(here.gateways[0][0], "POST", path, key=here.key, headers=STREAM, body={"content": "hi"}) as x:
+        posted = await stage.posted()
+        call, run = turn(d, posted), run_id_of(posted)
+        approval, weather = d.asked(posted, call, "publish", {}), d.handed(posted, call, "get_weather", {}, index=2)
+        d.parked(posted, f"call-{call}-publish", weather, waits_for="approval")
+        for deed, body in (
+            (f"/approvals/{approval}", {"decision": "deny"}),
+            (f"/runs/{run}/tools/{weather}", {"content": "21 °C"}),
+            (f"/runs/{run}/cancel", {}),
+        ):
+            found = await ask(other, "POST", BASE + deed, key=here.key, body=body)
+            assert found.status in (200, 202), found.body
+        d.cancelled(posted, None)
+        await x.end()
+    types = [frame_of(part).type for part in x.parts]
+    assert types[-5:] == ["run.waiting", "approval.answered", "tool.answered", "run.cancelling", "run.cancelled"]
+    ended = await ask(other, "POST", f"{BASE}/runs/{run}/cancel", key=here.key, params={"wait": "5"})
+    assert (ended.status, ended.json()["status"]) == (200, "cancelled")
+
+
 async def test_a_repeated_answer_streams_the_same_again(here: World) -> None:
     stage, d = Stage(here), here.dispatcher
     thread, posted, call = await begun(here, stage)

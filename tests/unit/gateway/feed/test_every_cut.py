@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.pieces import Piece
 from parley_gateway.dialects.org_chat.outbound import Events
@@ -176,3 +177,40 @@ def test_what_an_attempt_said_that_came_to_nothing_is_said_to_be_void(ending: st
     assert [frame.type for frame in stayed[-2:]] == ["run.restarted", stayed[-1].data["type"]]
     assert stayed[-2].data["attempt"] is None and stayed[-2].id == f"{len(story.facts)}-1"
     assert native_text(stayed, run) == ""
+
+
+@pytest.mark.parametrize("ending", ["returned", "cancelled"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("Hello wor", "Hello world."), ("Hello world.", "Hello"), ("Hello", "Good day."), ("Hello", "Hello"), ("Hi", "")],
+    ids=["longer", "shorter", "other", "same", "nothing"],
+)
+def test_a_takeover_in_the_middle_of_a_text_leaves_every_client_with_the_text_on_record(
+    before: str, after: str, ending: str
+) -> None:
+    """The process died in the middle; who took over says more, less, something else, the same or nothing, to the end or
+    until it is stopped. Cut after every frame, in both contracts."""
+    story = Story()
+    run = story.post(0)
+    first = story.call(run, 0, 1)
+    story.speak(first, 0, "text", before, [2, 4])
+    second = story.call(run, 0, 2)
+    story.speak(second, 0, "text", after, [1, 3])
+    block = Block(kind="text", text=after)
+    if ending == "returned":
+        story.returned(run, second, 0, [block])
+        story.end(run)
+    else:
+        story.cancel(run, second, [block])
+    for show, restarts in ((lambda: Frames(THREAD), True), (events, False)):
+        stayed = frames_of(Follow(run, START, restarts=restarts), show(), live(story))
+        for place, frame in enumerate(stayed):
+            for pieces in ([], story.pieces):
+                both = stayed[: place + 1] + resumed(story, run, frame, show(), restarts, pieces)
+                assert facts_of(both) == facts_of(stayed), frame.id
+                if restarts:
+                    assert native_text(both, run) == after, frame.id
+                else:
+                    had = turns_of(story, both).get((0, 0), "")
+                    shown = [f"{before[:n]}\n\n{after}" for n in range(1, len(before) + 1)]
+                    assert had in (after, *shown) or after == "", (frame.id, had)

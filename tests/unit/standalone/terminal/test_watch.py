@@ -157,17 +157,24 @@ async def test_what_a_run_waits_for_stands_there_whole_and_is_let_go_of_when_it_
     assert show.watch.parked == {}
 
 
-async def test_one_who_can_answer_is_let_go_when_the_run_waits(show: Show) -> None:
-    left: list[dict[str, Any]] = []
-    steps: list[dict[str, Any]] = [ASKED, WAITS, HANDED]
+async def test_one_who_can_answer_is_let_go_when_the_run_waits(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at a wait that is over: what is stored goes on with the answer."""
+    monkeypatch.setattr(watch_, "SETTLE_S", 0.05)
+    answered = {"type": "approval.answered", "approval_id": "p1", "decision": "approve", "by": "bob"}
+    steps: list[dict[str, Any]] = [ASKED, WAITS, answered, HANDED, WAITS]
+    closed = asyncio.Event()
 
     async def frames() -> AsyncIterator[Frame]:
-        for number, step in enumerate(steps):
-            left.append(step)
-            yield Frame(str(number), step, "")
+        try:
+            for number, step in enumerate(steps):
+                yield Frame(str(number), step, "")
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
 
     assert await show.watch.run(frames(), leaves=True) is None
-    assert left == [ASKED, WAITS] and show.watch.last == "1", "it goes on from there"
+    assert (show.watch.last, list(show.watch.parked)) == ("4", ["c2"]), "it goes on from there"
+    assert closed.is_set(), "nobody listens any more"
 
 
 async def test_one_whose_message_is_queued_behind_a_wait_is_let_go(show: Show) -> None:

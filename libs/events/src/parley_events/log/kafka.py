@@ -100,6 +100,20 @@ async def _ended(work: Coroutine[Any, Any, Any], limit_s: float) -> bool:
     return not task.cancelled() and task.exception() is None
 
 
+def _keep_commits_out_of_joins(consumer: AIOKafkaConsumer) -> None:
+    """A commit that is sent while the group is joined again names no generation, or the one before, and is refused.
+    aiokafka then forgets what it was just told and joins as yet another member, for which everyone waits until the one
+    that it was has expired: with a commit each second that never ends, and the whole group stands still with it."""
+    coordinator, send = consumer._coordinator, consumer._coordinator._do_commit_offsets
+
+    async def outside(assignment: Any, offsets: Any) -> None:
+        if consumer._subscription.reassignment_in_progress or coordinator.generation < 0:
+            raise RebalanceInProgressError
+        await send(assignment, offsets)
+
+    coordinator._do_commit_offsets = outside
+
+
 def _quieten() -> None:
     """aiokafka writes hundreds of lines during an outage."""
     quieten("aiokafka", 10)
@@ -197,6 +211,7 @@ class KafkaLog:
         listener = _Listener(on_assigned, on_revoked, on_wanted or group.give, handover)
         consumer.subscribe([self._prefix + topic], listener=listener)
         await _started(consumer, 40.0)
+        _keep_commits_out_of_joins(consumer)
         return group
 
     async def begins(self, topic: str) -> dict[int, int]:
@@ -529,9 +544,6 @@ class KafkaGroup:
             for part, offset in ((TopicPartition(self._name, p), o) for p, o in offsets.items())
             if part in assigned
         }
-        if mine and self._rebalancing:
-            # Refused as one of an older generation, a commit makes aiokafka leave the group and join anew.
-            raise LogUnavailable("the group is rebalancing")
         if mine:
             await _in_time(self._consumer.commit(mine))
 

@@ -103,7 +103,9 @@ def install_jars(env: Mapping[str, str]) -> None:
 
 class Kafka:
     """A broker whose state lies in `folder`. `advertised`: the port clients are told instead of its own (a proxy's).
-    `security`: how clients get in (`PLAINTEXT`, `SASL_PLAINTEXT` …); `more`: settings of the broker beyond ours."""
+    `security`: how clients get in (`PLAINTEXT`, `SASL_PLAINTEXT` …); `more`: settings of the broker beyond ours.
+    `proxied`: the port of a proxy for some clients alone: it connects to `proxied_port`, a listener that tells its
+    clients to come back through the proxy."""
 
     def __init__(
         self,
@@ -113,11 +115,12 @@ class Kafka:
         advertised: int | None = None,
         security: str = "PLAINTEXT",
         more: Mapping[str, str] | None = None,
+        proxied: int | None = None,
     ) -> None:
         self._folder, self._log, self._env, self._advertised = folder, log, env, advertised
-        self._security, self._more = security, dict(more or {})
+        self._security, self._more, self._proxied = security, dict(more or {}), proxied
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        self.port = self.proxied_port = 0
 
     @property
     def bootstrap(self) -> str:
@@ -210,22 +213,31 @@ class Kafka:
         ports: dict[str, int] = {}
         with suppress(OSError, ValueError):
             ports = json.loads(kept.read_text())
-        if not ports or not all(wait_until_free(ports[name]) for name in ("broker", "controller")):
-            ports = {"broker": free_port(), "controller": free_port()}
+        wanted = ("broker", "controller", *(("proxied",) if self._proxied else ()))
+        if not ports.keys() >= set(wanted) or not all(wait_until_free(ports[name]) for name in wanted):
+            ports = {name: free_port() for name in wanted}
             kept.write_text(json.dumps(ports))
         self.port, self._controller = ports["broker"], ports["controller"]
+        self.proxied_port = ports.get("proxied", 0)
 
     def _settings(self) -> str:
+        listeners = [f"CLIENTS://127.0.0.1:{self.port}", f"CONTROLLER://127.0.0.1:{self._controller}"]
+        advertised = [f"CLIENTS://127.0.0.1:{self._advertised or self.port}"]
+        protocols = [f"CLIENTS:{self._security}", "CONTROLLER:PLAINTEXT"]
+        if self._proxied:
+            listeners.append(f"PROXIED://127.0.0.1:{self.proxied_port}")
+            advertised.append(f"PROXIED://127.0.0.1:{self._proxied}")
+            protocols.append(f"PROXIED:{self._security}")
         return "\n".join(
             (
                 "process.roles=broker,controller",
                 "node.id=1",
                 f"controller.quorum.voters=1@127.0.0.1:{self._controller}",
-                f"listeners=CLIENTS://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller}",
-                f"advertised.listeners=CLIENTS://127.0.0.1:{self._advertised or self.port}",
+                f"listeners={','.join(listeners)}",
+                f"advertised.listeners={','.join(advertised)}",
                 "inter.broker.listener.name=CLIENTS",
                 "controller.listener.names=CONTROLLER",
-                f"listener.security.protocol.map=CLIENTS:{self._security},CONTROLLER:PLAINTEXT",
+                f"listener.security.protocol.map={','.join(protocols)}",
                 # Seen from the folder that it runs in: a comma in a path would make it two.
                 "log.dirs=data",
                 "auto.create.topics.enable=false",

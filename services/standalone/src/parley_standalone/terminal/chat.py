@@ -15,7 +15,7 @@ from parley_standalone.terminal import orders, past, story, threads
 from parley_standalone.terminal.attach import Attached, attach, encoded
 from parley_standalone.terminal.keys import Typed, listening
 from parley_standalone.terminal.line import Line
-from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, runs_of
+from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, Refused, runs_of
 from parley_standalone.terminal.parked import Parked, chosen, how
 from parley_standalone.terminal.region import EMPTY
 from parley_standalone.terminal.save import asked, save
@@ -197,21 +197,36 @@ class Chat:
         """Answer an approval, and see the run go on."""
         parked = self._waiting()
         asked, comment = chosen(parked.open, story.ApprovalAsked, rest, f":{decision}")
-        await self._heed(self._native.answer(asked.id, decision, comment))
+        try:
+            await self._heed(self._native.answer(asked.id, decision, comment))
+        except Refused as refused:
+            self._too_late(refused)
         await self._resume(parked)
 
     async def _give(self, rest: str) -> None:
         """Give the result of a tool, and see the run go on when it was the last one."""
         parked = self._waiting()
         handed, text = chosen(parked.open, story.HandedOver, rest, ":result")
+        # A result may be a number itself: alone, it is no number of what waits.
+        text = text or rest if sum(isinstance(one, story.HandedOver) for one in parked.open) == 1 else text
         if not text:
             raise CommandError(":result needs TEXT")
-        told = await self._heed(self._native.result(handed.run_id, handed.id, text))
+        told: Json = {}
+        try:
+            told = await self._heed(self._native.result(handed.run_id, handed.id, text))
+        except Refused as refused:
+            self._too_late(refused)
         if told.get("pending"):
             self._parked = parked.without(handed)
             self._show_open()
         else:
             await self._resume(parked)
+
+    def _too_late(self, refused: Refused) -> None:
+        """Somebody else answered, or nobody in time: said, and what came of it is seen next. Others are raised."""
+        if refused.code != "not_open":
+            raise refused
+        self._screen.say(f"✗ {refused}", "red")
 
     def _waiting(self) -> Parked:
         if self._parked is None:

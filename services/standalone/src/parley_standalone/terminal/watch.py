@@ -6,7 +6,7 @@ Above it: `chat` and `once`. Below it: `story` (what happens), `prose` (texts), 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 from parley_standalone.terminal import save, story
@@ -17,6 +17,8 @@ from parley_standalone.terminal.screen import Screen
 
 FRAME_S = 0.04
 SPIN_S = 0.12
+SETTLE_S = 0.3
+"""How long a run that waits is looked at: what is stored may say that somebody has answered since."""
 BAR_BYTES = 512 * 1024
 """A message that is smaller is sent before a bar could be read."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -68,20 +70,34 @@ class Watch:
         somebody, or (`behind`) is queued. The screen is left in order whatever comes."""
         drawing = asyncio.ensure_future(self._draw_often())
         try:
-            async for frame in frames:
+            while (frame := await self._next(frames, leaves and self.waits)) is not None:
                 self.last = frame.id or self.last
                 for event in story.events(frame.data):
                     self.show(event, question=question)
                 self._changed.set()
-                if (leaves and self.waits) or (behind and self.queued):
+                if behind and self.queued:
                     break
         finally:
             drawing.cancel()
             with suppress(asyncio.CancelledError):
                 await drawing
+            if isinstance(frames, AsyncGenerator):
+                await frames.aclose()
             self._prose.close()
             self._close()
         return self.ended
+
+    async def _next(self, frames: AsyncIterator[Frame], leaving: bool) -> Frame | None:
+        """The next frame, or None when there is none. `leaving`: the run waits, unless what is stored goes on."""
+        coming = asyncio.ensure_future(anext(frames, None))
+        try:
+            done, _ = await asyncio.wait({coming}, timeout=SETTLE_S if leaving else None)
+            return coming.result() if done else None
+        finally:
+            if not coming.done():
+                coming.cancel()
+                with suppress(asyncio.CancelledError):
+                    await coming
 
     def show(self, event: story.Event, *, question: bool = False) -> None:
         """Take one event in."""

@@ -9,18 +9,16 @@ from starlette.responses import Response
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import inbound, outbound, wire
-from parley_gateway.dialects.threads.access import agent_named
-from parley_gateway.errors import Behind, Unavailable, invalid
+from parley_gateway.dialects.threads.access import agent_named, command_of
+from parley_gateway.errors import Behind, Missing, Unavailable, invalid
 from parley_gateway.http import (
     REPLAYED,
     Handler,
     answer,
     body_of,
-    idempotency_key,
     min_position,
     query,
     query_limit,
-    traceparent,
 )
 from parley_gateway.reads import thread_of_approval
 
@@ -38,13 +36,12 @@ async def _list(core: Core, request: Request, who: Principal) -> Response:
         if agent_id is None and len(who.agents) == 1 and not who.may_read(None):
             (agent_id,) = who.agents
         who.to_read(agent_id)
-    everything = who.admin and who.may_approve
     params = {
         "status": status,
         "thread_id": query(request, "thread_id"),
         "agent_id": agent_id,
-        "user_id": who.user_id if who.may_read(agent_id) and not everything else None,
-        "answerer": who.user_id if who.may_approve and not everything else None,
+        "user_id": who.user_id if who.may_read(agent_id) and not who.admin else None,
+        "answerer": who.user_id if who.may_approve and not who.admin else None,
         "limit": query_limit(request),
         "cursor": query(request, "cursor"),
     }
@@ -63,14 +60,8 @@ async def _answer(core: Core, request: Request, who: Principal) -> Response:
     approval_id = request.path_params["approval_id"]
     thread_id = thread_of_approval(approval_id)
     asked = await body_of(request, wire.Answer, core.settings.body_mb)
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "approval.answer", approval_id, idempotency_key(request)),
-        thread_id,
-        inbound.answer_approval(who, approval_id, asked),
-        asked.model_dump(),
-        traceparent=traceparent(request),
-    )
+    body = inbound.answer_approval(who, approval_id, asked)
+    command = command_of(core, request, who, thread_id, approval_id, body, asked.model_dump())
     outcome = await core.sender.ask(who, command)
     headers = REPLAYED if outcome.repeated else None
     accepted = {"id": approval_id, "thread_id": thread_id, "position": outcome.position}
@@ -78,8 +69,8 @@ async def _answer(core: Core, request: Request, who: Principal) -> Response:
         return answer(202, accepted, headers)
     try:
         view = await core.history.approval(who.workspace_id, approval_id, [outcome.position], 5000)
-    except (Unavailable, Behind):
-        # It was answered; how it stands now cannot be read.
+    except (Unavailable, Behind, Missing):
+        # It was answered; how it stands now cannot be read, or its thread went away.
         return answer(202, accepted, headers)
     return answer(200, {**outbound.approval(view), "position": outcome.position}, headers)
 

@@ -43,3 +43,8 @@ CREATE POLICY reader ON approvals FOR SELECT TO parley_reader
     USING (workspace_id = nullif(current_setting('parley.workspace', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE, DELETE ON approvals TO parley_projector;
 GRANT SELECT ON approvals TO parley_reader;
+
+-- For the threads that a new owner of a partition may leave alone: were they parked last, or did something end since?
+-- (`open_threads`; one row per run and park.)
+CREATE INDEX facts_parked ON facts (stream, seq)
+    WHERE type IN ('run.waiting', 'thread.cancelling', 'run.completed', 'run.failed', 'run.cancelled');
