@@ -10,7 +10,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
+from parley_events.body import (
+    AgentSpec,
+    Attachment,
+    Author,
+    Body,
+    Json,
+    McpServer,
+    Principal,
+    TeamSpec,
+    ThreadSeed,
+    WaitsFor,
+)
 from parley_events.file_names import content_type, file_name
 from parley_events.ids import is_sha256
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
@@ -94,7 +105,8 @@ class PostMessage(CommandBody):
     """Say something; an agent answers. Outcome: `message.posted`.
 
     `open` makes the thread first where there is none yet. `agent_version` is what the writer saw as newest (None:
-    the dispatcher looks it up). `author` defaults to the principal.
+    the dispatcher looks it up). `author` defaults to the principal. `unattended`: what the run, and the runs inside it,
+    cannot wait for, since nobody is there to answer: such a call gets an error result at once.
     """
 
     type: ClassVar[str] = "message.post"
@@ -121,6 +133,7 @@ class PostMessage(CommandBody):
     system_prompt: str | None = None
     system_append: str | None = None
     on_busy: Literal["queue"] = "queue"
+    unattended: tuple[WaitsFor, ...] = ()
 
 
 class CancelRun(CommandBody):
