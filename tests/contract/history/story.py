@@ -265,16 +265,19 @@ def _step_of_run(
     elif choice == 4:
         call = (writer.seqs[stream], len(pending), f"call-{rng.randrange(3)}")
         pending.append(call)
-        writer.write(stream, ws, _tool_called(run, *call))
+        effect: Any = rng.choice(["idempotent", "client", "client"])
+        writer.write(stream, ws, _tool_called(run, *call).model_copy(update={"effect": effect}))
     elif choice == 5 and pending:
         call = pending.pop(rng.randrange(len(pending)))
         writer.write(stream, ws, _tool_returned(rng, run, *call))
     elif choice == 6 and pending:
         call = pending[-1]
         pending.clear()
-        writer.write(
-            stream, ws, f.ToolAnswered(run_id=run, tool_call_id=call[2], result="mine", is_error=rng.random() < 0.5)
+        still: tuple[str, ...] = ("other",) if rng.random() < 0.3 else ()
+        answered = f.ToolAnswered(
+            run_id=run, tool_call_id=call[2], result="mine", is_error=rng.random() < 0.5, pending=still
         )
+        writer.write(stream, ws, answered)
     elif choice == 7:
         names = tuple(call[2] for call in pending)
         due = rng.choice([None, writer.now_ms + 1000])

@@ -68,8 +68,8 @@ class Attachment(Shape):
 
 
 class ThreadSeed(Shape):
-    """What a thread is made with. `user_id` None: shared by the members of the workspace. `end_user`: for whom its owner
-    keeps it, in a contract that isolates the users of its clients."""
+    """What a thread is made with. `user_id` None: shared by the members of the workspace. `end_user`: for whom its
+    owner keeps it, in a contract that isolates the users of its clients."""
 
     user_id: str | None = None
     agent_id: str | None = None

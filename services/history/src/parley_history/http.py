@@ -207,6 +207,26 @@ async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     )
 
 
+async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.numbered(
+        con,
+        workspace,
+        thread_id=query.get("thread_id"),
+        user_id=query.get("user_id"),
+        agent_id=query.get("agent_id"),
+        tools=_bool(request, "tools") or False,
+        before=_number(request, "before"),
+        after=_number(request, "after"),
+        limit=_limit(request),
+    )
+
+
+async def _client_call(con: Connection, workspace: str, request: Request) -> Any:
+    names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "tool_call_id"))
+    return await reads.client_call(con, workspace, *names)
+
+
 async def _files(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
     return await reads.files(
@@ -253,6 +273,8 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/threads/{id}": _scoped(_thread),
     "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
     "/workspaces/{w}/threads/{id}/files": _scoped(_files),
+    "/workspaces/{w}/messages": _scoped(_numbered),
+    "/workspaces/{w}/client-call": _scoped(_client_call),
     "/workspaces/{w}/runs/{run_id}": _scoped(_run),
     "/workspaces/{w}/notes": _scoped(_notes),
     "/workspaces/{w}/skills": _scoped(_skills),
@@ -270,6 +292,10 @@ def _int(request: Request, name: str, default: int | None, low: int, high: int) 
     if not text.isascii() or not text.isdecimal() or len(text) > 19 or not low <= int(text) <= high:
         raise Refused(400, f"bad_{name}", f"{name} must be a number from {low} to {high}")
     return int(text)
+
+
+def _number(request: Request, name: str) -> int | None:
+    return _int(request, name, None, 0, 2**53) if name in request.query_params else None
 
 
 def _limit(request: Request, default: int = 50, most: int = 200) -> int:

@@ -56,10 +56,15 @@ class ThreadRow:
     cleared_seq: int = 0
     expired: bool = False
     deleted: bool = False
+    end_user: str | None = None
 
 
 @dataclass(slots=True)
 class MessageRow:
+    """`client`: a call of a tool that the client runs, or the client's result. `beside`: the seq of the call with which
+    this one makes one message where messages have numbers, and `before` the text said before that one. `told`: how many
+    characters of an answer such messages have told before."""
+
     thread_id: str
     seq: int
     part: int
@@ -77,6 +82,10 @@ class MessageRow:
     author: Json | None = None
     attachments: list[Json] = field(default_factory=list)
     metadata: Json = field(default_factory=dict)
+    client: bool = False
+    beside: int | None = None
+    before: str | None = None
+    told: int = 0
 
 
 @dataclass(slots=True)
@@ -97,17 +106,21 @@ class FileRow:
 
 @dataclass(slots=True)
 class Call:
-    """A tool call whose status may still change: `seq` is that of its message."""
+    """A tool call whose status may still change: `seq` is that of its message. `first`: for a tool that the client
+    runs, the seq of the call that leads its message."""
 
     seq: int
     call: int
     index: int
     tool_call_id: str
     status: str
+    first: int | None = None
 
 
 @dataclass(slots=True)
 class RunRow:
+    """`answer_number`: of the answer that comes next; `told`: how much of `answer` earlier ones have told."""
+
     id: str
     workspace_id: str
     thread_id: str
@@ -131,6 +144,7 @@ class RunRow:
     calls: list[Call] = field(default_factory=list)
     ended_seq: int | None = None
     ended_ms: int | None = None
+    told: int = 0
 
 
 @dataclass(slots=True)

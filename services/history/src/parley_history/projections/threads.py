@@ -158,6 +158,7 @@ def _open(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
         created_ms=fact.time_ms,
         updated_ms=fact.time_ms,
         active_ms=fact.time_ms,
+        end_user=seed.end_user,
     )
     view.threads.put(row)
     return row

@@ -39,7 +39,8 @@ def tool_called(view: View, fact: Fact, body: ToolCalled) -> None:
         tool_status="running",
     )
     if add_message(view, message, run):
-        run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running"))
+        first = _led(run, message) if body.effect == "client" else None
+        run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running", first))
 
 
 def tool_returned(view: View, fact: Fact, body: ToolReturned) -> None:
@@ -66,7 +67,10 @@ def tool_answered(view: View, fact: Fact, body: ToolAnswered) -> None:
     if not body.pending:
         resume(view, run)
     _set_latest(view, run, body.tool_call_id, "error" if body.is_error else "ok")
-    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
+    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id).client = True
+    if len(body.numbers) > 1:
+        view.runs.change(run.id)
+        run.answer_number = body.numbers[1]
 
 
 def tool_settled(view: View, fact: Fact, body: ToolSettled) -> None:
@@ -74,6 +78,21 @@ def tool_settled(view: View, fact: Fact, body: ToolSettled) -> None:
     run = view.runs.get(body.run_id)
     if run is not None:
         _set_latest(view, run, body.tool_call_id, "ok" if body.happened else "error")
+
+
+def _led(run: RunRow, message: MessageRow) -> int:
+    """The seq of the call that leads the message in which contracts with numbers show a client's call: the first one
+    that is open. It takes the number that was kept for the answer and tells what was said so far; its own number is
+    kept for the answer then, in case the client never gives a result."""
+    message.client = True
+    for call in run.calls:
+        if call.first is not None:
+            message.beside = call.first
+            return call.first
+    message.number, run.answer_number = run.answer_number, message.number
+    message.before = run.answer[run.told :]
+    run.told = len(run.answer)
+    return message.seq
 
 
 def call_status(view: View, run: RunRow, call: Call, status: str) -> None:
