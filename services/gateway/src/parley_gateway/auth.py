@@ -66,6 +66,11 @@ class Principal:
         if not self.may_read(agent_id):
             raise forbidden("this key may not read" + (f" what belongs to the agent {agent_id}" if agent_id else ""))
 
+    def to_override(self) -> None:
+        """A Problem 403 unless it may replace an agent's prompt."""
+        if not self.scopes & {"*", "prompt:override"}:
+            raise forbidden("system_prompt needs a key with the scope prompt:override")
+
     def to_administer(self) -> None:
         """A Problem 403 unless it may."""
         if not self.admin:

@@ -18,7 +18,7 @@ from parley_events import ids
 from parley_events.clock import Clock
 from parley_events.codec import Command, Fact
 from parley_events.commands import PostMessage
-from parley_events.facts import ThreadDeleted
+from parley_events.facts import ChildStarted, ThreadDeleted
 from parley_events.ids import NewUuid
 from parley_events.objects import Objects
 from parley_events.reads import RunView
@@ -26,9 +26,9 @@ from parley_gateway.auth import Auth, Principal
 from parley_gateway.errors import Missing, Problem
 from parley_gateway.feed.cursor import START, Cursor, parse_cursor
 from parley_gateway.feed.everything import Everything
-from parley_gateway.feed.follow import Follow, Shown, ShownFact
+from parley_gateway.feed.follow import Follow, Shown, ShownFact, run_of
 from parley_gateway.feed.hub import Hub, Listener, every_thread
-from parley_gateway.feed.join import Feed
+from parley_gateway.feed.join import PAGE, Feed
 from parley_gateway.feed.sse import EventStream, Feeding, Show
 from parley_gateway.history import History
 from parley_gateway.reads import Reads
@@ -44,7 +44,8 @@ BOUND_LIMIT = 50_000
 
 @dataclass(slots=True)
 class Core:
-    """The parts of one gateway. `bound`: threads whose agent is known here (None: open to any)."""
+    """The parts of one gateway. `bound`: threads whose agent is known here (None: open to any); `end_users`: those of
+    which it is known for whom their owner keeps them (None: for nobody else)."""
 
     settings: Settings
     hub: Hub
@@ -60,12 +61,25 @@ class Core:
     new_secret: Callable[[], bytes]
     instruments: Instruments
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
+    end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:
         """Remember whom a thread is bound to; that never changes."""
-        self.bound[thread_id] = agent_id
-        if len(self.bound) > BOUND_LIMIT:
-            self.bound.popitem(last=False)
+        _remember(self.bound, thread_id, agent_id)
+
+    async def end_user(self, principal: Principal, thread_id: str) -> str | None:
+        """For whom the thread is kept; a Problem 404 when it must be read, and the key does not see it."""
+        if thread_id not in self.end_users:
+            view = await self.reads.visible(principal, thread_id)
+            _remember(self.end_users, thread_id, view.end_user)
+        return self.end_users[thread_id]
+
+
+def _remember(where: OrderedDict[str, str | None], thread_id: str, value: str | None) -> None:
+    """That never changes."""
+    where[thread_id] = value
+    if len(where) > BOUND_LIMIT:
+        where.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +102,34 @@ async def say(core: Core, principal: Principal, command: Command, *, follow: boo
     """Send a `message.post` and wait for its outcome. `follow`: begin to listen to the thread first."""
     assert isinstance(command.body, PostMessage)
     thread_id = command.stream
-    listener = core.hub.listen(thread_id, principal.key_id, pieces) if follow else None
+    outcome, listener = await _asked(core, principal, command, follow, pieces)
+    receipt = outcome.receipt
+    run_id = str(receipt.get("run_id") or ids.run_id(thread_id, command.id))
+    question_id = str(receipt.get("message_id") or ids.question_id(thread_id, command.id))
+    if command.body.open is not None:
+        core.bind(thread_id, command.body.open.agent_id)
+        _remember(core.end_users, thread_id, command.body.open.end_user)
+    return Said(outcome, thread_id, run_id, question_id, receipt.get("disposition") != "started", listener)
+
+
+async def reply(core: Core, principal: Principal, command: Command, *, pieces: bool) -> Said:
+    """Send a `tool.answer` and wait for its outcome; what the run then says can be followed as after `say`."""
+    outcome, listener = await _asked(core, principal, command, True, pieces)
+    run_id = str(outcome.receipt.get("run_id") or "")
+    return Said(outcome, command.stream, run_id, "", False, listener)
+
+
+async def _asked(
+    core: Core, principal: Principal, command: Command, follow: bool, pieces: bool
+) -> tuple[Outcome, Listener | None]:
+    """The outcome of a command, and who listens to its thread since before it was sent."""
+    listener = core.hub.listen(command.stream, principal.key_id, pieces) if follow else None
     try:
         outcome = await core.sender.ask(principal, command)
-        receipt = outcome.receipt
-        run_id = str(receipt.get("run_id") or ids.run_id(thread_id, command.id))
-        question_id = str(receipt.get("message_id") or ids.question_id(thread_id, command.id))
-        if command.body.open is not None:
-            core.bind(thread_id, command.body.open.agent_id)
         if outcome.pending and listener is not None:
             core.hub.leave(listener)
             listener = None
-        return Said(outcome, thread_id, run_id, question_id, receipt.get("disposition") != "started", listener)
+        return outcome, listener
     except BaseException:
         if listener is not None:
             core.hub.leave(listener)
@@ -148,6 +178,25 @@ def everything(core: Core, principal: Principal) -> Everything:
     return Everything(core.hub, listener, principal, core.reads)
 
 
+async def facts_of(core: Core, principal: Principal, run: RunView) -> list[Fact]:
+    """The facts of a stored run and of the runs inside it, as far as they are stored."""
+    found: list[Fact] = []
+    family = {run.id}
+    after = run.posted_seq - 1
+    while True:
+        facts, page = await core.history.facts(principal.workspace_id, run.thread_id, after, PAGE)
+        for fact in facts:
+            after = fact.seq or after
+            if isinstance(fact.body, ChildStarted) and fact.body.parent_run_id in family:
+                family.add(fact.body.run_id)
+            if run_of(fact) in family:
+                found.append(fact)
+            if after == run.ended_seq:
+                return found
+        if not facts or after >= page.last_seq:
+            return found
+
+
 def _told(core: Core, principal: Principal) -> Callable[[str, int], None]:
     return partial(core.sender.told.tell, principal.key_id)
 
@@ -173,7 +222,35 @@ def stream(core: Core, feed: Feeding, show: Show, headers: Mapping[str, str]) ->
     return made
 
 
-async def told(feed: Feed, run_id: str, thread_id: str, wait_s: float) -> tuple[RunTold, list[Shown]]:
+class Until:
+    """A feed that is over with the first fact that `ends` what its client waits for, though the run goes on later."""
+
+    def __init__(self, feed: Feed, ends: Callable[[Fact], bool]) -> None:
+        self._feed, self._ends = feed, ends
+        self.over = False
+        for fact in feed.recalled:
+            ends(fact)
+
+    @property
+    def recalled(self) -> list[Fact]:
+        """As of the feed."""
+        return self._feed.recalled
+
+    async def take(self, timeout_s: float) -> list[Shown]:
+        """What is to be shown next, at most up to the end."""
+        shown = await self._feed.take(timeout_s)
+        self.over = self._feed.over
+        for place, item in enumerate(shown):
+            if isinstance(item, ShownFact) and not item.again and self._ends(item.fact):
+                self.over = True
+                return shown[: place + 1]
+        return shown
+
+    def close(self) -> None:
+        self._feed.close()
+
+
+async def told(feed: Feeding, run_id: str, thread_id: str, wait_s: float) -> tuple[RunTold, list[Shown]]:
     """Follow a run from its beginning to its end, for at most `wait_s`: what its facts told, and all that was shown.
     Closes the feed."""
     run = RunTold(run_id, thread_id)
@@ -196,5 +273,6 @@ def forget_deleted(core: Core) -> None:
 
     def forget(fact: Fact) -> None:
         core.bound.pop(fact.stream, None)
+        core.end_users.pop(fact.stream, None)
 
     core.hub.watch(ThreadDeleted.type, forget)

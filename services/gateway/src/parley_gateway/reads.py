@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 from parley_events.errors import LogError, Undecodable
 from parley_events.ids import is_uuid, thread_of
 from parley_events.positions import parse_position
-from parley_events.reads import FilePage, FileView, MessagePage, NoteList, RunView, ThreadPage, ThreadView
+from parley_events.reads import (
+    FilePage,
+    FileView,
+    MessagePage,
+    MessageView,
+    NoteList,
+    NumberedPage,
+    RunView,
+    ThreadPage,
+    ThreadView,
+)
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_found
 from parley_gateway.feed.hub import Hub
@@ -32,6 +42,12 @@ class Reads:
 
     async def thread(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
         """A thread that the key may see and read; Problem 404 or 403."""
+        view = await self.visible(principal, thread_id, min_position)
+        principal.to_read(view.agent_id)
+        return view
+
+    async def visible(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
+        """A thread that is the key's user's, or shared, whatever the key may do in it; Problem 404."""
         if not is_uuid(thread_id):
             raise not_found("thread")
         view = await self._one(
@@ -43,11 +59,17 @@ class Reads:
         )
         if view.user_id is not None and view.user_id != principal.user_id and not principal.admin:
             raise not_found("thread")
-        principal.to_read(view.agent_id)
         return view
 
     async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:
         """A run of a thread that the key may see and read."""
+        view, _ = await self.run_in(principal, run_id, min_position)
+        return view
+
+    async def run_in(
+        self, principal: Principal, run_id: str, min_position: str | None = None
+    ) -> tuple[RunView, ThreadView]:
+        """The same, and its thread."""
         thread_id = thread_of_run(run_id)
         view = await self._one(
             principal,
@@ -56,8 +78,7 @@ class Reads:
             lambda position: self._history.run(principal.workspace_id, run_id, position),
             "run",
         )
-        await self.thread(principal, thread_id)
-        return view
+        return view, await self.thread(principal, thread_id)
 
     async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
         return await self._many(
@@ -73,6 +94,22 @@ class Reads:
             min_position,
             lambda position: self._history.messages(principal.workspace_id, thread_id, params, position),
         )
+
+    async def numbered(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> NumberedPage:
+        """Messages by their numbers, of threads that the key is known to see."""
+        return await self._many(
+            principal, min_position, lambda position: self._history.numbered(principal.workspace_id, params, position)
+        )
+
+    async def client_call(self, principal: Principal, agent_id: str, tool_call_id: str) -> MessageView | None:
+        """A call of a tool that the client runs, in any of the user's threads with the agent."""
+        params = {"user_id": principal.user_id, "agent_id": agent_id, "tool_call_id": tool_call_id}
+        try:
+            return await self._many(
+                principal, None, lambda position: self._history.client_call(principal.workspace_id, params, position)
+            )
+        except Missing:
+            return None
 
     async def files(
         self, principal: Principal, thread_id: str, params: dict[str, Any], min_position: str | None

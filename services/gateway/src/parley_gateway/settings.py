@@ -24,6 +24,7 @@ class Settings:
     sends a comment. `stall_s`: how long a client may take no byte before it is let go. `uploads_mb`: what all large
     bodies may have together while they are read and stored. `kept_mb`: the pieces of unfinished calls that are kept for
     those who join late. `queue_mb`, `queue_items`: what may wait for one client.
+    `session_idle_s`: how long a session of `org_agents` lives without activity (0: for ever).
     """
 
     log: str = "kafka"
@@ -49,6 +50,7 @@ class Settings:
     kept_mb: int = 64
     queue_mb: int = 16
     queue_items: int = 20_000
+    session_idle_s: int = 3600
 
     def __post_init__(self) -> None:
         if self.anonymous_key and self.host not in LOOPBACK and not self.anonymous_key_forced:
@@ -88,6 +90,7 @@ class Settings:
             kept_mb=_number(env, "PARLEY_KEPT_MB", default.kept_mb),
             queue_mb=_number(env, "PARLEY_QUEUE_MB", default.queue_mb),
             queue_items=_number(env, "PARLEY_QUEUE_ITEMS", default.queue_items),
+            session_idle_s=_number(env, "PARLEY_SESSION_IDLE_S", default.session_idle_s),
         )
 
 
