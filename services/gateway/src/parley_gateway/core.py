@@ -98,11 +98,29 @@ class Said:
         return self.outcome.position
 
 
+async def ask(
+    core: Core, principal: Principal, command: Command, *, follow: bool, pieces: bool = True
+) -> tuple[Outcome, Listener | None]:
+    """Send a command to a thread and wait for its outcome. `follow`: begin to listen to the thread first; no listener
+    comes back where nothing was decided in time."""
+    listener = core.hub.listen(command.stream, principal.key_id, pieces) if follow else None
+    try:
+        outcome = await core.sender.ask(principal, command)
+    except BaseException:
+        if listener is not None:
+            core.hub.leave(listener)
+        raise
+    if outcome.pending and listener is not None:
+        core.hub.leave(listener)
+        listener = None
+    return outcome, listener
+
+
 async def say(core: Core, principal: Principal, command: Command, *, follow: bool, pieces: bool = True) -> Said:
     """Send a `message.post` and wait for its outcome. `follow`: begin to listen to the thread first."""
     assert isinstance(command.body, PostMessage)
     thread_id = command.stream
-    outcome, listener = await _asked(core, principal, command, follow, pieces)
+    outcome, listener = await ask(core, principal, command, follow=follow, pieces=pieces)
     receipt = outcome.receipt
     run_id = str(receipt.get("run_id") or ids.run_id(thread_id, command.id))
     question_id = str(receipt.get("message_id") or ids.question_id(thread_id, command.id))
@@ -114,26 +132,8 @@ async def say(core: Core, principal: Principal, command: Command, *, follow: boo
 
 async def reply(core: Core, principal: Principal, command: Command, *, pieces: bool) -> Said:
     """Send a `tool.answer` and wait for its outcome; what the run then says can be followed as after `say`."""
-    outcome, listener = await _asked(core, principal, command, True, pieces)
-    run_id = str(outcome.receipt.get("run_id") or "")
-    return Said(outcome, command.stream, run_id, "", False, listener)
-
-
-async def _asked(
-    core: Core, principal: Principal, command: Command, follow: bool, pieces: bool
-) -> tuple[Outcome, Listener | None]:
-    """The outcome of a command, and who listens to its thread since before it was sent."""
-    listener = core.hub.listen(command.stream, principal.key_id, pieces) if follow else None
-    try:
-        outcome = await core.sender.ask(principal, command)
-        if outcome.pending and listener is not None:
-            core.hub.leave(listener)
-            listener = None
-        return outcome, listener
-    except BaseException:
-        if listener is not None:
-            core.hub.leave(listener)
-        raise
+    outcome, listener = await ask(core, principal, command, follow=True, pieces=pieces)
+    return Said(outcome, command.stream, str(outcome.receipt.get("run_id") or ""), "", False, listener)
 
 
 async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool) -> Feed:
