@@ -397,7 +397,7 @@ class Past:
             case ["workspaces", w, "threads", thread]:
                 return self._thread(w, thread)
             case ["workspaces", w, "threads", thread, "messages"]:
-                return self._messages(w, thread, query.get("order") == "desc", query.get("roles"), limit)
+                return self._messages(w, thread, dict(query), limit)
             case ["workspaces", w, "messages"]:
                 return self._numbered(w, dict(query), limit)
             case ["workspaces", w, "client-call"]:
@@ -527,7 +527,7 @@ class Past:
         told = self._told(run[:36]).get(run)
         return told.view().model_dump(mode="json") if told is not None and told.workspace_id == w else None
 
-    def _messages(self, w: str, thread: str, descending: bool, roles: str | None, limit: int) -> Any:
+    def _messages(self, w: str, thread: str, query: dict[str, str], limit: int) -> Any:
         if self._thread(w, thread) is None:
             return None
         items: list[Any] = []
@@ -551,9 +551,11 @@ class Past:
             message = told.message()
             if message is not None:
                 items.append(message.model_dump(mode="json"))
-        items.sort(key=lambda item: item["seq"], reverse=descending)
+        items.sort(key=lambda item: item["seq"], reverse=query.get("order") == "desc")
+        roles, page = query.get("roles"), len(query.get("cursor", "")) // len("more")
         items = [item for item in items if roles is None or item["role"] in roles.split(",")]
-        return {"items": items[:limit], "next_cursor": "more" if len(items) > limit else None, "total": len(items)}
+        more = "more" * (page + 1) if len(items) > limit * (page + 1) else None
+        return {"items": items[limit * page :][:limit], "next_cursor": more, "total": len(items)}
 
     def _numbered(self, w: str, query: dict[str, str], limit: int) -> Any:
         """Messages by their numbers, as the view of `parley_history` has them."""

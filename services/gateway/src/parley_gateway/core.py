@@ -67,10 +67,11 @@ class Core:
         """Remember whom a thread is bound to; that never changes."""
         _remember(self.bound, thread_id, agent_id)
 
-    async def end_user(self, principal: Principal, thread_id: str) -> str | None:
-        """For whom the thread is kept; a Problem 404 when it must be read, and the key does not see it."""
+    async def end_user(self, principal: Principal, thread_id: str, what: str) -> str | None:
+        """For whom the thread is kept; a Problem 404 when it must be read, and the key does not see it. `what`: how the
+        client calls it."""
         if thread_id not in self.end_users:
-            view = await self.reads.visible(principal, thread_id)
+            view = await self.reads.visible(principal, thread_id, None, what)
             _remember(self.end_users, thread_id, view.end_user)
         return self.end_users[thread_id]
 

@@ -40,25 +40,29 @@ class Reads:
     def __init__(self, history: History, hub: Hub, sender: Sender) -> None:
         self._history, self._hub, self._sender = history, hub, sender
 
-    async def thread(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
-        """A thread that the key may see and read; Problem 404 or 403."""
-        view = await self.visible(principal, thread_id, min_position)
+    async def thread(
+        self, principal: Principal, thread_id: str, min_position: str | None = None, what: str = "thread"
+    ) -> ThreadView:
+        """A thread that the key may see and read; Problem 404 or 403. `what`: how the client calls it."""
+        view = await self.visible(principal, thread_id, min_position, what)
         principal.to_read(view.agent_id)
         return view
 
-    async def visible(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
+    async def visible(
+        self, principal: Principal, thread_id: str, min_position: str | None = None, what: str = "thread"
+    ) -> ThreadView:
         """A thread that is the key's user's, or shared, whatever the key may do in it; Problem 404."""
         if not is_uuid(thread_id):
-            raise not_found("thread")
+            raise not_found(what)
         view = await self._one(
             principal,
             thread_id,
             min_position,
             lambda position: self._history.thread(principal.workspace_id, thread_id, position),
-            "thread",
+            what,
         )
         if view.user_id is not None and view.user_id != principal.user_id and not principal.admin:
-            raise not_found("thread")
+            raise not_found(what)
         return view
 
     async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:

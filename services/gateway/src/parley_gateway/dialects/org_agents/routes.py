@@ -50,7 +50,7 @@ async def _chat(core: Core, request: Request, who: Principal) -> Response:
         session_id = core.sender.thread_id(who, f"session.open {agent.id}", key)
     else:
         session_id = inbound.session_id(asked.session_id)
-        inbound.isolated(who, await core.end_user(who, session_id), asked.user_id)
+        inbound.isolated(who, await core.end_user(who, session_id, "session"), asked.user_id)
     command = core.sender.command(
         who,
         core.sender.command_id(who, "message.post", session_id, key),
@@ -64,7 +64,7 @@ async def _chat(core: Core, request: Request, who: Principal) -> Response:
     try:
         said = await core_.say(core, who, command, follow=follow, pieces=bool(asked.stream))
     except Problem as problem:
-        if problem.code == "invalid":
+        if problem.code in ("not_found", "invalid"):
             # All that a message can contradict is the agent to whom the session is bound.
             raise not_found("session with this agent") from None
         raise
@@ -119,7 +119,7 @@ async def _session(core: Core, request: Request, who: Principal) -> Response:
     if agent is None:
         await _organisation(core, request, who)
     position = min_position(request)
-    thread = await core.reads.thread(who, request.path_params["session_id"].lower(), position)
+    thread = await core.reads.thread(who, request.path_params["session_id"].lower(), position, "session")
     inbound.isolated(who, thread.end_user, query(request, "userId"))
     named = None if thread.agent_id is None else agent_uuid(who.workspace_id, thread.agent_id)
     if agent is not None:

@@ -72,7 +72,7 @@ async def _conversations(core: Core, request: Request, who: Principal, agent: Ag
 
 
 async def _conversation(core: Core, who: Principal, agent: AgentView, asked: str, position: str | None = None) -> str:
-    return inbound.conversation(await core.reads.visible(who, asked, position), agent)
+    return inbound.conversation(await core.reads.visible(who, asked, position, "conversation"), agent)
 
 
 # ---- saying
@@ -133,7 +133,7 @@ async def _message(core: Core, request: Request, who: Principal, agent: AgentVie
     try:
         return await core_.say(core, who, command, follow=True, pieces=bool(asked.stream))
     except Problem as problem:
-        if problem.code == "invalid":
+        if problem.code in ("not_found", "invalid"):
             # All that a message can contradict is the agent to whom the conversation is bound.
             raise not_found("conversation with this agent") from None
         raise
