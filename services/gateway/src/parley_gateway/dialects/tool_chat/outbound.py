@@ -28,6 +28,7 @@ class Parts:
         self._spare = 0
         self._text = ""
         self._open: dict[tuple[int, int], f.ToolCalled] = {}
+        self._called_ms = 0
         self.message: Json | None = None
         self.error: Json | None = None
 
@@ -50,7 +51,7 @@ class Parts:
             self._text += text_of(body.blocks)
         elif isinstance(body, f.ToolCalled) and body.effect == "client":
             if not self._open:
-                self._spare = body.numbers[0]
+                self._spare, self._called_ms = body.numbers[0], fact.time_ms
             self._open[body.call, body.index] = body
         elif isinstance(body, f.ToolReturned):
             # The client gave no result, and the run goes on without.
@@ -62,14 +63,16 @@ class Parts:
             place = next(named, None) if body.call is None or body.index is None else (body.call, body.index)
             if place is not None:
                 self._open.pop(place, None)
-            if not body.pending:
-                return self._begin(body.numbers[-1])
+            self._spare = body.numbers[-1]
+            if not body.pending and self._number is None:
+                return self._begin(self._spare)
         elif isinstance(body, f.RunWaiting):
             calls = [call for call in self._open.values() if call.tool_call_id in body.tool_call_ids]
             if calls:
-                return self._end(fact, [_call(call.tool_call_id, call.name, call.arguments) for call in calls])
+                told = [_call(call.tool_call_id, call.name, call.arguments) for call in calls]
+                return self._end(self._called_ms, told)
         elif isinstance(body, f.RunCompleted):
-            return self._end(fact, None)
+            return self._end(fact.time_ms, None)
         elif isinstance(body, f.RunFailed):
             return self._fail("ai_service_error", body.message, {"code": body.code})
         elif isinstance(body, f.RunCancelled):
@@ -80,7 +83,7 @@ class Parts:
         self._number, self._text, self.message = number, "", None
         return [{"type": "start", "id": number}]
 
-    def _end(self, fact: Fact, calls: list[Json] | None) -> list[Json]:
+    def _end(self, time_ms: int, calls: list[Json] | None) -> list[Json]:
         if self._number is None:
             return []
         self.message = {
@@ -88,7 +91,7 @@ class Parts:
             "role": "assistant",
             "content": self._text if calls is None else self._text or None,
             "conversation_id": self._conversation_id,
-            "created_at": rfc3339(fact.time_ms),
+            "created_at": rfc3339(time_ms),
             "tool_calls": calls,
         }
         self._number = None

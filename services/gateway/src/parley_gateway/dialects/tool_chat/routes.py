@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -51,7 +51,7 @@ async def _get(core: Core, request: Request, who: Principal) -> Response:
         raise invalid("before and after cannot be given together", "bad_cursor")
     position = min_position(request)
     params = {
-        **await _conversations(core, request, who, agent),
+        **await _conversations(core, request, who, agent, who.to_read),
         "tools": "true" if query(request, "include") == "tools" else None,
         "before": before,
         "after": after,
@@ -62,17 +62,31 @@ async def _get(core: Core, request: Request, who: Principal) -> Response:
     return answer(200, {"messages": [outbound.row(view) for view in page.items], "meta": meta})
 
 
-async def _conversations(core: Core, request: Request, who: Principal, agent: AgentView) -> dict[str, str]:
+async def _conversations(
+    core: Core, request: Request, who: Principal, agent: AgentView, may: Callable[[str | None], None]
+) -> dict[str, str]:
     """Whose messages are meant: those of the conversation that the query names, else of all that the user has with the
     agent."""
     asked = query(request, "conversation_id")
     if asked is None:
         return {"user_id": who.user_id, "agent_id": agent.id}
-    return {"thread_id": await _conversation(core, who, agent, asked, min_position(request))}
+    return {"thread_id": await _conversation(core, who, agent, asked, may, min_position(request))}
 
 
-async def _conversation(core: Core, who: Principal, agent: AgentView, asked: str, position: str | None = None) -> str:
-    return inbound.conversation(await core.reads.visible(who, asked, position, "conversation"), agent)
+async def _conversation(
+    core: Core,
+    who: Principal,
+    agent: AgentView,
+    asked: str,
+    may: Callable[[str | None], None],
+    position: str | None = None,
+) -> str:
+    """The id of a conversation with the agent, for a key that may do with it what it is about to: one that is open to
+    any agent needs a key that is bound to none."""
+    view = await core.reads.visible(who, asked, position, "conversation")
+    found = inbound.conversation(view, agent)
+    may(view.agent_id)
+    return found
 
 
 # ---- saying
@@ -142,7 +156,7 @@ async def _message(core: Core, request: Request, who: Principal, agent: AgentVie
 async def _result(core: Core, request: Request, who: Principal, agent: AgentView, asked: wire.NewMessage) -> Said:
     body = inbound.answer_tool(who, asked)
     if asked.conversation_id is not None:
-        thread_id = await _conversation(core, who, agent, asked.conversation_id)
+        thread_id = await _conversation(core, who, agent, asked.conversation_id, who.to_chat)
     else:
         call = await core.reads.client_call(who, agent.id, body.tool_call_id)
         if call is None:
@@ -185,7 +199,7 @@ async def _events(core: Core, request: Request, who: Principal) -> Response:
 async def _delete(core: Core, request: Request, who: Principal) -> Response:
     agent = await _agent(core, request, who)
     who.to_chat(agent.id)
-    asked = await _conversations(core, request, who, agent)
+    asked = await _conversations(core, request, who, agent, who.to_chat)
     position = min_position(request)
     deleted = (await core.reads.numbered(who, {**asked, "limit": 1}, position)).total
     places = asyncio.Semaphore(CLEARED_AT_ONCE)
