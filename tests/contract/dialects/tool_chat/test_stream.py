@@ -1,4 +1,4 @@
-"""A stream of `tool_chat`, send by send and byte for byte; what every cursor gives, up to where the client must answer."""
+"""A stream of `tool_chat`, send by send and byte for byte; what every cursor gives, up to where the client must act."""
 
 from __future__ import annotations
 
