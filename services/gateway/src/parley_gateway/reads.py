@@ -105,6 +105,13 @@ class Reads:
             principal, min_position, lambda position: self._history.numbered(principal.workspace_id, params, position)
         )
 
+    async def numbered_now(self, principal: Principal, params: dict[str, Any]) -> NumberedPage:
+        """The same, with all that the log has by now: what other gateways answered a moment ago, too."""
+        try:
+            return await self._history.numbered(principal.workspace_id, params, await self._ends())
+        except Behind:
+            return await self._history.numbered(principal.workspace_id, params)
+
     async def client_call(self, principal: Principal, agent_id: str, tool_call_id: str) -> MessageView | None:
         """A call of a tool that the client runs, in any of the user's threads with the agent."""
         params = {"user_id": principal.user_id, "agent_id": agent_id, "tool_call_id": tool_call_id}
@@ -112,6 +119,11 @@ class Reads:
             return await self._many(
                 principal, None, lambda position: self._history.client_call(principal.workspace_id, params, position)
             )
+        except Missing:
+            pass
+        # Another gateway may have answered with this id a moment ago, and no stream is named: see what the log has.
+        try:
+            return await self._history.client_call(principal.workspace_id, params, await self._ends())
         except Missing:
             return None
 
@@ -150,6 +162,12 @@ class Reads:
         return await self._many(principal, min_position, read)
 
     # ---- inside
+
+    async def _ends(self) -> list[str]:
+        try:
+            return await self._hub.real_ends()
+        except LogError:
+            raise Unavailable("the log cannot be reached right now") from None
 
     async def _one(
         self,

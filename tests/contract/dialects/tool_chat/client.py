@@ -20,7 +20,8 @@ class Client:
     def __init__(self, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self._d, self.open = here.dispatcher, dict[str, f.ToolCalled]()
         self.known: set[str] = set()
-        monkeypatch.setitem(decide.DECISIONS, c.AnswerTool, self._answer)
+        decisions: dict[Any, Any] = decide.DECISIONS
+        monkeypatch.setitem(decisions, c.AnswerTool, self._answer)
 
     def called(self, posted: Fact, call: int, text: str, *call_ids: str, turn: int = 0) -> None:
         """The turn `call` says something and calls tools of the client; the run waits for them."""

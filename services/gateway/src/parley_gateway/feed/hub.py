@@ -208,6 +208,12 @@ class Hub:
         ends = await self._log.ends(EVENTS_TOPIC)
         return f"{partition}.{max(ends[partition], self._next[partition])}"
 
+    async def real_ends(self) -> list[str]:
+        """The same for every partition."""
+        assert self._log is not None
+        ends = await self._log.ends(EVENTS_TOPIC)
+        return [f"{partition}.{max(end, self._next[partition])}" for partition, end in ends.items()]
+
     def expect(self, command_id: str, correlation_id: str | None) -> asyncio.Future[Fact]:
         """A future of the outcome of a command that is about to be sent. Give it to `forget` in the end.
 

@@ -200,8 +200,7 @@ async def _delete(core: Core, request: Request, who: Principal) -> Response:
     agent = await _agent(core, request, who)
     who.to_chat(agent.id)
     asked = await _conversations(core, request, who, agent, who.to_chat)
-    position = min_position(request)
-    deleted = (await core.reads.numbered(who, {**asked, "limit": 1}, position)).total
+    deleted = (await core.reads.numbered_now(who, {**asked, "limit": 1})).total
     places = asyncio.Semaphore(CLEARED_AT_ONCE)
 
     async def clear(thread_id: str) -> bool:
