@@ -1,13 +1,9 @@
-"""A client that runs tools, as far as the log sees it: a turn that calls them, and what its results mean."""
+"""A client that runs tools, as far as the log sees it: a turn that calls them, and calls that come to nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from parley_dispatcher import decide
-from parley_events import commands as c
 from parley_events import facts as f
 from parley_events.body import Block
 from parley_events.codec import Fact
@@ -15,13 +11,10 @@ from tests.unit.gateway.world import World, run_id_of
 
 
 class Client:
-    """The calls that wait for the client. What a result means is decided here, by the rule of `facts.ToolAnswered`."""
+    """The calls that were handed to the client, by their ids."""
 
-    def __init__(self, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._d, self.open = here.dispatcher, dict[str, f.ToolCalled]()
-        self.known: set[str] = set()
-        decisions: dict[Any, Any] = decide.DECISIONS
-        monkeypatch.setitem(decisions, c.AnswerTool, self._answer)
+    def __init__(self, here: World) -> None:
+        self._d, self._calls = here.dispatcher, dict[str, f.ToolCalled]()
 
     def called(self, posted: Fact, call: int, text: str, *call_ids: str, turn: int = 0) -> None:
         """The turn `call` says something and calls tools of the client; the run waits for them."""
@@ -41,8 +34,7 @@ class Client:
             )
             made = self._d.append(posted.stream, body).body
             assert isinstance(made, f.ToolCalled)
-            self.open[call_id] = made
-            self.known.add(call_id)
+            self._calls[call_id] = made
         self.waits(posted, *call_ids)
 
     def waits(self, posted: Fact, *call_ids: str) -> None:
@@ -52,21 +44,6 @@ class Client:
 
     def closed(self, posted: Fact, call_id: str) -> None:
         """The call's result is waited for no more."""
-        call = self.open.pop(call_id)
+        call = self._calls.pop(call_id)
         fields: dict[str, Any] = call.model_dump(include={"run_id", "call", "index", "tool_call_id", "name"})
         self._d.append(posted.stream, f.ToolReturned(status="error", result="the user went on", **fields))
-
-    def _answer(self, state: Any, command: Any, body: c.AnswerTool) -> f.FactBody:
-        call = self.open.pop(body.tool_call_id, None)
-        if call is None:
-            code = "not_open" if body.tool_call_id in self.known else "not_found"
-            raise decide.Refused(code, "there is no such call")
-        return f.ToolAnswered(
-            run_id=call.run_id,
-            tool_call_id=call.tool_call_id,
-            result=body.result,
-            is_error=body.is_error,
-            pending=tuple(self.open),
-            call=call.call,
-            index=call.index,
-        )

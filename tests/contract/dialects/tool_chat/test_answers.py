@@ -91,9 +91,9 @@ async def test_what_tools_of_the_server_said_is_shown_where_it_is_asked_for(here
     made.compare(PAGES / "tools.txt")
 
 
-async def test_tools_of_the_client(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tools_of_the_client(here: World) -> None:
     """The page's story: an answer with calls, their results one by one, the next answer."""
-    stage, d, client = Stage(here), here.dispatcher, Client(here, monkeypatch)
+    stage, d, client = Stage(here), here.dispatcher, Client(here)
     made = Transcript(here)
 
     async def play(d: Dispatcher, posted: Fact) -> None:
@@ -217,7 +217,7 @@ async def test_a_key_that_may_only_chat_may_clear_and_go_on(here: World) -> None
     assert (await ask(app, "GET", CHAT, key=key, params=params)).status == 403
 
 
-async def test_an_approval_is_waited_for_like_anything_else(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_approval_is_waited_for_like_anything_else(here: World) -> None:
     """It is not the client's turn while a person is asked alone."""
     stage, d = Stage(here), here.dispatcher
     found = await ask(here.gateways[0][0], "POST", CHAT, key=here.key, params={"wait": "0"}, body={"message": "Pay."})

@@ -26,8 +26,8 @@ RESULT = {"role": "tool", "content": "clear", "stream": True}
 class Told:
     """A run in two parts: the client runs two tools in between, and posts their results."""
 
-    def __init__(self, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.here, self.stage, self.client = here, Stage(here), Client(here, monkeypatch)
+    def __init__(self, here: World) -> None:
+        self.here, self.stage, self.client = here, Stage(here), Client(here)
         self.made = Transcript(here)
         self.parts: list[list[Frame]] = []
 
@@ -87,8 +87,8 @@ def facts(frames: list[Frame]) -> list[Any]:
     return [frame.data for frame in frames if frame.type != "delta"]
 
 
-async def test_a_run_is_streamed_in_parts_frame_by_frame(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Told(here, monkeypatch)
+async def test_a_run_is_streamed_in_parts_frame_by_frame(here: World) -> None:
+    told = Told(here)
     await told.tell()
     told.made.compare(PAGES / "stream.txt")
     for part in told.parts:
@@ -100,9 +100,9 @@ async def test_a_run_is_streamed_in_parts_frame_by_frame(here: World, monkeypatc
     assert answers == [part[-1].data["message"] for part in told.parts], "the history has what was told"
 
 
-async def test_every_id_gives_exactly_the_rest_of_its_part(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_id_gives_exactly_the_rest_of_its_part(here: World) -> None:
     await here.application()
-    told = Told(here, monkeypatch)
+    told = Told(here)
     await told.tell()
     path = f"{CHAT}/runs/{told.run}/events"
     for number, part in enumerate(told.parts):
@@ -118,9 +118,9 @@ async def test_every_id_gives_exactly_the_rest_of_its_part(here: World, monkeypa
                 assert (texts(both), facts(both)) == (texts(part), facts(part)), frame.id
 
 
-async def test_a_call_that_expires_goes_on_as_a_part_of_its_own(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_expires_goes_on_as_a_part_of_its_own(here: World) -> None:
     """One of two results came. Who follows the run sees the next part begin, with the id that the history has."""
-    told = Told(here, monkeypatch)
+    told = Told(here)
     d, app = here.dispatcher, here.gateways[0][0]
     found = await ask(app, "POST", CHAT, key=here.key, params={"wait": "0"}, body={"message": "hi"})
     posted = await told.stage.posted()
@@ -146,7 +146,7 @@ async def test_a_call_that_expires_goes_on_as_a_part_of_its_own(here: World, mon
 async def test_a_result_that_comes_before_the_run_is_parked_changes_nothing_for_who_follows(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Told(here, monkeypatch)
+    told = Told(here)
     d, app = here.dispatcher, here.gateways[0][0]
     monkeypatch.setattr(told.client, "waits", lambda *_: None)
     async with told._posting(MESSAGE) as x:
