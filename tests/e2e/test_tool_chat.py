@@ -20,7 +20,7 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     assert first["conversation_id"] == second["conversation_id"]
     assert stream.count('"type":"start"') == 1 and stream.count('"type":"done"') == 2
     assert '"name":"get_weather"' in client and "It is clear." in client
-    assert '"role":"system"' in read and '"customer_id"' in read and '"source":"web"' in read
+    assert '"role":"system"' in read and "customer_id" in read and '"source":"web"' in read
     assert '"deleted":5' in cleared and '"total":0' in cleared
 
 
