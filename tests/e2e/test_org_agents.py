@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 from tests.support.pages import outputs
-from tests.support.system import System, collect
+from tests.support.system import System, collect, eventually
 
 CHAT = "/api/v3/organizations/default/ai/agents/scripted/chat"
 SCRIPT = '/text Let me count. \n/tool calculator {"expression": "6 * 7"}\n/text It is 42.'
@@ -52,3 +53,30 @@ async def test_one_run_in_every_mode_and_through_three_contracts(system: System)
         assert again.headers["idempotency-replayed"] == "true"
         rows = (await other.get("/api/agents/scripted/chat", params={"conversation_id": session})).json()["messages"]
         assert [row["content"] for row in rows] == [body["message"], text]
+
+
+async def test_nobody_is_asked_while_the_client_waits(system: System) -> None:
+    """What needs an approval, or the client, gives an error result; a run that is polled waits for the approval."""
+    script = '/tool publish {"text": "hello"}\n/tool get_weather {"location": "Tokyo"}\n/text Done.'
+    async with system.client() as client:
+        response = (await client.post(CHAT, json={"message": script})).json()["response"]
+        assert response["text"] == "Done."
+        assert [(item["name"], item["isError"]) for item in response["toolResults"]] == [
+            ("publish", True),
+            ("get_weather", True),
+        ]
+        later = (await client.post(CHAT, json={"message": script, "async": True})).json()
+
+        async def asked() -> Any:
+            return (await client.get(later["pollUrl"])).json().get("approval")
+
+        approval = await eventually(asked)
+        assert (approval["tool"], approval["input"]) == ("publish", {"text": "hello"})
+        stopped = await client.post(f"/api/v1/chat/runs/{later['requestId']}/cancel")
+        assert stopped.status_code == 200, stopped.text
+
+        async def cancelled() -> bool:
+            polled = (await client.get(later["pollUrl"])).json()
+            return (polled["status"], polled.get("error", {}).get("code")) == ("failed", "cancelled")
+
+        await eventually(cancelled)

@@ -56,3 +56,35 @@ async def test_a_conversation_is_read_in_pages_by_ids_that_rise(system: System) 
         cleared = await other.request("DELETE", CHAT, params=made)
         assert cleared.json() == {"success": True, "deleted": 8}
         assert (await other.get(CHAT, params=made)).json()["meta"]["total"] == 0
+
+
+async def test_the_client_runs_tools_and_posts_their_results_at_another_gateway(system: System) -> None:
+    """Twice in one run, streamed and not; every answer is a message that the history has under its id."""
+    marker = uuid.uuid4().hex
+    weather = '/tool get_weather {"location": "%s"}'
+    script = "\n".join((f"/text {marker} ", weather % "a", weather % "b", "/text B. ", weather % "c", "/text C."))
+    async with system.client() as client, system.client(-1) as other:
+        frames = await collect(client, "POST", CHAT, json={"message": script, "stream": True})
+        first = frames[-1].data["message"]
+        assert frames[-1].type == "done" and first["content"] == f"{marker} "
+        calls = [call["id"] for call in first["tool_calls"]]
+        assert [json.loads(call["function"]["arguments"])["location"] for call in first["tool_calls"]] == ["a", "b"]
+        pending = await other.post(CHAT, json={"role": "tool", "tool_call_id": calls[0], "content": "rain"})
+        assert (pending.status_code, pending.json()) == (202, {"pending": [calls[1]]})
+        body = {"role": "tool", "tool_call_id": calls[1], "content": "sun"}
+        second = (await other.post(CHAT, json=body, headers={"Idempotency-Key": marker})).json()
+        assert second["content"] == "B. " and len(second["tool_calls"]) == 1
+        again = await client.post(CHAT, json=body, headers={"Idempotency-Key": marker})
+        assert again.json() == second and again.headers["idempotency-replayed"] == "true"
+        body = {"role": "tool", "tool_call_id": second["tool_calls"][0]["id"], "content": "snow", "stream": True}
+        last = (await collect(client, "POST", CHAT, json=body))[-1].data["message"]
+        assert (last["content"], last["tool_calls"]) == ("C.", None)
+        gone = await client.post(CHAT, json={**body, "stream": False})
+        assert (gone.status_code, gone.json()["error"]["code"]) == (400, "invalid_message")
+        conversation = {"conversation_id": first["conversation_id"]}
+        rows = (await client.get(CHAT, params=conversation)).json()["messages"]
+        second = {name: second[name] for name in first}
+        assert [row for row in rows if row["role"] == "assistant"] == [first, second, last]
+        assert [row["content"] for row in rows if row["role"] == "tool"] == ["rain", "sun", "snow"]
+        whole = (await client.get(f"/api/v1/chat/threads/{first['conversation_id']}/messages")).json()["items"]
+        assert [m["content"] for m in whole if m["role"] == "assistant"] == [f"{marker} B. C."]
