@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from parley_dispatcher.answers import MAX_RESULT_CHARS
 from parley_dispatcher.tools import TOOLS, mcp, mcp_http, remote
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tools.md").read_text()
@@ -25,6 +26,7 @@ def test_the_page_says_the_limits_of_the_code() -> None:
         f"at most {remote.MAX_FILES} files and {mcp_http.MAX_FILES_BYTES // 1024 // 1024} MiB",
         f"One answer has at most {mcp_http.MAX_ANSWER_BYTES // 1024 // 1024} MiB.",
         f"list at {mcp.MAX_TOOLS} tools",
+        f"A result may have {MAX_RESULT_CHARS:,} characters",
         f'_meta["{remote.EFFECT_KEY}"]',
     ):
         assert said in " ".join(PAGE.split()), said

@@ -380,16 +380,16 @@ class Reference:
         return all_open, all_open - busy
 
     def _disturbed(self, run: Answer) -> bool:
-        """Whether it was parked, and something came since that is not its own: the end of a child, or of the thread."""
+        """Whether something came since it was parked that is not its own: the end of another run, or of the thread."""
         facts = self.streams[run["thread_id"]]
-        parked = [_seq(fact) for fact in facts if isinstance(fact.body, f.RunWaiting) and fact.body.run_id == run["id"]]
         others = f.ThreadCancelling | f.RunCompleted | f.RunFailed | f.RunCancelled
-        if parked and any(isinstance(fact.body, others) and _seq(fact) > max(parked) for fact in facts):
+        newest = [fact for fact in facts if isinstance(fact.body, f.RunWaiting | others)][-1]
+        if isinstance(newest.body, others):
             return True
         return any(
             isinstance(fact.body, f.ThreadExpired)
             or (isinstance(fact.body, f.ThreadCleared | f.ThreadDeleted) and _seq(fact) > run["posted_seq"])
-            for fact in self.streams[run["thread_id"]]
+            for fact in facts
         )
 
     def dues(self) -> set[tuple[str, str, int]]:

@@ -21,7 +21,7 @@ from parley_dispatcher.journal import Journal, returned_of
 from parley_dispatcher.parking import Parking
 from parley_dispatcher.prompt import build_request
 from parley_dispatcher.runs import Run, ToolUse
-from parley_dispatcher.state import ThreadState
+from parley_dispatcher.state import ThreadState, evolve
 from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, next_step
 from parley_dispatcher.telemetry import Instruments
 from parley_dispatcher.tools import TOOLS, tools_of
@@ -29,7 +29,7 @@ from parley_dispatcher.tools.base import Result
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events.body import Block, ClientTool, Limits, ThreadSeed, Usage
-from parley_events.codec import Command
+from parley_events.codec import Command, Fact
 from tests.unit.dispatcher.story import DAY_MS, T0, THREAD
 from tests.unit.dispatcher.test_appender import Sent
 from tests.unit.dispatcher.world import ANN, WORKSPACE, agent
@@ -58,6 +58,7 @@ class Life:
         self.state = ThreadState(THREAD)
         self.now_ms, self.commands = T0, 0
         self.facts: list[f.FactBody] = []
+        self.records: list[Fact] = []
         self._appender = Appender(0, 1, 0, Sent(), lambda: self.now_ms)
         world: Any = SimpleNamespace(instruments=Instruments(), clock=lambda: self.now_ms)
         self._journal = Journal(world)
@@ -68,7 +69,16 @@ class Life:
     def append(self, state: ThreadState, body: f.FactBody, **envelope: Any) -> Any:
         fact = self._appender.append(state, body, workspace_id=WORKSPACE, **envelope)
         self.facts.append(fact.body)
+        self.records.append(fact)
         return fact
+
+    def taken_over(self) -> None:
+        """The state as another owner would fold it, from the log alone."""
+        again = ThreadState(THREAD)
+        for fact in self.records:
+            evolve(again, fact)
+        assert again == self.state
+        self.state = again
 
     async def keep(self, workspace_id: str, body: f.FactBody) -> None:
         return None
@@ -176,7 +186,7 @@ def check_results(messages: list[Any]) -> None:
         assert not used or place + 1 < len(messages)
 
 
-WEIGHTS = ["step"] * 14 + ["answer"] * 5 + ["result"] * 5 + ["post"] * 2 + ["cancel", "thread", "timers"]
+WEIGHTS = ["step"] * 14 + ["answer"] * 5 + ["result"] * 5 + ["post"] * 2 + ["cancel", "thread", "timers", "takeover"]
 
 
 def happen(life: Life, draw: st.DrawFn) -> None:
@@ -203,6 +213,8 @@ def happen(life: Life, draw: st.DrawFn) -> None:
             life.ask(c.CancelThread(principal=ANN))
         case "timers":
             life.fire_all()
+        case "takeover":
+            life.taken_over()
 
 
 @settings(max_examples=150, deadline=None)

@@ -22,10 +22,6 @@ class NotOwner(DispatcherError):
     """The partition's newest claim is not ours any more."""
 
 
-class Parked(DispatcherError):
-    """A run inside this one waits for somebody outside: the call that started it stays open."""
-
-
 class HistoryUnavailable(DispatcherError):
     """History did not answer, or is behind what was asked for."""
 
@@ -57,3 +53,7 @@ class ToolDoubt(DispatcherError):
 
 class ToolError(DispatcherError):
     """A tool answered with an error that the model should read."""
+
+
+class Parked(DispatcherError):
+    """A run inside this one waits for somebody outside: the call that started it stays open."""

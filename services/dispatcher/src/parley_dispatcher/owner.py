@@ -266,17 +266,12 @@ class Owner:
 
     async def read_back(self, fact: Fact) -> None:
         """Until the fact was read back with no newer claim before it. Raises NotOwner when that cannot be any more."""
-        if fact.seq is None:
+        if self.closed or fact.seq is None:
             raise NotOwner(f"partition {self.partition} is not ours any more")
-        await self._read_to(fact.stream, fact.seq)
-
-    async def _read_to(self, stream: str, seq: int) -> None:
-        if self.closed:
-            raise NotOwner(f"partition {self.partition} is not ours any more")
-        if self._read_seq.get(stream, 0) >= seq:
+        if self._read_seq.get(fact.stream, 0) >= fact.seq:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault((stream, seq), []).append(future)
+        self._waiters.setdefault((fact.stream, fact.seq), []).append(future)
         await future
 
     # ---- commands
@@ -552,7 +547,10 @@ class Owner:
         try:
             while self._states.get(stream) is state and state.parked:
                 seq = state.seq
-                await self._read_to(stream, seq)
+                if self._read_seq.get(stream, 0) < seq:
+                    read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiters.setdefault((stream, seq), []).append(read)
+                    await read
                 if self._states.get(stream) is not state or state.seq != seq:
                     continue
                 if stream not in self._queues and not state.open_runs.keys() & self.running.keys() and state.parked:

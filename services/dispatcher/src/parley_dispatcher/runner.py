@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,7 +178,7 @@ class Runner:
                     uses = await self._parking.begin(owner, state, run, step, spec, tools)
                     if uses:
                         ask = partial(self._ask, owner, state, run, depth)
-                        await self._calls.call(owner, state, run, replace(step, uses=uses), tools, ask)
+                        await self._calls.call(owner, state, run, CallTools(step.call, uses), tools, ask)
 
     def _leaving(self, depth: int) -> bool:
         """Whether no step is begun any more. A child's steps are within its parent's: they go on."""

@@ -81,6 +81,14 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     return CallModel(len(run.turns), run.attempt + 1, run.failed_ms + wait if failed is not None else 0)
 
 
+def _fail(run: Run, code: str, message: str) -> Finish:
+    return Finish(_failure(run, code, message))
+
+
+def _failure(run: Run, code: str, message: str) -> f.RunFailed:
+    return f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code=code, message=message, usage=run.usage)
+
+
 def stopped(run: Run, call: int | None = None, blocks: tuple[Block, ...] = ()) -> f.RunCancelled | f.RunFailed:
     """The end of a run that is being stopped: it fails where a timer stopped it, and is cancelled otherwise. `blocks`:
     what the model had said in its unfinished `call`; where the run fails it is dropped, as any attempt that fails."""
@@ -105,14 +113,6 @@ def _waiting(run: Run) -> f.RunWaiting:
         tool_call_ids=tuple(use.tool_call_id for use in waiting),
         due_at_ms=run.expires_ms,
     )
-
-
-def _fail(run: Run, code: str, message: str) -> Finish:
-    return Finish(_failure(run, code, message))
-
-
-def _failure(run: Run, code: str, message: str) -> f.RunFailed:
-    return f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code=code, message=message, usage=run.usage)
 
 
 def backoff_ms(base_ms: int, failures: int) -> int:

@@ -15,16 +15,14 @@ SELECT (SELECT coalesce(json_object_agg(partition, next_offset), '{}') FROM posi
 SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 AND partition = $2
 
 -- name: open_threads
--- A run that was parked has something to do again when a child of it has ended, or its thread is cancelled: those facts are
--- not its own, so its row says nothing of them.
+-- A parked run has something to do again when a child of it has ended, or its thread is cancelled. Those facts are not its
+-- own, and its owner may die before what follows from them: so the newest of these must be that it was parked.
 SELECT r.thread_id,
        bool_and(r.status = 'waiting' AND coalesce(r.posted_seq > t.cleared_seq AND NOT t.deleted AND NOT t.expired, true)
-                AND NOT EXISTS (
-                    SELECT FROM facts f
-                    WHERE f.stream = r.thread_id
-                      AND f.type IN ('thread.cancelling', 'run.completed', 'run.failed', 'run.cancelled')
-                      AND f.seq > (SELECT max(w.seq) FROM facts w
-                                   WHERE w.stream = r.thread_id AND w.run_id = r.id AND w.type = 'run.waiting')))
+                AND (SELECT f.type FROM facts f
+                     WHERE f.stream = r.thread_id AND f.type IN ('run.waiting', 'thread.cancelling', 'run.completed',
+                                                                 'run.failed', 'run.cancelled')
+                     ORDER BY f.seq DESC LIMIT 1) = 'run.waiting')
            AS waiting
 FROM runs r LEFT JOIN threads t ON t.id = r.thread_id
 WHERE r.partition = $1 AND r.ended_seq IS NULL
