@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.pages import outputs
-from tests.support.system import System, collect
+from tests.support.system import System, collect, eventually
 
 CHAT = "/api/agents/scripted/chat"
 
@@ -22,6 +27,30 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     assert '"name":"get_weather"' in client and "It is clear." in client
     assert '"role":"system"' in read and "customer_id" in read and '"source":"web"' in read
     assert '"deleted":5' in cleared and '"total":0' in cleared
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+async def test_the_sample_client_of_the_page_prints_the_story(system: System) -> None:
+    """It keeps no half of a line between two reads: each frame must come in one piece."""
+    ready = system.ready()
+    async with system.client() as client:
+        sample = await asyncio.create_subprocess_exec(
+            "node",
+            str(Path(__file__).parent / "clients" / "tool_chat.mjs"),
+            env={"PATH": os.environ["PATH"], "BASE": ready["base_url"], "KEY": ready["api_key"], "AGENT": "scripted"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            printed, errors = await sample.communicate()
+        assert sample.returncode == 0, errors.decode()
+
+        async def told() -> str:
+            [asked, answer] = (await client.get(CHAT, params={"limit": 2})).json()["messages"]
+            assert asked["content"] == "Tell me a story"
+            return str(answer["content"])
+
+        assert printed.decode() == await eventually(told) != ""
 
 
 async def test_a_conversation_is_read_in_pages_by_ids_that_rise(system: System) -> None:
