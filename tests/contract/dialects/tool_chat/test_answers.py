@@ -15,7 +15,7 @@ from tests.contract.dialects.test_rights import new_key
 from tests.contract.dialects.tongues import NOBODY
 from tests.contract.dialects.tool_chat.client import Client
 from tests.contract.dialects.transcript import NOW_MS, Stage, Transcript
-from tests.support.asgi import ask
+from tests.support.asgi import ask, exchange
 from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, say, tool_block
 
 CHAT = "/api/agents/assistant/chat"
@@ -231,3 +231,52 @@ async def test_an_approval_is_waited_for_like_anything_else(here: World) -> None
     d.completed(posted)
     stream = await ask(here.gateways[0][0], "GET", f"{CHAT}/runs/{run}/events", key=here.key)
     assert [b"start" in stream.parts[0], b"done" in stream.parts[1]] == [True, True] and len(stream.parts) == 2
+
+
+async def test_a_call_that_another_gateway_told_of_a_moment_ago_is_found(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """History has not heard of it yet, and the client does not say in which conversation it is."""
+    client = Client(here, monkeypatch)
+    await here.application()
+
+    async def play(d: Dispatcher, posted: Fact) -> None:
+        client.called(posted, d.called(posted), "", "c1", "c2")
+
+    here.dispatcher.play = play
+    here.past.held.clear()
+    first, second = here.gateways[0][0], here.gateways[1][0]
+    asked = await ask(first, "POST", CHAT, key=here.key, body={"message": "hi"})
+    assert len(asked.json()["tool_calls"]) == 2
+    result = {"role": "tool", "tool_call_id": "c1", "content": "x"}
+    async with exchange(second, "POST", CHAT, key=here.key, body=result) as x:
+        await here.eventually(lambda: sum("client-call" in path for path in here.past.asked) == 2)
+        here.past.held.set()
+        await x.end()
+    assert (x.status, x.json()) == (202, {"pending": ["c2"]})
+
+
+async def test_what_another_gateway_answered_a_moment_ago_is_cleared_and_counted(here: World) -> None:
+    await here.application()
+    here.past.held.clear()
+    first, second = here.gateways[0][0], here.gateways[1][0]
+    await ask(first, "POST", CHAT, key=here.key, body={"message": "hi"})
+    async with exchange(second, "DELETE", CHAT, key=here.key) as x:
+        await here.eventually(lambda: any(path.endswith("/messages") for path in here.past.asked))
+        here.past.held.set()
+        await x.end()
+    assert x.json() == {"success": True, "deleted": 2}
+    assert (await ask(second, "GET", CHAT, key=here.key)).json()["meta"]["total"] == 0
+
+
+async def test_a_key_for_one_agent_does_nothing_with_a_conversation_that_is_open_to_all(here: World) -> None:
+    """Others may have answered in it."""
+    app = here.gateways[0][0]
+    thread = (await ask(app, "POST", "/api/v1/chat/threads", key=here.key, body={})).json()["id"]
+    _, bound = await new_key(here, ("agent:assistant",))
+    params = {"conversation_id": thread}
+    for method in ("GET", "DELETE"):
+        assert (await ask(app, method, CHAT, key=bound, params=params)).status == 403
+        assert (await ask(app, method, CHAT, key=here.key, params=params)).status == 200
+    result = {"role": "tool", "tool_call_id": "c", "content": "", **params}
+    assert (await ask(app, "POST", CHAT, key=bound, body=result)).status == 403
