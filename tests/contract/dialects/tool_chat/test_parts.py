@@ -36,7 +36,7 @@ class Life:
         """Says something and calls tools: of the server, of the client; then everything gets its result."""
         call = self._write(model_called(self.run, turn))
         client = [self.rng.random() < 0.6 for _ in range(self.rng.randrange(1, 4))]
-        places = [
+        places: list[dict[str, Any]] = [
             {"run_id": self.run, "call": call, "index": n, "tool_call_id": f"t{turn}.{n}"} for n in range(len(client))
         ]
         tools = (Block(kind="tool", tool_call_id=place["tool_call_id"], name="look") for place in places)
