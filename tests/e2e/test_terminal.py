@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import MODEL
-from tests.support.system import PARLEY, System, new_thread, start, stop
+from tests.support.system import PARLEY, System, eventually, new_thread, start, stop
 from tests.support.terminal import Tty
 
 BACK = re.compile(r"^parley chat --thread ([0-9a-f-]{36})$", re.MULTILINE)
@@ -164,6 +164,61 @@ async def test_orders(standalone: System, on: Open, tmp_path: Path) -> None:
     tty.type(":quit\r")
     assert await tty.ended() == 0
     assert (tmp_path / "typed").stat().st_mode & 0o077 == 0, "what was typed is its owner's alone"
+
+
+async def test_a_person_answers_what_an_answer_waits_for_and_sees_it_go_on(standalone: System, on: Open) -> None:
+    tty = on(standalone, "chat", "--agent", "scripted")
+    await tty.until(at_prompt)
+    tty.type('/tool publish {"text": "Rain."}\x1b\r')
+    tty.type('/tool get_weather {"location": "Tokyo"}\x1b\r')
+    tty.type("/text It is out.\r")
+    shown = await tty.until(lambda text: at_prompt(text) and ":result 2 TEXT" in text)
+    assert "◇ approval publish" in shown and "◇ client get_weather" in shown and ":approve 1" in shown
+    tty.type(":result\r")
+    await tty.until(lambda text: at_prompt(text) and ":result needs TEXT" in text)
+    tty.type("/text and then\r")
+    await tty.until(lambda text: at_prompt(text) and "queued: what waits is answered first" in text)
+    tty.type(":approve go on\r")
+    shown = await tty.until(lambda text: at_prompt(text) and "✓ publish" in text)
+    assert "go on" in shown.rpartition("approved by")[2]
+    tty.type(":result 21 °C\r")
+    shown = await tty.until(lambda text: at_prompt(text) and "It is out." in text and "\nand then\n" in text)
+    assert "✓ get_weather" in shown and shown.rindex("It is out.") < shown.rindex("\nand then\n")
+    tty.type(":open\r")
+    await tty.until(lambda text: at_prompt(text) and "nothing waits in this thread" in text)
+
+
+async def test_approvals_are_listed_shown_and_answered_from_a_shell(standalone: System, tmp_path: Path) -> None:
+    async with standalone.client() as client:
+        thread = await new_thread(client)
+        path = f"/api/v1/chat/threads/{thread}/messages"
+        said = (await client.post(path, json={"content": '/tool publish {"text": "a\\u001b[31m"}\n/text Done.'})).json()
+
+        async def listed() -> Any:
+            found = run(standalone, tmp_path, "approvals", "list", "--thread", thread, "--json")
+            return [json.loads(line) for line in found.stdout.splitlines()]
+
+        [approval] = await eventually(listed)
+        shown = run(standalone, tmp_path, "approvals", "list", "--thread", thread)
+        assert approval["id"] in shown.stdout and "publish" in shown.stdout and "open" in shown.stdout
+        whole = run(standalone, tmp_path, "approvals", "show", approval["id"])
+        assert "whoever may approve" in whole.stdout and "\x1b" not in whole.stdout
+        wrong = run(standalone, tmp_path, "approvals", "approve", approval["id"], "--arguments", "[1]")
+        assert (wrong.returncode, wrong.stderr) == (1, "parley: --arguments wants a JSON object\n")
+        edited = ("--arguments", '{"text": "b"}', "--comment", "shorter")
+        done = run(standalone, tmp_path, "approvals", "approve", approval["id"], *edited)
+        assert (done.returncode, done.stdout) == (0, f"{approval['id']} is approved\n"), done.stderr
+        again = run(standalone, tmp_path, "approvals", "deny", approval["id"])
+        assert again.returncode == 1 and again.stderr.count("\n") == 1
+        gone = run(standalone, tmp_path, "approvals", "deny", f"{thread}.p99")
+        assert gone.returncode == 1 and "parley approvals list" in gone.stderr
+
+        async def ended() -> bool:
+            return bool((await client.get(f"/api/v1/chat/runs/{said['run_id']}")).json()["status"] == "completed")
+
+        await eventually(ended)
+        assert "nothing to approve" in run(standalone, tmp_path, "approvals", "list", "--thread", thread).stdout
+        assert "approved" in run(standalone, tmp_path, "approvals", "list", "--status", "all").stdout
 
 
 async def test_files_go_in_are_read_and_what_was_made_comes_out(standalone: System, on: Open, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from parley_events import facts as f
 from parley_events.body import Attachment, Block
 from parley_events.errors import LogUnavailable, ObjectsUnavailable
 from parley_events.keys import make_key
@@ -28,6 +29,12 @@ OTHER = "22222222-2222-4333-8444-555555555555"
 
 @pytest.fixture(params=sorted(DIALECTS))
 def tongue(request: pytest.FixtureRequest) -> Tongue:
+    return TONGUES[request.param]()
+
+
+@pytest.fixture(params=sorted(name for name, tongue in TONGUES.items() if tongue.stays))
+def staying(request: pytest.FixtureRequest) -> Tongue:
+    """A dialect whose streams go through whatever the client has to do."""
     return TONGUES[request.param]()
 
 
@@ -70,6 +77,36 @@ async def story(dispatcher: Dispatcher, posted: Any) -> None:
     dispatcher.speak(posted, third, ("Done", "."))
     dispatcher.returned(posted, third, Block(kind="text", text="Done."), turn=1)
     dispatcher.completed(posted)
+
+
+async def parked_story(d: Dispatcher, posted: Any) -> None:
+    """An attempt that another owner makes anew, a person who denies, a client that answers and one that does not, and
+    a cancel in the middle of the last text, of which the pieces never came."""
+    first = d.called(posted)
+    d.speak(posted, first, ("Wrong ",))
+    second = d.called(posted, attempt=2)
+    d.speak(posted, second, WORDS)
+    tools = [tool_block(name, second, {"n": 1}) for name in ("publish", "get_weather", "get_time")]
+    d.returned(posted, second, Block(kind="text", text=WHOLE), *tools)
+    approval, publish = d.asked(posted, second, "publish", {"n": 1}), f"call-{second}-publish"
+    weather, time = (
+        d.handed(posted, second, name, {"n": 1}, n) for n, name in enumerate(("get_weather", "get_time"), 1)
+    )
+    d.parked(posted, publish, weather, time, waits_for="approval")
+    run: dict[str, Any] = {"run_id": run_id_of(posted)}
+    d.append(posted.stream, f.ApprovalAnswered(approval_id=approval, decision="deny", by="ann", **run))
+    place = {**run, "call": second, "status": "denied", "result": "no", "name": "publish"}
+    d.append(posted.stream, f.ToolReturned.model_validate({**place, "index": 0, "tool_call_id": publish}))
+    answer = {**run, "call": second, "index": 1, "tool_call_id": weather, "result": "21 °C", "pending": [time]}
+    d.append(posted.stream, f.ToolAnswered.model_validate(answer))
+    d.parked(posted, time)
+    d.append(posted.stream, f.ToolExpired(call=second, index=2, tool_call_id=time, **run))
+    late = {**place, "status": "error", "name": "get_time", "index": 2, "tool_call_id": time}
+    d.append(posted.stream, f.ToolReturned.model_validate(late))
+    third = d.called(posted, turn=1)
+    d.speak(posted, third, ("Do",))
+    d.append(posted.stream, f.RunCancelling(by="ann", **run))
+    d.cancelled(posted, third, Block(kind="text", text="Done."))
 
 
 def test_there_is_a_tongue_for_every_dialect() -> None:
@@ -116,6 +153,43 @@ async def test_a_run_is_left_and_resumed_at_every_id_on_another_gateway(here: Wo
         assert tongue.facts(both) == tongue.facts(frames), frame.id
         assert again.headers["parley-run-id"] == run
     assert frames_of(again) == [], "past the end nothing is left that has an id"
+
+
+async def test_a_run_that_waited_and_was_stopped_is_resumed_at_every_id_on_another_gateway(
+    here: World, staying: Tongue
+) -> None:
+    here.dispatcher.play = parked_story
+    await here.application()
+    await staying.prepare(here)
+    x = await do(here, staying.message())
+    run, frames = x.headers["parley-run-id"], frames_of(x)
+    assert x.over and frames[-1].type == staying.ends["cancelled"]
+    assert staying.text(frames).endswith(WHOLE + "Done.")
+    for frame in frames:
+        again = await get(here, staying.events(run), 1, headers={"Last-Event-ID": str(frame.id)})
+        both = frames[: frames.index(frame) + 1] + frames_of(again)
+        assert staying.text(both).endswith(WHOLE + "Done."), frame.id
+        assert staying.facts(both) == staying.facts(frames), frame.id
+    results = [str(frame.data) for frame in frames if "21 °C" in str(frame.data)]
+    assert len(results) == 1 and "get_weather" in results[0], "what the client's tool said, and of which tool"
+
+
+async def test_a_run_that_waits_keeps_its_stream_open(tongue: Tongue) -> None:
+    async with world(sockets=False, beat_s=0.02) as here:
+        stage, d = Stage(here), here.dispatcher
+        await tongue.prepare(here)
+        async with opened(here, tongue.message()) as x:
+            posted = await stage.posted()
+            call = d.called(posted)
+            d.returned(posted, call, Block(kind="text", text="Wait. "), tool_block("publish", call, {}))
+            approval = d.asked(posted, call, "publish", {})
+            d.parked(posted, f"call-{call}-publish", waits_for="approval")
+            await x.until(lambda x: tongue.text(frames_of(x)) == "Wait. " and x.parts[-3:] == [b": \n\n"] * 3)
+            assert not x.over
+            d.append(posted.stream, f.ApprovalExpired(approval_id=approval, run_id=run_id_of(posted)))
+            d.completed(posted)
+            await x.end()
+        assert frames_of(x)[-1].type == tongue.ends["completed"]
 
 
 async def test_a_client_that_leaves_in_the_middle_stops_nobody(here: World, tongue: Tongue) -> None:

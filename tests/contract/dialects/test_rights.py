@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from parley_events.body import Block
+from parley_events.codec import Fact
 from parley_events.keys import make_key
 from parley_gateway.administration.routes import PATHS as ADMINISTRATION
 from parley_gateway.dialects import DIALECTS
@@ -19,7 +21,7 @@ from parley_gateway.dialects.tool_chat.routes import CHAT as TOOLS
 from parley_gateway.dialects.tool_chat.routes import PATHS as TOOL_CHAT
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import frame_of
-from tests.unit.gateway.world import WORKSPACE, World, say, world
+from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, tool_block, world
 
 OTHER = "22222222-2222-4333-8444-555555555555"
 CHAT = "/api/v1/chat"
@@ -27,7 +29,8 @@ ORG = "/api/org"
 
 
 class Deed(NamedTuple):
-    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), admin, or nothing."""
+    """A request. `needs`: chat or read of the agent `scripted`, `all` (read of everything), `approve`, `see` (read or
+    approve), admin, or nothing."""
 
     method: str
     path: str
@@ -53,8 +56,14 @@ DEEDS = [
     Deed("GET", f"{CHAT}/runs/{{run_id}}", "read"),
     Deed("GET", f"{CHAT}/runs/{{run_id}}/events", "read"),
     Deed("POST", f"{CHAT}/runs/{{run_id}}/cancel", "chat"),
+    Deed("POST", f"{CHAT}/runs/{{run_id}}/tools/{{tool_call_id}}", "chat", {"content": "21 °C"}),
+    Deed("POST", f"{CHAT}/runs/{{run_id}}/tools/{{tool_call_id}}/settle", "chat", {"happened": True}),
+    Deed("POST", f"{CHAT}/runs/cancel", "chat", {"agent_id": "scripted"}),
+    Deed("GET", f"{CHAT}/approvals", "see", query=True),
+    Deed("GET", f"{CHAT}/approvals/{{approval_id}}", "see"),
+    Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "approve", {"decision": "approve"}),
+    Deed("POST", f"{CHAT}/threads/{{thread_id}}/cancel", "chat"),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
-    Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "later"),
     Deed("POST", "/api/v1/knowledge", "later"),
     Deed("GET", "/api/v1/knowledge", "later"),
     Deed("GET", "/api/v1/knowledge/{knowledge_id}", "later"),
@@ -101,19 +110,20 @@ DEEDS = [
 """Every route there is; the last one takes the thread away."""
 
 GRANTS: dict[tuple[str, ...], set[str]] = {
-    ("*",): {"chat", "read", "all"},
-    ("*", "admin"): {"chat", "read", "all", "admin"},
+    ("*",): {"chat", "read", "all", "approve", "see"},
+    ("*", "admin"): {"chat", "read", "all", "approve", "see", "admin"},
     ("chat",): {"chat"},
-    ("read",): {"read", "all"},
-    ("chat", "read"): {"chat", "read", "all"},
-    ("agent:scripted",): {"chat", "read"},
+    ("read",): {"read", "all", "see"},
+    ("chat", "read"): {"chat", "read", "all", "see"},
+    ("agent:scripted",): {"chat", "read", "see"},
     ("agent:assistant",): set(),
-    ("read", "agent:scripted"): {"chat", "read", "all"},
-    ("chat", "agent:scripted"): {"chat", "read"},
+    ("read", "agent:scripted"): {"chat", "read", "all", "see"},
+    ("chat", "agent:scripted"): {"chat", "read", "see"},
     ("chat", "agent:assistant"): {"chat"},
     ("team:pair",): set(),
     ("prompt:override",): set(),
-    ("approve",): set(),
+    ("approve",): {"approve", "see"},
+    ("chat", "approve"): {"chat", "approve", "see"},
     ("admin",): {"admin"},
 }
 """What scopes allow with what belongs to the agent `scripted`."""
@@ -149,8 +159,21 @@ class Scene(NamedTuple):
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
     async with world(sockets=False) as here:
-        here.dispatcher.play = say("ok")
+        here.dispatcher.play = parked_once
         yield await staged(here)
+
+
+async def parked_once(d: Dispatcher, posted: Fact) -> None:
+    """A run with everything that somebody may answer, which ends without an answer."""
+    call = d.called(posted)
+    tools = (
+        tool_block("publish", call, {"text": "a secret"}),
+        tool_block("get_weather", call, {"location": "a secret"}),
+    )
+    d.returned(posted, call, Block(kind="text", text="ok"), *tools)
+    d.asked(posted, call, "publish", {"text": "a secret"})
+    d.handed(posted, call, "get_weather", {"location": "a secret"}, index=1)
+    d.completed(posted)
 
 
 async def staged(here: World) -> Scene:
@@ -164,8 +187,9 @@ async def staged(here: World) -> Scene:
         body={"content": "a secret"},
         params={"wait": ""},
     )
-    places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p1", "name": "n"}
+    places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
     places |= {"session_id": thread, "organisation": "default"}
+    places["tool_call_id"] = "call-3-get_weather"
     return Scene(here, places | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": "k"})
 
 
@@ -249,6 +273,45 @@ async def test_another_users_thread_is_not_there(scene: Scene) -> None:
     assert (await scene.do(DEEDS[2], boss)).status == 200, "an admin of the workspace sees it"
 
 
+async def test_who_may_approve_sees_what_is_asked_in_the_workspace_and_nobody_else(scene: Scene) -> None:
+    """An approval names nobody: whoever has the scope. One that names users: they, and admins. One's own: always."""
+    app, here = scene.here.gateways[0][0], scene.here
+    d, thread = here.dispatcher, scene.places["thread_id"]
+    [posted] = [fact for fact in d.written[thread] if fact.type == "message.posted"]
+    named = d.asked(posted, 3, "publish", {"text": "for carol"}, who=("carol",))
+    free = scene.places["approval_id"]
+    await here.eventually(lambda: d.state(thread).seq == len(here.past.facts[thread]))
+    keys = {
+        "ann, who reads": ("ann", ("read",)),
+        "bob, who approves": ("bob", ("approve",)),
+        "carol, who approves": ("carol", ("approve",)),
+        "carol, who reads": ("carol", ("read",)),
+        "dave, an admin": ("dave", ("*", "admin")),
+    }
+    sees = {
+        "ann, who reads": {free, named},
+        "bob, who approves": {free},
+        "carol, who approves": {free, named},
+        "carol, who reads": set(),
+        "dave, an admin": {free, named},
+    }
+    for name, (user, scopes) in keys.items():
+        _, key = await new_key(here, scopes, user)
+        listed = await ask(app, "GET", f"{CHAT}/approvals", key=key)
+        assert {item["id"] for item in listed.json()["items"]} == sees[name], name
+        assert listed.json()["total"] == len(sees[name])
+        for approval in (free, named):
+            found = await ask(app, "GET", f"{CHAT}/approvals/{approval}", key=key)
+            assert found.status == (200 if approval in sees[name] else 404), (name, approval)
+        heard = len(d.heard)
+        answered = await ask(app, "POST", f"{CHAT}/approvals/{named}", key=key, body={"decision": "deny"})
+        if "approve" not in scopes and "*" not in scopes:
+            assert (answered.status, len(d.heard)) == (403, heard), name
+        else:
+            # The run has ended: who may answer is told so.
+            assert code_of(answered) in ("not_open", "forbidden"), (name, answered.body)
+
+
 async def test_tenants_never_meet(scene: Scene) -> None:
     """The key of another workspace, with every right there, on every route and every thing of this one."""
     here, app = scene.here, scene.here.gateways[0][0]
@@ -263,7 +326,9 @@ async def test_tenants_never_meet(scene: Scene) -> None:
             continue
         if "{organisation}" in deed.path:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)
-        elif "{thread_id}" in deed.path or "{run_id}" in deed.path or deed.path.startswith(ORG):
+        elif any(name in deed.path for name in ("{thread_id}", "{run_id}", "{approval_id}")) or deed.path.startswith(
+            ORG
+        ):
             assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.status, found.body)
         elif deed.path == "/api/v1/workspaces":
             assert found.status == 403

@@ -22,6 +22,8 @@ class Tongue:
     """Whether messages may have attachments, and what runs made can be had."""
     pages: ClassVar[bool] = True
     """Whether the history comes in pages."""
+    stays: ClassVar[bool] = True
+    """Whether a stream goes on where it is the client's turn to run tools."""
     optional: ClassVar[frozenset[str]] = frozenset()
     """What a message may be without."""
 
@@ -206,6 +208,7 @@ class OrgAgents(Tongue):
 
 class ToolChat(Tongue):
     name = "tool_chat"
+    stays = False
     ends: ClassVar[dict[str, str]] = {"completed": "done", "failed": "error", "cancelled": "error"}
     files_too = False
     optional = frozenset({"stream"})

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from parley_events.clock import Clock, system_clock
 from parley_events.objects import Objects, open_objects
 from parley_history.app import History, build
 from parley_history.migrate import migrate
@@ -70,10 +71,10 @@ class Client:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, log: ListLog, objects: Objects | None = None, **changes: Any
+    settings: Settings, log: ListLog, objects: Objects | None = None, clock: Clock = system_clock, **changes: Any
 ) -> AsyncIterator[Client]:
     """A history around a log, started and stopped."""
-    app = build(replace(settings, **changes), log=log, objects=objects or open_objects("memory:"))
+    app = build(replace(settings, **changes), log=log, objects=objects or open_objects("memory:"), clock=clock)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx2.ASGITransport(app)

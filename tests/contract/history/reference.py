@@ -37,9 +37,10 @@ class Parts:
 
 
 class Reference:
-    """The facts that count, in the order of the log (of each partition)."""
+    """The facts that count, in the order of the log (of each partition), seen at `now_ms`."""
 
-    def __init__(self, facts: list[Fact]) -> None:
+    def __init__(self, facts: list[Fact], now_ms: int = 0) -> None:
+        self.now_ms = now_ms
         self.facts = [fact for fact in facts if fact.seq is not None]
         self.streams: dict[str, list[Fact]] = {}
         for fact in self.facts:
@@ -95,7 +96,8 @@ class Reference:
             "updated_at": rfc3339(max([born, *touches, *said])),
             "last_message_at": rfc3339(max(message["time_ms"] for message in now)) if now else None,
             "message_count": len(now),
-            "expired": any(isinstance(fact.body, f.ThreadExpired) for fact in facts),
+            "expired": any(isinstance(fact.body, f.ThreadExpired) for fact in facts)
+            or any(key == "session" and due <= self.now_ms for _, key, due in self._dues_of(stream)),
             "end_user": seed.end_user,
             "position": f"{stream}@{facts[-1].seq}",
             "active": max([born, *clears, *said]),
@@ -286,7 +288,12 @@ class Reference:
                     if call.tool_call_id in body.tool_call_ids and status[seq] == "running":
                         status[seq] = "waiting"
             elif isinstance(body, f.ToolAnswered | f.ToolSettled):
-                named = [seq for seq, call in earlier.items() if call.tool_call_id == body.tool_call_id]
+                named = [
+                    seq
+                    for seq, call in earlier.items()
+                    if call.tool_call_id == body.tool_call_id
+                    and (body.index is None or (call.call, call.index) == (body.call, body.index))
+                ]
                 good = not body.is_error if isinstance(body, f.ToolAnswered) else body.happened
                 if named:
                     status[max(named)] = "ok" if good else "error"
@@ -335,7 +342,12 @@ class Reference:
                 and (
                     isinstance(
                         body,
-                        f.ToolCalled | f.ToolReturned | f.ApprovalAnswered | f.ApprovalExpired | f.RunCancelling,
+                        f.ToolCalled
+                        | f.ToolReturned
+                        | f.ToolExpired
+                        | f.ApprovalAnswered
+                        | f.ApprovalExpired
+                        | f.RunCancelling,
                     )
                     or (isinstance(body, f.ToolAnswered) and not body.pending)
                 )
@@ -394,34 +406,137 @@ class Reference:
 
     def dues(self) -> set[tuple[str, str, int]]:
         """(stream, key, time) of what is waited for."""
-        found: dict[tuple[str, str], tuple[str, int]] = {}
-        status: dict[str, str] = {}
-        for fact in self.facts:
-            body = fact.body
-            run = getattr(body, "run_id", "")
-            before = status.get(run)
-            if before == "ended":
+        return {due for stream in self.streams if not stream.startswith("ws:") for due in self._dues_of(stream)}
+
+    def _dues_of(self, stream: str) -> set[tuple[str, str, int]]:
+        facts = self.streams[stream]
+        found = {
+            (stream, key, due)
+            for fact in facts
+            for key, due in self._set_by(fact)
+            if not any(self._takes_away(later, fact) for later in facts if _seq(later) > _seq(fact))
+        }
+        first = facts[0].body
+        seed = first.opened if isinstance(first, f.MessagePosted) else getattr(first, "seed", None)
+        over = any(isinstance(fact.body, f.ThreadExpired | f.ThreadDeleted) for fact in facts)
+        runs = [fact.body.run_id for fact in facts if isinstance(fact.body, f.MessagePosted)]
+        if seed is not None and seed.idle_s is not None and not over and all(map(self._end_of(stream).get, runs)):
+            found.add((stream, "session", facts[-1].time_ms + 1000 * seed.idle_s))
+        return found
+
+    def _end_of(self, stream: str) -> dict[str, Fact]:
+        """The first end of each run that has ended."""
+        ends: dict[str, Fact] = {}
+        for fact in self.streams[stream]:
+            if fact.body.type in f.RUN_ENDS:
+                ends.setdefault(fact.body.run_id, fact)  # type: ignore[attr-defined]
+        return ends
+
+    def _set_by(self, fact: Fact) -> Iterator[tuple[str, int]]:
+        """The timer that a fact sets."""
+        body = fact.body
+        if isinstance(body, f.ApprovalRequested):
+            yield body.approval_id, body.due_at_ms
+        elif isinstance(body, f.ToolCalled) and body.effect == "client" and body.due_at_ms is not None:
+            yield ids.fact_message_id(fact.stream, _seq(fact)), body.due_at_ms
+        elif isinstance(body, f.ModelCalled) and body.due_at_ms is not None:
+            yield body.run_id, body.due_at_ms
+
+    def _takes_away(self, later: Fact, fact: Fact) -> bool:
+        """Whether a later fact takes away the timer that a fact set."""
+        body, set_by = later.body, fact.body
+        if getattr(body, "run_id", None) != set_by.run_id:  # type: ignore[attr-defined]
+            return False
+        if body.type in f.RUN_ENDS:
+            return True
+        if isinstance(set_by, f.ApprovalRequested):
+            answers = isinstance(body, f.ApprovalAnswered | f.ApprovalExpired)
+            return answers and body.approval_id == set_by.approval_id  # type: ignore[attr-defined]
+        if isinstance(set_by, f.ModelCalled):
+            return isinstance(body, f.ModelCalled | f.RunWaiting)
+        assert isinstance(set_by, f.ToolCalled)
+        if isinstance(body, f.ToolReturned | f.ToolExpired | f.ToolAnswered):
+            return (body.call, body.index) == (set_by.call, set_by.index)
+        return False
+
+    # ---- approvals, and what is open
+
+    def approvals(self, workspace: str) -> list[Answer]:
+        """Every approval of a workspace that can be seen, newest first."""
+        found = []
+        for stream, facts in self.streams.items():
+            if facts[0].workspace_id != workspace or stream.startswith("ws:"):
                 continue
-            if isinstance(body, f.ApprovalRequested):
-                found[(fact.stream, body.approval_id)] = (run, body.due_at_ms)
-            elif isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
-                found.pop((fact.stream, body.approval_id), None)
-                status[run] = "running"
-            elif isinstance(body, f.RunWaiting):
-                status[run] = "waiting"
-                if body.due_at_ms is not None:
-                    found[(fact.stream, run)] = (run, body.due_at_ms)
-            elif isinstance(body, f.ToolAnswered):
-                status[run] = before or "running" if body.pending else "running"
-            elif isinstance(body, f.ModelCalled | f.ToolCalled | f.ToolReturned | f.RunCancelling):
-                status[run] = "running"
-            elif body.type in f.RUN_ENDS:
-                status[run] = "ended"
-                for key in [key for key, (owner, _) in found.items() if owner == run]:
-                    del found[key]
-            if status.get(run) == "running" and before == "waiting":
-                found.pop((fact.stream, run), None)
-        return {(stream, key, due) for (stream, key), (_, due) in found.items()}
+            thread = self.thread(stream)
+            border = max((_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared)), default=0)
+            for fact in facts:
+                if thread is None or not isinstance(fact.body, f.ApprovalRequested):
+                    continue
+                if _seq(self._origin(stream, fact.body.run_id)) > border:
+                    found.append((fact.time_ms, self._approval(fact, fact.body, thread["user_id"])))
+        found.sort(key=lambda one: (one[0], one[1]["id"]), reverse=True)
+        return [approval for _, approval in found]
+
+    def _approval(self, fact: Fact, body: f.ApprovalRequested, user_id: str | None) -> Answer:
+        facts = self.streams[fact.stream]
+        over = [
+            later
+            for later in facts
+            if (
+                isinstance(later.body, f.ApprovalAnswered | f.ApprovalExpired)
+                and later.body.approval_id == body.approval_id
+            )
+            or (later.body.type in f.RUN_ENDS and later.body.run_id == body.run_id)  # type: ignore[attr-defined]
+        ]
+        end = over[0] if over else None
+        answered = end.body if end is not None and isinstance(end.body, f.ApprovalAnswered) else None
+        status = "open"
+        if answered is not None:
+            status = {"approve": "approved", "deny": "denied"}[answered.decision]
+        elif end is not None:
+            status = "expired" if isinstance(end.body, f.ApprovalExpired) else "closed"
+        agents = [
+            one.body.agent_id
+            for one in facts
+            if isinstance(one.body, f.ModelCalled) and one.body.run_id == body.run_id and _seq(one) < _seq(fact)
+        ]
+        start: Any = self._origin(fact.stream, body.run_id).body
+        return {
+            "id": body.approval_id,
+            "thread_id": fact.stream,
+            "run_id": body.run_id,
+            "agent_id": agents[-1] if agents else start.agent_id,
+            "user_id": user_id,
+            "seq": fact.seq,
+            "tool_call_id": body.tool_call_id,
+            "name": shown(body.name),
+            "arguments": body.arguments,
+            "question": shown(body.question),
+            "input_schema": body.input_schema,
+            "who": [shown(user) for user in body.who],
+            "status": status,
+            "created_at": rfc3339(fact.time_ms),
+            "expires_at": rfc3339(body.due_at_ms),
+            "answered_by": None if answered is None else answered.by,
+            "comment": None if answered is None else shown(answered.comment),
+            "edited": None if answered is None else answered.arguments,
+            "answered_at": None if end is None else rfc3339(end.time_ms),
+        }
+
+    def open_runs(self, workspace: str) -> list[Answer]:
+        """Every top-level run of a workspace that has not ended, oldest first."""
+        found = []
+        for stream, run in self.runs():
+            view, thread = self.run(stream, run), self.thread(stream)
+            if thread is None or view["ended_seq"] is not None or view["parent_run_id"] is not None:
+                continue
+            if view["workspace_id"] == workspace:
+                shown_of = {name: view[name] for name in ("id", "thread_id", "status", "created_at")}
+                posted: Any = self._origin(stream, run).body
+                found.append(
+                    {**shown_of, "agent_id": view["agent_id"] or posted.agent_id, "user_id": thread["user_id"]}
+                )
+        return sorted(found, key=lambda one: (one["created_at"], one["id"]))
 
     # ---- notes and skills
 

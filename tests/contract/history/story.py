@@ -148,7 +148,9 @@ class Writer:
         return self.write(stream, workspace_id, body)
 
 
-def model_called(run: str, turn: int, attempt: int = 1, shown: int = 1, version: int = 1) -> f.ModelCalled:
+def model_called(
+    run: str, turn: int, attempt: int = 1, shown: int = 1, version: int = 1, due_at_ms: int | None = None
+) -> f.ModelCalled:
     """An attempt."""
     return f.ModelCalled(
         run_id=run,
@@ -158,6 +160,7 @@ def model_called(run: str, turn: int, attempt: int = 1, shown: int = 1, version:
         agent_version=version,
         model="scripted",
         shown=shown,
+        due_at_ms=due_at_ms,
     )
 
 
@@ -203,6 +206,10 @@ def random_story(seed: int, log: ListLog, steps: int) -> Writer:
 
 def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, busy: bool) -> str:
     more: dict[str, object] = {"disposition": "queued" if busy else "started"}
+    if stream not in writer.seqs:
+        owner, idle_s = rng.choice(["ada", "bob", None]), rng.choice([None, 1, 60])
+        end_user = rng.choice([None, None, "kim"])
+        more["opened"] = ThreadSeed(user_id=owner, agent_id="assistant", idle_s=idle_s, end_user=end_user)
     if rng.random() < 0.2:
         more["context"] = {"step": step, "nul": "\x00"}
     if rng.random() < 0.2:
@@ -215,7 +222,9 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
 
 
 def _thread_fact(rng: random.Random, step: int) -> f.FactBody:
-    choice = rng.randrange(7)
+    choice = rng.randrange(8)
+    if choice == 7:
+        return f.ThreadCancelling(by="ada", reason="enough", run_ids=())
     if choice == 0:
         return f.ThreadUpdated(title=f"title {step}", pinned=True, changes=("title", "pinned"))
     if choice == 1:
@@ -242,13 +251,14 @@ def _step_of_run(
     runs: list[str],
 ) -> bool:
     """One more fact of a run; whether it ended."""
-    choice = rng.randrange(12)
+    choice = rng.randrange(14)
     turn = turns.get(run, 0)
     pending = calls.setdefault(run, [])
     if choice <= 3:
         turns[run] = turn + 1
         if rng.random() < 0.3:
-            writer.write(stream, ws, model_called(run, turn, version=rng.randrange(1, 4)))
+            due = rng.choice([None, writer.now_ms + 9000])
+            writer.write(stream, ws, model_called(run, turn, version=rng.randrange(1, 4), due_at_ms=due))
             body = f.ModelFailed(
                 run_id=run,
                 call=writer.seqs[stream],
@@ -266,18 +276,18 @@ def _step_of_run(
         call = (writer.seqs[stream], len(pending), f"call-{rng.randrange(3)}")
         pending.append(call)
         effect: Any = rng.choice(["idempotent", "client", "client"])
-        writer.write(stream, ws, _tool_called(run, *call).model_copy(update={"effect": effect}))
+        due = rng.choice([None, writer.now_ms + 3000])
+        writer.write(stream, ws, _tool_called(run, *call, due_at_ms=due).model_copy(update={"effect": effect}))
     elif choice == 5 and pending:
         call = pending.pop(rng.randrange(len(pending)))
         writer.write(stream, ws, _tool_returned(rng, run, *call))
     elif choice == 6 and pending:
         call = pending[-1]
         pending.clear()
-        still: tuple[str, ...] = ("other",) if rng.random() < 0.3 else ()
-        answered = f.ToolAnswered(
-            run_id=run, tool_call_id=call[2], result="mine", is_error=rng.random() < 0.5, pending=still
-        )
-        writer.write(stream, ws, answered)
+        place = {"call": call[0], "index": call[1]}
+        names = tuple(f"call-{n}" for n in range(rng.choice([0, 0, 1])))
+        fields = {"run_id": run, "tool_call_id": call[2], "result": "mine", "is_error": rng.random() < 0.5, **place}
+        writer.write(stream, ws, f.ToolAnswered.model_validate({**fields, "pending": names}))
     elif choice == 7:
         names = tuple(call[2] for call in pending)
         due = rng.choice([None, writer.now_ms + 1000])
@@ -296,6 +306,11 @@ def _step_of_run(
         runs.append(child)
     elif choice == 10:
         writer.write(stream, ws, f.ToolSettled(run_id=run, tool_call_id="call-1", happened=True, by="ada"))
+    elif choice == 11 and pending:
+        call = rng.choice(pending)
+        writer.write(stream, ws, f.ToolExpired(run_id=run, call=call[0], index=call[1], tool_call_id=call[2]))
+    elif choice == 12:
+        writer.write(stream, ws, f.RunCancelling(run_id=run, by="timer", code="time_limit"))
     else:
         _end(rng, writer, stream, ws, run)
         return True
@@ -311,18 +326,26 @@ def _approval(rng: random.Random, writer: Writer, stream: str, ws: str, run: str
         index=0,
         tool_call_id="call-0",
         name="pay",
-        arguments={"eur": 3},
+        arguments={"eur": 3, "nul": "\x00"},
+        question=rng.choice([None, "Pay\x00?"]),
+        input_schema=rng.choice([None, {"type": "object"}]),
+        who=rng.choice([(), ("ada",), ("eve", "nul\x00")]),
         due_at_ms=writer.now_ms + 5000,
     )
     writer.write(stream, ws, request)
     writer.write(stream, ws, f.RunWaiting(run_id=run, waits_for="approval", tool_call_ids=("call-0",)))
     if rng.random() < 0.3:
-        writer.write(stream, ws, f.ApprovalAnswered(approval_id=approval, run_id=run, decision="approve", by="ada"))
+        decision: Any = rng.choice(["approve", "deny"])
+        edited = rng.choice([None, {"eur": 2}])
+        answer = f.ApprovalAnswered(
+            approval_id=approval, run_id=run, decision=decision, by="ada", comment="c\x00", arguments=edited
+        )
+        writer.write(stream, ws, answer)
     elif rng.random() < 0.3:
         writer.write(stream, ws, f.ApprovalExpired(approval_id=approval, run_id=run))
 
 
-def _tool_called(run: str, call: int, index: int, tool_call_id: str) -> f.ToolCalled:
+def _tool_called(run: str, call: int, index: int, tool_call_id: str, due_at_ms: int | None = None) -> f.ToolCalled:
     return f.ToolCalled(
         run_id=run,
         call=call,
@@ -330,8 +353,9 @@ def _tool_called(run: str, call: int, index: int, tool_call_id: str) -> f.ToolCa
         tool_call_id=tool_call_id,
         name="book",
         arguments={"n": index, "nul": "\x00"},
-        effect="idempotent",
+        effect="idempotent" if due_at_ms is None else "client",
         effect_key=f"{run}/{call}/{index}",
+        due_at_ms=due_at_ms,
     )
 
 

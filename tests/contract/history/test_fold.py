@@ -27,14 +27,16 @@ async def test_the_view_says_what_the_reference_says(settings: Settings, seed: i
     log = ListLog(4)
     writer = random_story(seed, log, STEPS)
     batch = random.Random(seed).choice([1, 3, 20, 1000])
-    async with running(settings, log, batch=batch) as client:
+    now_ms = writer.now_ms + random.Random(seed).choice([0, 700, 30_000, 10**6])
+    async with running(settings, log, batch=batch, clock=lambda: now_ms) as client:
         await client.caught_up(log)
-        await _compare(client, writer, log)
+        await _compare(client, writer, log, now_ms)
 
 
 async def test_folding_while_the_story_goes_on_gives_the_same(settings: Settings) -> None:
     log = ListLog(4)
-    async with running(settings, log) as client:
+    now_ms = 0
+    async with running(settings, log, clock=lambda: now_ms) as client:
         for part in range(4):
             writer = random_story(99, ListLog(4), (part + 1) * 80)
             # The same story from its start, longer each time: what is new of it is appended.
@@ -44,7 +46,8 @@ async def test_folding_while_the_story_goes_on_gives_the_same(settings: Settings
             for tail_news in list(log._news):
                 tail_news.set()
             await client.caught_up(log)
-            await _compare(client, writer, log)
+            now_ms = writer.now_ms + 1000
+            await _compare(client, writer, log, now_ms)
 
 
 async def test_twice_is_once(settings: Settings) -> None:
@@ -59,11 +62,11 @@ async def test_twice_is_once(settings: Settings) -> None:
         assert await _dump(client) == before
         async with client.history.writer.transaction() as con:
             await con.run("UPDATE positions SET next_offset = 0, epoch = -1")
-    async with running(settings, log, batch=7) as client:
+    async with running(settings, log, batch=7, clock=lambda: 0) as client:
         await client.caught_up(log)
         await _positions_at_end(client, log)
         assert await _dump(client) == before
-        await _compare(client, writer, log)
+        await _compare(client, writer, log, 0)
 
 
 async def test_a_skill_learned_twice_is_the_later_one_whatever_is_folded_first(settings: Settings) -> None:
@@ -142,13 +145,14 @@ async def _dump(client: Client) -> dict[str, list[Any]]:
     }
 
 
-async def _compare(client: Client, writer: Writer, log: ListLog) -> None:
-    reference = Reference(writer.written)
+async def _compare(client: Client, writer: Writer, log: ListLog, now_ms: int) -> None:
+    reference = Reference(writer.written, now_ms)
     for number in range(2):
         ws = workspace(number)
         await _compare_threads(client, reference, ws)
         await _compare_workspace(client, reference, ws)
         await _compare_numbered(client, reference, ws)
+        await _compare_parked(client, reference, ws)
     for stream, run in reference.runs():
         expected = reference.run(stream, run)
         found = await client.get(f"/workspaces/{expected['workspace_id']}/runs/{run}")
@@ -212,9 +216,11 @@ async def _compare_threads(client: Client, reference: Reference, ws: str) -> Non
 
 async def _compare_numbered(client: Client, reference: Reference, ws: str) -> None:
     """Both ways through all messages: of each thread, and of all that a user has with an agent."""
-    streams = [one["id"] for one in reference.threads(ws)]
+    threads = reference.threads(ws)
+    streams = [one["id"] for one in threads]
+    ours = [one["id"] for one in threads if (one["user_id"], one["end_user"]) == ("ada", None)]
     asked: list[tuple[list[str], dict[str, Any]]] = [([stream], {"thread_id": stream}) for stream in streams]
-    asked.append((streams, {"user_id": "ada", "agent_id": "assistant"}))
+    asked.append((ours, {"user_id": "ada", "agent_id": "assistant"}))
     for own, which in asked:
         for tools in (False, True):
             which = {**which, "tools": str(tools).lower()}
@@ -248,6 +254,44 @@ async def _compare_files(client: Client, reference: Reference, ws: str, stream: 
             break
         cursor = {"cursor": page["next_cursor"]}
     assert found == expected
+
+
+async def _compare_parked(client: Client, reference: Reference, ws: str) -> None:
+    """Approvals and open runs, whole, filtered and page by page."""
+    expected = reference.approvals(ws)
+    for status in (None, "open", "approved", "denied", "expired", "closed"):
+        asked = {} if status is None else {"status": status}
+        wanted = [one for one in expected if status in (None, one["status"])]
+        assert await _all(client, f"/workspaces/{ws}/approvals", reads.ApprovalPage, len(wanted), **asked) == wanted
+    for one in expected:
+        assert await client.get(f"/workspaces/{ws}/approvals/{one['id']}") == one
+    for user in ("ada", "eve"):
+        mine = [one for one in expected if one["user_id"] in (None, user)]
+        may = [one for one in expected if not one["who"] or user in one["who"]]
+        path, page = f"/workspaces/{ws}/approvals", reads.ApprovalPage
+        assert await _all(client, path, page, len(mine), user_id=user) == mine
+        assert await _all(client, path, page, len(may), answerer=user) == may
+        either = [one for one in expected if one in mine or one in may]
+        assert await _all(client, path, page, len(either), user_id=user, answerer=user) == either
+    runs = reference.open_runs(ws)
+    assert await _all(client, f"/workspaces/{ws}/runs", reads.OpenRunPage, None) == runs
+    for user in ("ada", "bob"):
+        wanted = [one for one in runs if one["user_id"] == user]
+        assert await _all(client, f"/workspaces/{ws}/runs", reads.OpenRunPage, None, user_id=user) == wanted
+
+
+async def _all(client: Client, path: str, shape: type[Any], total: int | None, **asked: Any) -> list[Any]:
+    found: list[Any] = []
+    while True:
+        answer = await client.http.get(f"/internal{path}", params={"limit": 3, **asked})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        shape.model_validate(page)
+        assert total is None or page["total"] == total
+        found += page["items"]
+        if page["next_cursor"] is None:
+            return found
+        asked["cursor"] = page["next_cursor"]
 
 
 async def _compare_workspace(client: Client, reference: Reference, ws: str) -> None:

@@ -18,7 +18,7 @@ from parley_history import reads as history_reads
 from parley_history.settings import Settings
 from tests.contract.history.conftest import running
 from tests.contract.history.listlog import ListLog
-from tests.contract.history.story import Writer, thread, workspace
+from tests.contract.history.story import Writer, model_called, thread, workspace
 
 WS, T1 = workspace(1), thread(1)
 
@@ -257,6 +257,10 @@ async def test_the_longest_text_of_a_skill_stops_nothing(settings: Settings) -> 
         (f"/workspaces/{WS}/threads/{T1}/messages?order=up", "bad_order"),
         (f"/workspaces/{WS}/threads?pinned=maybe", "bad_pinned"),
         (f"/workspaces/{WS}/notes?limit=999", "bad_limit"),
+        (f"/workspaces/{WS}/approvals?limit=0", "bad_limit"),
+        (f"/workspaces/{WS}/approvals?cursor=abc", "bad_cursor"),
+        (f"/workspaces/{WS}/runs?cursor=WzEsMl0", "bad_cursor"),
+        (f"/workspaces/{WS}/runs?until_ms=x", "bad_until_ms"),
         (f"/streams/{T1}/facts?limit=1001", "bad_limit"),
         (f"/streams/{T1}/facts?after=x", "bad_after"),
         ("/positions?min_position=garbage", "bad_position"),
@@ -283,6 +287,9 @@ async def test_what_makes_no_sense_is_refused(settings: Settings, path: str, cod
         f"/workspaces/{WS}/threads/{T1}",
         f"/workspaces/{WS}/threads/{T1}/messages",
         f"/workspaces/{WS}/runs/{T1}.r0",
+        f"/workspaces/{WS}/approvals/{T1}.p1",
+        "/workspaces/garbage/approvals",
+        "/workspaces/garbage/runs",
         "/partitions/4",
         "/nothing",
     ],
@@ -336,19 +343,120 @@ async def test_a_read_waits_for_what_another_replica_folds(settings: Settings) -
 
 
 async def test_due_lists_what_is_due_by_then(settings: Settings) -> None:
+    """The deadline of a run, until it is parked; what it waits for, until that is there or the run has ended."""
     log = ListLog(4)
     writer = Writer(log)
     run = writer.post(T1, WS)
-    wait = f.RunWaiting(run_id=run, waits_for="client_tool", tool_call_ids=("t",), due_at_ms=5000)
-    writer.write(T1, WS, wait)
+    writer.write(T1, WS, model_called(run, 0, due_at_ms=5000))
     partition = writer.partition(T1)
+
+    async def due(until_ms: int = 2**60) -> set[tuple[str, int]]:
+        await client.caught_up(log)
+        found = await client.get(f"/partitions/{partition}/due", until_ms=until_ms)
+        assert all((item["stream"], item["workspace_id"]) == (T1, WS) for item in found["items"])
+        return {(due.due_key, due.due_at_ms) for due in reads.DueList.model_validate(found).items}
+
+    async with running(settings, log) as client:
+        assert (await due(4999), await due(5000)) == (set(), {(run, 5000)})
+        fields = {"run_id": run, "call": 2, "index": 0, "tool_call_id": "t", "name": "get_weather", "arguments": {}}
+        called = writer.write(
+            T1, WS, f.ToolCalled.model_validate({**fields, "effect": "client", "effect_key": "k", "due_at_ms": 7000})
+        )
+        asked = writer.write(
+            T1, WS, f.ApprovalRequested.model_validate({**fields, "approval_id": f"{T1}.p4", "due_at_ms": 8000})
+        )
+        assert (called.seq, asked.seq) == (3, 4)
+        wait = f.RunWaiting(run_id=run, waits_for="approval", tool_call_ids=("t",), due_at_ms=7000)
+        writer.write(T1, WS, wait)
+        assert await due() == {(f"{T1}.t3", 7000), (f"{T1}.p4", 8000)}, "a parked run's deadline stands still"
+        assert (await client.get(f"/partitions/{partition}"))["waiting_threads"] == [T1]
+        writer.write(T1, WS, f.ToolExpired(run_id=run, call=2, index=0, tool_call_id="t"))
+        assert await due() == {(f"{T1}.p4", 8000)}
+        assert (await client.get(f"/partitions/{partition}"))["waiting_threads"] == [], "it is to be told"
+        writer.write(T1, WS, model_called(run, 1, due_at_ms=9000))
+        assert await due() == {(f"{T1}.p4", 8000), (run, 9000)}
+        writer.complete(T1, WS, run)
+        assert await due() == set()
+        assert (await client.get(f"/workspaces/{WS}/approvals/{T1}.p4"))["status"] == "closed"
+
+
+async def test_an_idle_thread_expires_by_the_clock_before_its_fact_is_there(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    run = writer.post(T1, WS, opened=ThreadSeed(idle_s=60))
+    now_ms = writer.now_ms
+
+    async def expired() -> bool:
+        await client.caught_up(log)
+        found = await client.get(f"/workspaces/{WS}/threads/{T1}")
+        assert (await client.get(f"/workspaces/{WS}/threads"))["items"] == [found]
+        return bool(found["expired"])
+
+    async with running(settings, log, clock=lambda: now_ms) as client:
+        now_ms += 10**6
+        assert not await expired(), "something runs"
+        end = writer.complete(T1, WS, run)
+        now_ms = end.time_ms + 59_999
+        assert not await expired()
+        now_ms += 1
+        assert await expired()
+        partition = writer.partition(T1)
+        [due] = (await client.get(f"/partitions/{partition}/due", until_ms=now_ms))["items"]
+        assert (due["due_key"], due["due_at_ms"]) == ("session", now_ms)
+        writer.write(T1, WS, f.ThreadExpired(idle_since_ms=end.time_ms))
+        now_ms = 0
+        assert await expired()
+        assert (await client.get(f"/partitions/{partition}/due", until_ms=2**60))["items"] == []
+
+
+async def test_open_runs_are_found_by_who_where_and_since_when(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    runs = {}
+    for number, (user, agent) in enumerate(
+        [("ada", "assistant"), ("ada", "analyst"), ("bob", "assistant"), (None, "a")]
+    ):
+        stream = thread(number + 1)
+        seed = ThreadSeed(user_id=user, agent_id=agent)
+        runs[number] = writer.post(stream, WS, opened=seed, agent_id=agent)
+    first_ms = writer.written[0].time_ms
+    ended = writer.post(thread(9), WS, opened=ThreadSeed(user_id="ada"))
+    writer.complete(thread(9), WS, ended)
+    writer.write(thread(3), WS, f.RunWaiting(run_id=runs[2], waits_for="approval", tool_call_ids=()))
     async with running(settings, log) as client:
         await client.caught_up(log)
-        assert (await client.get(f"/partitions/{partition}/due", until_ms=4999)) == {"items": []}
-        found = await client.get(f"/partitions/{partition}/due", until_ms=5000)
-        assert found == {"items": [{"stream": T1, "workspace_id": WS, "due_key": run, "due_at_ms": 5000}]}
-        reads.DueList.model_validate(found)
-        assert (await client.get(f"/partitions/{partition}"))["waiting_threads"] == [T1]
+
+        async def found(**asked: Any) -> list[int]:
+            page = await client.get(f"/workspaces/{WS}/runs", **asked)
+            views = reads.OpenRunPage.model_validate(page).items
+            return [next(n for n, run in runs.items() if run == view.id) for view in views]
+
+        assert await found() == [0, 1, 2, 3]
+        assert await found(agent_id="assistant") == [0, 2]
+        assert await found(user_id="ada") == [0, 1]
+        assert await found(user_id="ada", thread_id=thread(4)) == [3], "a shared thread, named"
+        assert await found(user_id="ada", thread_id=thread(3)) == []
+        assert await found(until_ms=first_ms) == [0]
+        page = await client.get(f"/workspaces/{WS}/runs", limit=2)
+        assert await found(limit=2, cursor=page["next_cursor"]) == [2, 3]
+        assert (await client.get(f"/workspaces/{workspace(2)}/runs"))["items"] == []
+
+
+async def test_what_was_asked_in_a_thread_goes_with_its_messages(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    fields = {"run_id": run, "call": 1, "index": 0, "tool_call_id": "t", "name": "pay", "arguments": {}}
+    writer.write(T1, WS, f.ApprovalRequested.model_validate({**fields, "approval_id": f"{T1}.p2", "due_at_ms": 8000}))
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        assert (await client.get(f"/workspaces/{WS}/approvals"))["total"] == 1
+        await client.get(f"/workspaces/{workspace(2)}/approvals/{T1}.p2", status=404)
+        writer.write(T1, WS, f.ThreadCleared(by="ada"))
+        writer.write(T1, WS, f.ApprovalAnswered(approval_id=f"{T1}.p2", run_id=run, decision="deny", by="ada"))
+        await client.caught_up(log)
+        assert (await client.get(f"/workspaces/{WS}/approvals"))["total"] == 0
+        await client.get(f"/workspaces/{WS}/approvals/{T1}.p2", status=404)
 
 
 async def test_a_workspaces_facts_are_read_by_its_stream(settings: Settings) -> None:

@@ -19,12 +19,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from parley_dispatcher.decide import answering_agent, decide
+from parley_dispatcher.decide import DECISIONS, answering_agent, decide
 from parley_dispatcher.state import State, ThreadState, WorkspaceState, evolve, initial
 from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import AgentSpec, Block, Principal, TeamSpec, Usage
-from parley_events.clock import Clock, rfc3339, system_clock
+from parley_events.clock import Clock, parse_rfc3339, rfc3339, system_clock
 from parley_events.codec import (
     COMMANDS_TOPIC,
     EVENTS_TOPIC,
@@ -50,6 +50,7 @@ from parley_gateway.core import Core
 from parley_gateway.history import History
 from parley_gateway.runs import RunTold, text_of
 from parley_gateway.settings import Settings
+from tests.unit.gateway.parking import decided
 
 PARTITIONS = 4
 TOKEN = "between-services"
@@ -69,6 +70,7 @@ class Dispatcher:
         self.deaf = False
         self.heard: list[Command] = []
         self.numbers = 0
+        self.written: dict[str, list[Fact]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
 
@@ -118,9 +120,12 @@ class Dispatcher:
             assert isinstance(workspace, WorkspaceState)
             known = workspace.agents.get(agent)
             version = known.version if known and not known.deleted else None
+        outcome = None
+        if type(command.body) not in DECISIONS and command.id not in state.outcomes:
+            outcome = decided(self.written.get(command.stream, []), command)
         fact = self.append(
             command.stream,
-            decide(state, command, version),
+            outcome or decide(state, command, version),
             workspace_id=command.workspace_id,
             causation_id=command.id,
             body_hash=command.body_hash,
@@ -143,6 +148,8 @@ class Dispatcher:
             body = body.model_copy(update={"numbers": numbers})
         if isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
             body = body.model_copy(update={"message_id": ids.fact_message_id(stream, state.seq + 1)})
+        elif isinstance(body, f.ApprovalRequested):
+            body = body.model_copy(update={"approval_id": ids.approval_id(stream, state.seq + 1)})
         fact = Fact(
             type=body.type,
             stream=stream,
@@ -158,6 +165,7 @@ class Dispatcher:
             **envelope,
         )
         evolve(state, fact)
+        self.written.setdefault(stream, []).append(fact)
         self._producer.send(encode_fact(fact, partition, self._contents.stored))
         return fact
 
@@ -278,6 +286,50 @@ class Dispatcher:
                 files=more.get("files", ()),
             ),
         )
+
+    def asked(self, posted: Fact, call: int, name: str, arguments: dict[str, Any], **more: Any) -> str:
+        """A person is asked before a tool is called; the approval's id."""
+        fact = self.append(
+            posted.stream,
+            f.ApprovalRequested(
+                run_id=run_id_of(posted),
+                call=call,
+                index=more.pop("index", 0),
+                tool_call_id=f"call-{call}-{name}",
+                name=name,
+                arguments=arguments,
+                due_at_ms=self._clock() + 86_400_000,
+                **more,
+            ),
+        )
+        return ids.approval_id(posted.stream, fact.seq or 0)
+
+    def handed(self, posted: Fact, call: int, name: str, arguments: dict[str, Any], index: int = 0) -> str:
+        """A tool that the client is to run; the call's id."""
+        call_id = f"call-{call}-{name}"
+        body = f.ToolCalled(
+            run_id=run_id_of(posted),
+            call=call,
+            index=index,
+            tool_call_id=call_id,
+            name=name,
+            arguments=arguments,
+            effect="client",
+            effect_key="k",
+            due_at_ms=self._clock() + 86_400_000,
+        )
+        self.append(posted.stream, body)
+        return call_id
+
+    def parked(self, posted: Fact, *call_ids: str, waits_for: Any = "client_tool") -> None:
+        """The run waits for these."""
+        body = f.RunWaiting(
+            run_id=run_id_of(posted),
+            waits_for=waits_for,
+            tool_call_ids=call_ids,
+            due_at_ms=self._clock() + 86_400_000,
+        )
+        self.append(posted.stream, body)
 
 
 Play = Callable[[Dispatcher, Fact], Awaitable[None]]
@@ -404,6 +456,13 @@ class Past:
                 return self._client_call(w, dict(query))
             case ["workspaces", w, "threads", thread, "files"]:
                 return self._files(w, thread, dict(query), limit)
+            case ["workspaces", w, "runs"]:
+                return self._open_runs(w, dict(query), limit)
+            case ["workspaces", w, "approvals"]:
+                return self._approvals(w, dict(query), limit)
+            case ["workspaces", w, "approvals", approval]:
+                page = self._approvals(w, {}, 1000)["items"]
+                return next((item for item in page if item["id"] == approval), None)
             case ["workspaces", w, "runs", run]:
                 return self._run(w, run)
             case ["workspaces", w, "notes"]:
@@ -526,6 +585,47 @@ class Past:
     def _run(self, w: str, run: str) -> Any:
         told = self._told(run[:36]).get(run)
         return told.view().model_dump(mode="json") if told is not None and told.workspace_id == w else None
+
+    def _open_runs(self, w: str, query: dict[str, str], limit: int) -> Any:
+        items: list[Any] = []
+        for stream in self.facts:
+            thread = self._thread(w, stream)
+            for told in self._told(stream).values() if thread is not None else ():
+                view = told.view().model_dump(mode="json")
+                shown = {name: view[name] for name in ("id", "thread_id", "agent_id", "status", "created_at")}
+                item = {**shown, "user_id": thread["user_id"]}
+                shared = thread["user_id"] is None and "thread_id" in query
+                if (
+                    view["ended_seq"] is None
+                    and all(query.get(name) in (None, item[name]) for name in ("agent_id", "thread_id"))
+                    and (query.get("user_id") in (None, item["user_id"]) or shared)
+                    and parse_rfc3339(item["created_at"]) <= int(query.get("until_ms", 2**60))
+                ):
+                    items.append(item)
+        items.sort(key=lambda item: (item["created_at"], item["id"]))
+        return {"items": items[:limit], "next_cursor": "more" if len(items) > limit else None}
+
+    def _approvals(self, w: str, query: dict[str, str], limit: int) -> Any:
+        items: list[Any] = []
+        for stream in self.facts:
+            thread = self._thread(w, stream)
+            own = self._bodies(stream) if thread is not None else []
+            for fact, body in own:
+                if isinstance(body, f.ApprovalRequested):
+                    items.append({**_approval(fact, body, own), "user_id": thread["user_id"]})
+        user, answerer = query.get("user_id"), query.get("answerer")
+        items = [
+            item
+            for item in items
+            if all(query.get(name) in (None, item[name]) for name in ("status", "thread_id", "agent_id"))
+            and (
+                (user is None and answerer is None)
+                or (user is not None and item["user_id"] in (None, user))
+                or (answerer is not None and (not item["who"] or answerer in item["who"]))
+            )
+        ]
+        more = "more" if len(items) > limit else None
+        return {"items": items[::-1][:limit], "next_cursor": more, "total": len(items)}
 
     def _messages(self, w: str, thread: str, query: dict[str, str], limit: int) -> Any:
         if self._thread(w, thread) is None:
@@ -666,6 +766,33 @@ class Past:
                         }
                     )
         return notes[::-1]
+
+
+def _approval(fact: Fact, body: f.ApprovalRequested, own: list[tuple[Fact, Any]]) -> Any:
+    """An approval as history has it, without whose thread it is in."""
+    view: Any = {
+        **body.model_dump(mode="json", include={"run_id", "tool_call_id", "name", "arguments", "question", "who"}),
+        "id": body.approval_id,
+        "thread_id": fact.stream,
+        "agent_id": next(b.agent_id for _, b in own if isinstance(b, f.MessagePosted) and b.run_id == body.run_id),
+        "seq": fact.seq,
+        "input_schema": body.input_schema,
+        "status": "open",
+        "created_at": rfc3339(fact.time_ms),
+        "expires_at": rfc3339(body.due_at_ms),
+        **dict.fromkeys(("answered_by", "comment", "edited", "answered_at")),
+    }
+    for later, told in own:
+        if view["status"] != "open":
+            break
+        if isinstance(told, f.ApprovalAnswered | f.ApprovalExpired) and told.approval_id == body.approval_id:
+            view |= {"status": "expired", "answered_at": rfc3339(later.time_ms)}
+            if isinstance(told, f.ApprovalAnswered):
+                view["status"] = {"approve": "approved", "deny": "denied"}[told.decision]
+                view |= {"answered_by": told.by, "comment": told.comment, "edited": told.arguments}
+        elif told.type in f.RUN_ENDS and told.run_id == body.run_id:
+            view |= {"status": "closed", "answered_at": rfc3339(later.time_ms)}
+    return view
 
 
 class World:

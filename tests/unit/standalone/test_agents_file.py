@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parley_dispatcher.tools import TOOLS
-from parley_events.body import McpTool
+from parley_events.body import Approval, ClientTool, McpTool
 from parley_standalone.agents_file import MAX_BYTES, AgentsFile, digest_of, noting_keys, read_agents_file
 from parley_standalone.errors import CommandError
 from parley_standalone.settings import SHIPPED_AGENTS
@@ -60,7 +60,7 @@ def mistake(tmp_path: Path, text: str) -> str:
     return line.removeprefix(f"{tmp_path}/agents.yaml:")
 
 
-def test_the_whole_form_is_accepted_and_what_comes_later_is_named(tmp_path: Path) -> None:
+def test_the_whole_form_is_accepted(tmp_path: Path) -> None:
     file = read(tmp_path, WHOLE)
     assert file.context == "What every agent here should know."
     assert file.structures == ("6f6c1f6e-0000-4000-8000-000000000001",)
@@ -70,9 +70,9 @@ def test_the_whole_form_is_accepted_and_what_comes_later_is_named(tmp_path: Path
     assert [team.team_id for team in file.teams] == ["founders"]
     assert file.teams[0].members == ("assistant", "researcher", "analyst")
     assert [(skill.agent_id, skill.slug) for skill in file.skills] == [("assistant", "fold-paper")]
-    assert all("not served yet" in notice for notice in file.notices)
-    for word in ("approvals", "client_tools"):
-        assert any(word in notice for notice in file.notices), word
+    assert file.notices == ()
+    assert assistant.approval_terms == (Approval(tool="ledger/pay"),)
+    assert [tool.name for tool in assistant.client_tools] == ["get_weather"]
 
 
 def test_mcp_servers_are_read_with_their_values_not_looked_up_and_their_folder_known(tmp_path: Path) -> None:
@@ -103,6 +103,37 @@ def test_the_shipped_file_declares_the_four_agents_and_the_team_and_needs_no_not
     assert file.notices == ()
 
 
+def test_the_terms_of_approvals_and_client_tools_are_read(tmp_path: Path) -> None:
+    schema = "{type: object, properties: {eur: {type: number}}, required: [eur]}"
+    text = f"""\
+mcp_servers: [{{name: ledger, command: [x]}}]
+agents:
+  - id: a
+    name: A
+    tools: ["ledger/*", clock]
+    approvals:
+      - calculator
+      - {{tool: "ledger/p*", question: "Pay?", input_schema: {schema}, who: [ann, bob], expires_s: 60}}
+      - get_weather
+      - "*"
+    client_tools:
+      - {{name: get_weather, description: d, input_schema: {schema}, expires_s: 3}}
+      - {{name: echo}}
+"""
+    [agent] = read(tmp_path, text).agents
+    whole = {"type": "object", "properties": {"eur": {"type": "number"}}, "required": ["eur"]}
+    assert agent.approval_terms == (
+        Approval(tool="calculator"),
+        Approval(tool="ledger/p*", question="Pay?", input_schema=whole, who=("ann", "bob"), expires_s=60),
+        Approval(tool="get_weather"),
+        Approval(tool="*"),
+    )
+    assert agent.client_tools == (
+        ClientTool(name="get_weather", description="d", input_schema=whole, expires_s=3),
+        ClientTool(name="echo"),
+    ), "a built-in tool that the agent does not have is no hindrance"
+
+
 SERVERS = "mcp_servers:\n  - {name: s, "
 AGENT = "agents:\n  - {id: a, name: A, "
 
@@ -128,7 +159,50 @@ AGENT = "agents:\n  - {id: a, name: A, "
         (AGENT + "tools: clock}", "2: agents.0.tools: a list is wanted"),
         (AGENT + "tools: [clock, clok]}", "2: agents.0.tools.1: there is no tool 'clok'"),
         (AGENT + "\n     limits:\n       {steps: 0}}", "4: agents.0.limits.steps: Input should be greater"),
-        (AGENT + "client_tools: [{names: x}]}", "2: agents.0.client_tools.0.name: is missing"),
+        (AGENT + "client_tools: [{description: x}]}", "2: agents.0.client_tools.0.name: is missing"),
+        (AGENT + "client_tools: [{name: x, names: x}]}", "2: agents.0.client_tools.0.names: there is no such setting"),
+        (AGENT + "client_tools: [{name: a b}]}", "2: agents.0.client_tools.0.name: a name of at most 64"),
+        (AGENT + "client_tools: [{name: é}]}", "2: agents.0.client_tools.0.name: a name of at most 64"),
+        (AGENT + "client_tools: [{name: ''}]}", "2: agents.0.client_tools.0.name: a name of at most 64"),
+        (AGENT + "client_tools: [{name: x}, {name: x}]}", "2: agents.0.client_tools.1.name: there is another client"),
+        (AGENT + "tools: ['c*'], client_tools: [{name: clock}]}", "2: agents.0.client_tools.0.name: the agent has a"),
+        (
+            AGENT + "client_tools: [{name: s__x}]}\n" + SERVERS + "url: http://h/}",
+            "2: agents.0.client_tools.0.name: so are the tools of an MCP server called",
+        ),
+        (
+            AGENT + "client_tools: [{name: x, input_schema: {type: string}}]}",
+            "2: agents.0.client_tools.0.input_schema: the schema of an object",
+        ),
+        (
+            AGENT + "client_tools: [{name: x, input_schema: {type: object, properties: {a: 1}}}]}",
+            "2: agents.0.client_tools.0.input_schema: `properties` must map",
+        ),
+        (
+            AGENT + "client_tools: [{name: x, input_schema: {type: object, required: a}}]}",
+            "2: agents.0.client_tools.0.input_schema: `required` must be a list",
+        ),
+        (
+            AGENT + "client_tools: [{name: x, input_schema: {type: object, title: '" + "x" * 65536 + "'}}]}",
+            "2: agents.0.client_tools.0.input_schema: a schema may have at most",
+        ),
+        (AGENT + "client_tools: [{name: x, expires_s: 0}]}", "2: agents.0.client_tools.0.expires_s: Input should be"),
+        (
+            AGENT + "client_tools: [" + ", ".join(f"{{name: x{n}}}" for n in range(101)) + "]}",
+            "2: agents.0.client_tools: Tuple should have at most 100 items",
+        ),
+        (AGENT + "approvals: [clok]}", "2: agents.0.approvals.0: there is no tool 'clok'"),
+        (AGENT + "approvals: [clock, {tool: clok}]}", "2: agents.0.approvals.1: there is no tool 'clok'"),
+        (AGENT + "approvals: [s/pay]}", "2: agents.0.approvals.0: there is no MCP server 's'"),
+        (AGENT + "approvals: [{question: x}]}", "2: agents.0.approvals.0.tool: is missing"),
+        (AGENT + "approvals: [7]}", "2: agents.0.approvals.0: a mapping is wanted"),
+        (AGENT + "approvals: [{tool: clock, ask: x}]}", "2: agents.0.approvals.0.ask: there is no such setting"),
+        (AGENT + "approvals: [{tool: clock, who: ['']}]}", "2: agents.0.approvals.0.who.0: the id of a user"),
+        (
+            AGENT + "approvals: [{tool: clock, input_schema: {}}]}",
+            "2: agents.0.approvals.0.input_schema: the schema of an object",
+        ),
+        (AGENT + "approvals: [{tool: clock, expires_s: 99999999}]}", "2: agents.0.approvals.0.expires_s: Input"),
         (AGENT + "name: B}", "2: agents.0.name: stands here for the second time"),
         (AGENT + "}\nagents: []", "3: agents: stands here for the second time"),
         (AGENT + "}\n  - id: b\n    name: B\n  - id: a\n    name: C", "5: agents.2.id: there is another agent 'a'"),

@@ -24,7 +24,12 @@ PostgreSQL is away.
     GET /workspaces/{w}/client-call?user_id=&agent_id=&tool_call_id=   → MessageView
     GET /workspaces/{w}/threads/{id}/files?kind=&name=&sha256=&limit=&cursor=   → FilePage
         (the newest of each kind and name, newest first; with `sha256` the one with these bytes)
+    GET /workspaces/{w}/runs?agent_id=&user_id=&thread_id=&until_ms=&limit=&cursor=   → OpenRunPage
+        (runs that have not ended, oldest first; `until_ms`: asked for by then)
     GET /workspaces/{w}/runs/{run_id}                      → RunView
+    GET /workspaces/{w}/approvals?status=&thread_id=&agent_id=&user_id=&answerer=&limit=&cursor=   → ApprovalPage
+        (newest first; in threads that `user_id` sees, or that `answerer` may answer; neither: all)
+    GET /workspaces/{w}/approvals/{id}                     → ApprovalView
     GET /workspaces/{w}/notes?kind=&limit=                 → NoteList         (decisions, milestones; newest first)
     GET /workspaces/{w}/skills?agent_id=&query=            → SkillList        (without bodies, best match first)
     GET /workspaces/{w}/skills/{slug}?agent_id=            → SkillView
@@ -274,6 +279,53 @@ class RunView(Shape):
     ended_seq: int | None
     created_at: str
     ended_at: str | None
+
+
+class OpenRunView(Shape):
+    """A run that has not ended, and whose thread it is in (`user_id` None: shared)."""
+
+    id: str
+    thread_id: str
+    agent_id: str
+    user_id: str | None
+    status: Literal["queued", "running", "waiting"]
+    created_at: str
+
+
+class OpenRunPage(Shape):
+    items: tuple[OpenRunView, ...]
+    next_cursor: str | None
+
+
+class ApprovalView(Shape):
+    """What a person is, or was, asked. `closed`: its run ended before anyone answered. `edited`: the arguments as who
+    approved changed them. `user_id`: whose thread it is in (None: shared)."""
+
+    id: str
+    thread_id: str
+    run_id: str
+    agent_id: str
+    user_id: str | None
+    seq: int
+    tool_call_id: str
+    name: str
+    arguments: Json
+    question: str | None
+    input_schema: Json | None
+    who: tuple[str, ...]
+    status: Literal["open", "approved", "denied", "expired", "closed"]
+    created_at: str
+    expires_at: str
+    answered_by: str | None
+    comment: str | None
+    edited: Json | None
+    answered_at: str | None
+
+
+class ApprovalPage(Shape):
+    items: tuple[ApprovalView, ...]
+    next_cursor: str | None
+    total: int
 
 
 class NoteView(Shape):

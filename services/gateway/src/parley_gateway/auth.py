@@ -56,6 +56,16 @@ class Principal:
         """Whether it may read what belongs to an agent (None: to any)."""
         return bool(self.scopes & {"*", "read"}) or (agent_id is not None and f"agent:{agent_id}" in self.scopes)
 
+    @property
+    def may_approve(self) -> bool:
+        """Whether it may answer approvals of the workspace (those that name users: only where its own is named)."""
+        return bool(self.scopes & {"*", "approve"})
+
+    def to_approve(self) -> None:
+        """A Problem 403 unless it may."""
+        if not self.may_approve:
+            raise forbidden("this needs a key with the scope approve")
+
     def to_chat(self, agent_id: str | None) -> None:
         """A Problem 403 unless it may."""
         if not self.may_chat(agent_id):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,7 +18,7 @@ from parley_events import ids
 from parley_events.clock import Clock
 from parley_events.codec import Command, Fact
 from parley_events.commands import PostMessage
-from parley_events.facts import ChildStarted, ThreadDeleted
+from parley_events.facts import RUN_ENDS, ChildStarted, ThreadDeleted
 from parley_events.ids import NewUuid
 from parley_events.objects import Objects
 from parley_events.reads import RunView
@@ -139,12 +139,27 @@ async def reply(core: Core, principal: Principal, command: Command, *, pieces: b
 
 async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool) -> Feed:
     """Follow the run of a message that was just accepted. A repeated one is followed from its first fact on."""
-    assert said.listener is not None and said.outcome.seq is not None
-    cursor = Cursor(said.outcome.seq - 1)
-    follow = Follow(said.run_id, cursor, restarts=restarts)
-    feed = Feed(core.hub, core.history, principal.workspace_id, said.listener, follow, cursor, _told(core, principal))
-    if said.outcome.fact is None:
-        await _started(feed, said.outcome.seq)
+    assert said.listener is not None
+    return await feed_from(core, principal, said.outcome, said.listener, said.run_id, said.outcome.seq, restarts)
+
+
+async def feed_from(
+    core: Core,
+    principal: Principal,
+    outcome: Outcome,
+    listener: Listener,
+    run_id: str | None,
+    begin: int | None,
+    restarts: bool,
+) -> Feed:
+    """Follow a run, or the whole thread, from the outcome of a command on, without a read. What was decided before is
+    read from where it stands; `begin`: the seq of the run's first fact, if it is known."""
+    assert outcome.seq is not None
+    cursor = Cursor(outcome.seq - 1)
+    follow = Follow(run_id, cursor, restarts=restarts)
+    feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, cursor, _told(core, principal))
+    if outcome.fact is None:
+        await _started(feed, begin)
     return feed
 
 
@@ -251,15 +266,17 @@ class Until:
         self._feed.close()
 
 
-async def told(feed: Feeding, run_id: str, thread_id: str, wait_s: float) -> tuple[RunTold, list[Shown]]:
-    """Follow a run from its beginning to its end, for at most `wait_s`: what its facts told, and all that was shown.
-    Closes the feed."""
+async def told(
+    feed: Feeding, run_id: str, thread_id: str, wait_s: float, enough: Callable[[RunTold], bool] = lambda run: False
+) -> tuple[RunTold, list[Shown]]:
+    """Follow a run to its end, or until it is `enough`, for at most `wait_s`: what its facts told, and all that was
+    shown. Closes the feed."""
     run = RunTold(run_id, thread_id)
     shown: list[Shown] = []
     now = asyncio.get_running_loop().time
     until = now() + wait_s
     try:
-        while not feed.over and (left := until - now()) > 0:
+        while not feed.over and not enough(run) and (left := until - now()) > 0:
             for item in await feed.take(left):
                 shown.append(item)
                 if isinstance(item, ShownFact):
@@ -267,6 +284,23 @@ async def told(feed: Feeding, run_id: str, thread_id: str, wait_s: float) -> tup
     finally:
         feed.close()
     return run, shown
+
+
+async def ended(feed: Feed, run_ids: Collection[str], wait_s: float) -> dict[str, int]:
+    """Follow a thread until these runs have ended, for at most `wait_s`: the seqs of their ends. Closes the feed."""
+    ends: dict[str, int] = {}
+    now = asyncio.get_running_loop().time
+    until = now() + wait_s
+    try:
+        while not feed.over and len(ends) < len(run_ids) and (left := until - now()) > 0:
+            for item in await feed.take(left):
+                if isinstance(item, ShownFact) and item.fact.type in RUN_ENDS:
+                    run_id = run_of(item.fact)
+                    if run_id is not None and run_id in run_ids:
+                        ends[run_id] = item.fact.seq or 0
+    finally:
+        feed.close()
+    return ends
 
 
 def forget_deleted(core: Core) -> None:

@@ -157,6 +157,23 @@ class History:
     ) -> reads.RunView:
         return await self._get(f"/workspaces/{workspace_id}/runs/{run_id}", reads.RunView, {}, min_position, wait_ms)
 
+    async def open_runs(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.OpenRunPage:
+        return await self._get(f"/workspaces/{workspace_id}/runs", reads.OpenRunPage, params, min_position, wait_ms)
+
+    async def approval(
+        self, workspace_id: str, approval_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.ApprovalView:
+        path = f"/workspaces/{workspace_id}/approvals/{approval_id}"
+        return await self._get(path, reads.ApprovalView, {}, min_position, wait_ms)
+
+    async def approvals(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.ApprovalPage:
+        path = f"/workspaces/{workspace_id}/approvals"
+        return await self._get(path, reads.ApprovalPage, params, min_position, wait_ms)
+
     async def notes(
         self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
     ) -> reads.NoteList:

@@ -13,12 +13,15 @@ from parley_events.errors import LogError, Undecodable
 from parley_events.ids import is_uuid, thread_of
 from parley_events.positions import parse_position
 from parley_events.reads import (
+    ApprovalPage,
+    ApprovalView,
     FilePage,
     FileView,
     MessagePage,
     MessageView,
     NoteList,
     NumberedPage,
+    OpenRunPage,
     RunView,
     ThreadPage,
     ThreadView,
@@ -31,6 +34,7 @@ from parley_gateway.send import Sender
 
 Answer = TypeVar("Answer")
 
+_APPROVAL_ID = re.compile(r"[0-9a-f-]{36}\.p[1-9][0-9]{0,14}")
 _RUN_ID = re.compile(r"[0-9a-f-]{36}\.r[0-9a-f]{1,40}")
 
 
@@ -150,6 +154,36 @@ class Reads:
 
         return await self._one(principal, thread_id, min_position, read, "file")
 
+    async def open_runs(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> OpenRunPage:
+        """Runs that have not ended; the caller says whose."""
+        return await self._many(
+            principal, min_position, lambda position: self._history.open_runs(principal.workspace_id, params, position)
+        )
+
+    async def approval(self, principal: Principal, approval_id: str, min_position: str | None = None) -> ApprovalView:
+        """An approval that the key may answer, or of a thread that it may see and read; Problem 404 or 403."""
+        thread_id = thread_of_approval(approval_id)
+        view = await self._one(
+            principal,
+            thread_id,
+            min_position,
+            lambda position: self._history.approval(principal.workspace_id, approval_id, position),
+            "approval",
+        )
+        answerer = not view.who or principal.user_id in view.who or principal.admin
+        if principal.may_approve and answerer:
+            return view
+        if view.user_id is not None and view.user_id != principal.user_id and not principal.admin:
+            raise not_found("approval")
+        principal.to_read(view.agent_id)
+        return view
+
+    async def approvals(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ApprovalPage:
+        """Approvals; the caller says which of them the key may see."""
+        return await self._many(
+            principal, min_position, lambda position: self._history.approvals(principal.workspace_id, params, position)
+        )
+
     async def notes(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> NoteList:
         return await self._many(
             principal, min_position, lambda position: self._history.notes(principal.workspace_id, params, position)
@@ -216,6 +250,14 @@ def thread_of_run(run_id: str) -> str:
     thread_id = thread_of(run_id)
     if thread_id is None or _RUN_ID.fullmatch(run_id) is None:
         raise not_found("run")
+    return thread_id
+
+
+def thread_of_approval(approval_id: str) -> str:
+    """The thread's id at the head of an approval's; a Problem 404 unless it has an approval id's form."""
+    thread_id = thread_of(approval_id)
+    if thread_id is None or _APPROVAL_ID.fullmatch(approval_id) is None:
+        raise not_found("approval")
     return thread_id
 
 

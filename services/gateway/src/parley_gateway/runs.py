@@ -33,10 +33,16 @@ class RunTold:
     created_ms: int = 0
     ended_ms: int | None = None
     ended_seq: int | None = None
+    waits_for: str | None = None
+    """`approval` or `client_tool` while it is parked."""
+    pending: tuple[str, ...] = ()
+    """The calls that it is parked for."""
 
     def fold(self, fact: Fact) -> None:
         """Take one more fact of the run in."""
         body = fact.body
+        if self.waits_for is not None and _goes_on(body):
+            self.status, self.waits_for, self.pending = "running", None, ()
         if isinstance(body, f.MessagePosted):
             self.workspace_id, self.created_ms, self.posted_seq = fact.workspace_id, fact.time_ms, fact.seq or 0
             self.agent_id, self.agent_version = body.agent_id, body.agent_version
@@ -53,7 +59,7 @@ class RunTold:
             self.usage = self.usage + body.usage
             self.attempt = body.attempt
         elif isinstance(body, f.RunWaiting):
-            self.status = "waiting"
+            self.status, self.waits_for, self.pending = "waiting", body.waits_for, body.tool_call_ids
         elif isinstance(body, f.RunCompleted):
             self._end("completed", fact, body.usage)
             self.stop_reason = body.stop_reason
@@ -66,6 +72,7 @@ class RunTold:
 
     def _end(self, status: str, fact: Fact, usage: Usage) -> None:
         self.status, self.usage, self.ended_ms, self.ended_seq = status, usage, fact.time_ms, fact.seq
+        self.waits_for, self.pending = None, ()
 
     def view(self) -> RunView:
         """The run as history would give it."""
@@ -94,21 +101,36 @@ class RunTold:
 
     def message(self) -> MessageView | None:
         """The run's one assistant message, once it has ended; None when it said nothing and came to nothing."""
-        if self.ended_seq is None or self.ended_ms is None or (self.status != "completed" and not self.answer):
-            return None
-        return MessageView.model_validate(
-            {
-                "id": answer_id(self.run_id),
-                "number": 0,
-                "seq": self.ended_seq,
-                "thread_id": self.thread_id,
-                "run_id": self.run_id,
-                "role": "assistant",
-                "content": self.answer,
-                "author": {"kind": "agent", "id": self.agent_id},
-                "created_at": rfc3339(self.ended_ms),
-            }
-        )
+        return message_of(self.view())
+
+
+_GOES_ON = (f.ModelCalled, f.ToolCalled, f.ToolReturned, f.ToolExpired, f.ApprovalAnswered, f.ApprovalExpired)
+
+
+def _goes_on(body: f.FactBody) -> bool:
+    """Whether a parked run goes on with this."""
+    if isinstance(body, f.ToolAnswered):
+        return not body.pending
+    return isinstance(body, (*_GOES_ON, f.RunCancelling))
+
+
+def message_of(run: RunView) -> MessageView | None:
+    """The one assistant message of a run that has ended; None when it said nothing and came to nothing."""
+    if run.ended_seq is None or run.ended_at is None or (run.status != "completed" and not run.answer):
+        return None
+    return MessageView.model_validate(
+        {
+            "id": run.message_id,
+            "number": 0,
+            "seq": run.ended_seq,
+            "thread_id": run.thread_id,
+            "run_id": run.id,
+            "role": "assistant",
+            "content": run.answer,
+            "author": {"kind": "agent", "id": run.agent_id},
+            "created_at": run.ended_at,
+        }
+    )
 
 
 def text_of(blocks: tuple[Block, ...]) -> str:

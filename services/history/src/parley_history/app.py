@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from parley_events.clock import Clock, system_clock
 from parley_events.contents import Contents
 from parley_events.errors import LogError
 from parley_events.log import Log
@@ -41,7 +42,9 @@ _REOPEN_S = 2.0
 class History:
     """What the lifespan holds: pools, the watch, and the projector once the log is open."""
 
-    def __init__(self, settings: Settings, log: Log | None, objects: Objects, telemetry: Telemetry) -> None:
+    def __init__(
+        self, settings: Settings, log: Log | None, objects: Objects, telemetry: Telemetry, clock: Clock
+    ) -> None:
         def pool(dsn: str, size: int) -> Pool:
             return Pool(dsn, schema=settings.schema, size=size, timeout_s=settings.query_timeout_s)
 
@@ -50,7 +53,7 @@ class History:
         self.internal = pool(settings.postgres_projector, 8)
         self.scoped = pool(settings.postgres_reader, 8)
         self.watch = Watch(self._ask)
-        self.reader = Reader(self.internal, self.scoped, self.watch, settings.internal_token)
+        self.reader = Reader(self.internal, self.scoped, self.watch, settings.internal_token, clock)
         self.projector: Projector | None = None
         self._instruments = Instruments(telemetry, settings.log)
 
@@ -105,11 +108,12 @@ def build(
     log: Log | None = None,
     objects: Objects | None = None,
     telemetry: Telemetry = OFF,
+    clock: Clock = system_clock,
     on_failure: Callable[[str], None] | None = None,
 ) -> Starlette:
     """History. Without a log or an object store, the one that the settings name is opened. `on_failure` is called when
     the projector dies, which it never should: the process should end then."""
-    history = History(settings, log, objects or open_objects(settings.objects, settings.data), telemetry)
+    history = History(settings, log, objects or open_objects(settings.objects, settings.data), telemetry, clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

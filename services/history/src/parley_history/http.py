@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from parley_events.clock import Clock
 from parley_events.errors import Undecodable
 from parley_events.ids import is_uuid
 from parley_events.partition import partition_of
@@ -41,8 +42,8 @@ class Refused(Exception):
 class Reader:
     """What the handlers need: the two roles' pools and the watch. `partitions` is None until the log is open."""
 
-    def __init__(self, internal: Pool, reader: Pool, watch: Watch, token: str) -> None:
-        self.internal, self.reader, self.watch = internal, reader, watch
+    def __init__(self, internal: Pool, reader: Pool, watch: Watch, token: str, clock: Clock) -> None:
+        self.internal, self.reader, self.watch, self.clock = internal, reader, watch, clock
         self.bearer = f"Bearer {token}".encode()
         self.partitions: int | None = None
 
@@ -102,13 +103,28 @@ async def _wait(reader: Reader, request: Request) -> None:
 # ---- handlers: everything of a workspace through the reader role, the rest through the projector's
 
 
-def _scoped(read: Callable[[Connection, str, Request], Awaitable[Any]]) -> Handler:
+Scoped = Callable[[Connection, str, Request], Awaitable[Any]]
+
+
+def _scoped(read: Scoped) -> Handler:
     async def handler(reader: Reader, request: Request) -> Any:
         workspace = request.path_params["w"]
         if not is_uuid(workspace):
             return None
         async with reader.reader.transaction(workspace=workspace, snapshot=True) as con:
             return await read(con, workspace, request)
+
+    return handler
+
+
+def _timed(read: Callable[[Connection, str, Request, int], Awaitable[Any]]) -> Handler:
+    """A read of a workspace in which it counts what time it is."""
+
+    async def handler(reader: Reader, request: Request) -> Any:
+        async def now(con: Connection, workspace: str, request: Request) -> Any:
+            return await read(con, workspace, request, reader.clock())
+
+        return await _scoped(now)(reader, request)
 
     return handler
 
@@ -175,7 +191,7 @@ async def _teams(con: Connection, workspace: str, request: Request) -> Any:
     return await reads.teams(con, workspace)
 
 
-async def _threads(con: Connection, workspace: str, request: Request) -> Any:
+async def _threads(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
     query = request.query_params
     return await reads.threads(
         con,
@@ -187,11 +203,12 @@ async def _threads(con: Connection, workspace: str, request: Request) -> Any:
         channel=query.get("channel"),
         limit=_limit(request),
         cursor=query.get("cursor"),
+        now_ms=now_ms,
     )
 
 
-async def _thread(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.thread(con, workspace, request.path_params["id"])
+async def _thread(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
+    return await reads.thread(con, workspace, request.path_params["id"], now_ms)
 
 
 async def _messages(con: Connection, workspace: str, request: Request) -> Any:
@@ -245,6 +262,39 @@ async def _run(con: Connection, workspace: str, request: Request) -> Any:
     return await reads.run(con, workspace, request.path_params["run_id"])
 
 
+async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.open_runs(
+        con,
+        workspace,
+        agent_id=query.get("agent_id"),
+        user_id=query.get("user_id"),
+        thread_id=query.get("thread_id"),
+        until_ms=_int(request, "until_ms", None, 0, 2**62) if "until_ms" in query else None,
+        limit=_limit(request),
+        cursor=query.get("cursor"),
+    )
+
+
+async def _approvals(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.approvals(
+        con,
+        workspace,
+        status=query.get("status"),
+        thread_id=query.get("thread_id"),
+        agent_id=query.get("agent_id"),
+        user_id=query.get("user_id"),
+        answerer=query.get("answerer"),
+        limit=_limit(request),
+        cursor=query.get("cursor"),
+    )
+
+
+async def _approval(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.approval(con, workspace, request.path_params["id"])
+
+
 async def _notes(con: Connection, workspace: str, request: Request) -> Any:
     return await reads.notes(con, workspace, request.query_params.get("kind"), _limit(request))
 
@@ -269,13 +319,16 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/agents": _scoped(_agents),
     "/workspaces/{w}/agents/{agent_id}": _scoped(_agent),
     "/workspaces/{w}/teams": _scoped(_teams),
-    "/workspaces/{w}/threads": _scoped(_threads),
-    "/workspaces/{w}/threads/{id}": _scoped(_thread),
+    "/workspaces/{w}/threads": _timed(_threads),
+    "/workspaces/{w}/threads/{id}": _timed(_thread),
     "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
     "/workspaces/{w}/threads/{id}/files": _scoped(_files),
     "/workspaces/{w}/messages": _scoped(_numbered),
     "/workspaces/{w}/client-call": _scoped(_client_call),
+    "/workspaces/{w}/runs": _scoped(_open_runs),
     "/workspaces/{w}/runs/{run_id}": _scoped(_run),
+    "/workspaces/{w}/approvals": _scoped(_approvals),
+    "/workspaces/{w}/approvals/{id}": _scoped(_approval),
     "/workspaces/{w}/notes": _scoped(_notes),
     "/workspaces/{w}/skills": _scoped(_skills),
     "/workspaces/{w}/skills/{slug}": _scoped(_skill),

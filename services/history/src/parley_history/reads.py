@@ -132,8 +132,9 @@ async def teams(con: Connection, workspace_id: str) -> Answer:
     return {"items": [_spec(row) for row in await con.fetch(SQL["teams"], workspace_id)]}
 
 
-async def thread(con: Connection, workspace_id: str, thread_id: str) -> Answer | None:
-    row = await con.row(SQL["thread"], workspace_id, thread_id)
+async def thread(con: Connection, workspace_id: str, thread_id: str, now_ms: int) -> Answer | None:
+    """`now_ms`: an idle thread that is due has expired, whether its fact is there or not."""
+    row = await con.row(SQL["thread"], workspace_id, thread_id, now_ms)
     return None if row is None else _thread(row)
 
 
@@ -148,11 +149,12 @@ async def threads(
     channel: str | None,
     limit: int,
     cursor: str | None,
+    now_ms: int,
 ) -> Answer:
     """Most recent activity first. Raises BadCursor."""
     wanted = (workspace_id, archived, user_id, agent_id, pinned, channel)
     active_ms, thread_id = _open_cursor(cursor, str)
-    rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1)
+    rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1, now_ms)
     return {
         "items": [_thread(row) for row in rows[:limit]],
         "next_cursor": _cursor(rows[limit - 1]["active_ms"], rows[limit - 1]["id"]) if len(rows) > limit else None,
@@ -172,7 +174,7 @@ async def messages(
 ) -> Answer | None:
     """None when there is no such thread. Raises BadCursor."""
     seq, part = _open_cursor(cursor, int)
-    if await con.row(SQL["thread"], workspace_id, thread_id) is None:
+    if await con.row(SQL["thread"], workspace_id, thread_id, 0) is None:
         return None
     sql = SQL["messages_desc" if descending else "messages_asc"]
     rows = await con.fetch(sql, workspace_id, thread_id, roles, seq, part, limit + 1)
@@ -234,7 +236,7 @@ async def files(
 ) -> Answer | None:
     """None when there is no such thread. Raises BadCursor."""
     seq, after = _open_cursor(cursor, str)
-    if await con.row(SQL["thread"], workspace_id, thread_id) is None:
+    if await con.row(SQL["thread"], workspace_id, thread_id, 0) is None:
         return None
     wanted = (workspace_id, thread_id, kind, name, sha256)
     rows = await con.fetch(SQL["files"], *wanted, seq, after, limit + 1)
@@ -248,6 +250,58 @@ async def files(
 async def run(con: Connection, workspace_id: str, run_id: str) -> Answer | None:
     row = await con.row(SQL["run"], workspace_id, run_id)
     return None if row is None else _run(row)
+
+
+async def open_runs(
+    con: Connection,
+    workspace_id: str,
+    *,
+    agent_id: str | None,
+    user_id: str | None,
+    thread_id: str | None,
+    until_ms: int | None,
+    limit: int,
+    cursor: str | None,
+) -> Answer:
+    """Oldest first; `until_ms`: those that were asked for by then. Raises BadCursor."""
+    created_ms, run_id = _open_cursor(cursor, str)
+    wanted = (workspace_id, agent_id, user_id, thread_id, until_ms)
+    rows = await con.fetch(SQL["open_runs"], *wanted, created_ms, run_id, limit + 1)
+    more = len(rows) > limit
+    return {
+        "items": [_stamped(dict(row)) for row in rows[:limit]],
+        "next_cursor": _cursor(rows[limit - 1]["created_ms"], rows[limit - 1]["id"]) if more else None,
+    }
+
+
+async def approval(con: Connection, workspace_id: str, approval_id: str) -> Answer | None:
+    row = await con.row(SQL["approval"], workspace_id, approval_id)
+    return None if row is None else _approval(row)
+
+
+async def approvals(
+    con: Connection,
+    workspace_id: str,
+    *,
+    status: str | None,
+    thread_id: str | None,
+    agent_id: str | None,
+    user_id: str | None,
+    answerer: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Answer:
+    """Newest first: those in threads that `user_id` sees, or that `answerer` may answer; all where neither is named.
+    Raises BadCursor."""
+    created_ms, approval_id = _open_cursor(cursor, str)
+    wanted = (workspace_id, status, thread_id, agent_id, user_id, answerer)
+    rows = await con.fetch(SQL["approvals"], *wanted, created_ms, approval_id, limit + 1)
+    more = len(rows) > limit
+    return {
+        "items": [_approval(row) for row in rows[:limit]],
+        "next_cursor": _cursor(rows[limit - 1]["created_ms"], rows[limit - 1]["id"]) if more else None,
+        "total": await con.value(SQL["approvals_total"], *wanted),
+    }
 
 
 async def notes(con: Connection, workspace_id: str, kind: str | None, limit: int) -> Answer:
@@ -308,9 +362,33 @@ def _thread(row: Row) -> Answer:
         "updated_at": rfc3339(row["updated_ms"]),
         "last_message_at": _time(row["last_message_ms"]),
         "message_count": row["message_count"],
-        "expired": row["expired"],
+        "expired": row["expired_now"],
         "end_user": row["end_user"],
         "position": f"{row['id']}@{row['seq']}",
+    }
+
+
+def _approval(row: Row) -> Answer:
+    return {
+        "id": row["id"],
+        "thread_id": row["thread_id"],
+        "run_id": row["run_id"],
+        "agent_id": row["agent_id"],
+        "user_id": row["user_id"],
+        "seq": row["seq"],
+        "tool_call_id": row["tool_call_id"],
+        "name": row["name"],
+        "arguments": _json(row["arguments"]),
+        "question": row["question"],
+        "input_schema": _json(row["input_schema"]),
+        "who": _json(row["who"]),
+        "status": row["status"],
+        "created_at": rfc3339(row["created_ms"]),
+        "expires_at": rfc3339(row["due_ms"]),
+        "answered_by": row["answered_by"],
+        "comment": row["comment"],
+        "edited": _json(row["edited"]),
+        "answered_at": _time(row["answered_ms"]),
     }
 
 

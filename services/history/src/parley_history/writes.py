@@ -13,7 +13,7 @@ import orjson
 
 from parley_events.body import Usage
 from parley_history.db import Connection
-from parley_history.projections.rows import Call, KeyRow, Needs, RunRow, ThreadRow, View, WorkspaceRow
+from parley_history.projections.rows import ApprovalRow, Call, KeyRow, Needs, RunRow, ThreadRow, View, WorkspaceRow
 from parley_history.projections.text import as_text, clean
 from parley_history.sql import blocks
 
@@ -30,6 +30,7 @@ async def load(connection: Connection, needs: Needs) -> View:
             for row in (await connection.fetch(SQL["load_keys"], *_pairs(needs.keys)) if needs.keys else ())
         ],
         workspaces=await _rows(connection, "load_workspaces", needs.workspaces, _workspace),
+        approvals=await _rows(connection, "load_approvals", needs.approvals, _approval),
     )
 
 
@@ -53,10 +54,13 @@ async def store(connection: Connection, view: View, streams: Mapping[str, tuple[
     await put("put_threads", view.threads.changed.values())
     await columns("clear_messages", view.cleared.items())
     await columns("clear_files", view.cleared.items())
+    await columns("clear_approvals", view.cleared.items())
     await put("put_files", view.files.values())
     await put("put_messages", view.messages.values())
     await columns("put_call_statuses", ((*key, status) for key, status in view.call_statuses.items()))
     await columns("put_runs", (_run_columns(run) for run in view.runs.changed.values()))
+    await put("put_approvals", view.approvals.changed.values())
+    await columns("close_approvals", view.approvals_closed.items())
     await put("put_dues", (due for due in view.dues.values() if due is not None))
     await columns("drop_dues", (key for key, due in view.dues.items() if due is None))
     await columns("drop_dues_of", view.dues_of)
@@ -97,6 +101,13 @@ def _workspace(row: Mapping[str, Any]) -> WorkspaceRow:
     return WorkspaceRow(**{**row, **lists})
 
 
+def _approval(row: Mapping[str, Any]) -> ApprovalRow:
+    values = dict(row)
+    for name in ("arguments", "input_schema", "who", "edited"):
+        values[name] = None if values[name] is None else orjson.loads(values[name])
+    return ApprovalRow(**values)
+
+
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
@@ -133,7 +144,7 @@ def _run_columns(run: RunRow) -> tuple[Any, ...]:
         clean(run.error_message),
         clean(run.answer),
         clean(run.last_text),
-        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status, c.first) for c in run.calls]),
+        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status, c.due, c.first) for c in run.calls]),
         run.ended_seq,
         run.ended_ms,
         run.told,

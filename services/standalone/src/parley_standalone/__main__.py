@@ -1,5 +1,5 @@
-"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `keys` and `workspaces` talk to a
-running one over HTTP."""
+"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `approvals`, `keys` and
+`workspaces` talk to a running one over HTTP."""
 
 # What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
 
@@ -24,7 +24,9 @@ workspaces = typer.Typer(no_args_is_help=True, help="Workspaces: made. Each has 
 keys = typer.Typer(no_args_is_help=True, help="Keys: made, listed, revoked. A key is shown once; its hash is kept.")
 app.add_typer(workspaces, name="workspaces")
 agents = typer.Typer(no_args_is_help=True, help="The file that declares agents.")
+approvals = typer.Typer(no_args_is_help=True, help="What people are asked before a tool is called; and answers.")
 app.add_typer(keys, name="keys")
+app.add_typer(approvals, name="approvals")
 app.add_typer(agents, name="agents")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -204,6 +206,68 @@ def tail(
 
     start = begin is Beginning.start or (begin is None and run is not None)
     _talk(follow(_settings(), random_uuid, thread=thread, run=run, start=start, as_json=as_json))
+
+
+class Status(StrEnum):
+    """How an approval stands."""
+
+    open = "open"
+    approved = "approved"
+    denied = "denied"
+    expired = "expired"
+    closed = "closed"
+    all = "all"
+
+
+Comment = Annotated[str, typer.Option(help="A word to it; after a denial the model reads it.")]
+
+
+@approvals.command("list")
+def list_approvals(
+    status: Annotated[Status, typer.Option(help="Those that stand so.")] = Status.open,
+    thread: Annotated[str | None, typer.Option(help="Those of this thread alone.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """What is to be approved in the workspace, the newest first."""
+    from parley_events.ids import random_uuid
+    from parley_standalone.terminal.approvals import listed
+
+    wanted = None if status is Status.all else status.value
+    _talk(listed(_settings(), random_uuid, status=wanted, thread=thread, limit=limit, as_json=as_json))
+
+
+@approvals.command("show")
+def show_approval(approval_id: str, as_json: AsJson = False) -> None:
+    """One approval, whole: what is to be called, with what, and who may say yes."""
+    from parley_events.ids import random_uuid
+    from parley_standalone.terminal.approvals import shown
+
+    _talk(shown(_settings(), random_uuid, approval_id, as_json=as_json))
+
+
+@approvals.command("approve")
+def approve(
+    approval_id: str,
+    comment: Comment = "",
+    arguments: Annotated[str | None, typer.Option(help="A JSON object in place of the arguments.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the tool be called."""
+    _answer(approval_id, "approve", comment, arguments, as_json)
+
+
+@approvals.command("deny")
+def deny(approval_id: str, comment: Comment = "", as_json: AsJson = False) -> None:
+    """Do not let the tool be called; the run goes on, and the model is told."""
+    _answer(approval_id, "deny", comment, None, as_json)
+
+
+def _answer(approval_id: str, decision: str, comment: str, arguments: str | None, as_json: bool) -> NoReturn:
+    from parley_events.ids import random_uuid
+    from parley_standalone.terminal.approvals import answered
+
+    _talk(answered(_settings(), random_uuid, approval_id, decision, comment, arguments, as_json=as_json))
 
 
 @workspaces.command("create")

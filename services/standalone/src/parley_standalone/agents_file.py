@@ -16,12 +16,14 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from parley_dispatcher.settings import OURS
-from parley_events.body import AgentSpec, ClientTool, Json, Limits, McpServer, McpTool, Shape, TeamSpec
+from parley_events.body import AgentSpec, Json, Limits, McpServer, McpTool, Shape, TeamSpec
 from parley_events.ids import is_uuid
+from parley_standalone.agents_parked import Handed, Strict, Terms, spelled_out
+from parley_standalone.agents_parked import mistakes as parked_mistakes
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import FIRST_WORKSPACE
 from parley_standalone.skills_folder import BadSkill, Skill, read_skills
@@ -55,17 +57,13 @@ class _Loader(yaml.SafeLoader):
 _Effect = Literal["read_only", "idempotent", "checkable", "unsafe"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Workspace(_Strict):
+class _Workspace(Strict):
     name: str = FIRST_WORKSPACE
     context: str | None = None
     connectors: tuple[str, ...] = ()
 
 
-class _Declared(_Strict):
+class _Declared(Strict):
     effect: _Effect
     check: str | None = None
 
@@ -75,7 +73,7 @@ def _spelled_out(value: object) -> object:
     return {"effect": value} if isinstance(value, str) else value
 
 
-class _Server(_Strict):
+class _Server(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=40)
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
@@ -96,7 +94,7 @@ def _thinking(value: object) -> object:
     raise PydanticCustomError("thinking", "`adaptive`, `off` or a number of tokens is wanted")
 
 
-class _Agent(_Strict):
+class _Agent(Strict):
     id: str = _ID
     name: str = Field(min_length=1, max_length=200)
     description: str = ""
@@ -109,13 +107,15 @@ class _Agent(_Strict):
     context: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     tools: tuple[str, ...] = ()
-    approvals: tuple[str, ...] = ()
-    client_tools: tuple[ClientTool, ...] = ()
+    approvals: tuple[Annotated[Terms, BeforeValidator(spelled_out, str | Terms)], ...] = Field(
+        default=(), max_length=100
+    )
+    client_tools: tuple[Handed, ...] = Field(default=(), max_length=100)
     skills: str | None = None
     limits: Limits = Field(default_factory=Limits)
 
 
-class _Team(_Strict):
+class _Team(Strict):
     id: str = _ID
     name: str = Field(min_length=1, max_length=200)
     members: tuple[str, ...] = Field(min_length=1)
@@ -123,7 +123,7 @@ class _Team(_Strict):
     lead: str | None = None
 
 
-class _File(_Strict):
+class _File(Strict):
     workspace: _Workspace = Field(default_factory=_Workspace)
     structures: tuple[str, ...] = ()
     mcp_servers: tuple[_Server, ...] = ()
@@ -266,8 +266,8 @@ def _checked(
                 raise _mistake(path, lines, (*place, "tools", at), f"there is no tool {name!r}")
         for field, wrong in _model_mistakes(agent):
             raise _mistake(path, lines, (*place, field), wrong)
-        later = [name for name in ("approvals", "client_tools") if getattr(agent, name)]
-        notices.extend(f"{agent.id}: {name} is not served yet" for name in later)
+        for within, wrong in parked_mistakes(agent.tools, agent.approvals, agent.client_tools, tools, servers):
+            raise _mistake(path, lines, (*place, *within), wrong)
         if agent.skills is not None:
             try:
                 skills += read_skills(path.parent, agent.skills, agent.id)

@@ -17,7 +17,8 @@ SECTIONS: dict[str, str] = {
     "mcp_servers": "_Server",
     "mcp_servers.tools": "_Declared",
     "agents": "_Agent",
-    "agents.client_tools": "ClientTool",
+    "agents.approvals": "Terms",
+    "agents.client_tools": "Handed",
     "agents.limits": "Limits",
     "teams": "_Team",
 }
@@ -55,11 +56,17 @@ EXPLAINED: dict[str, str] = {
     "agents.temperature": "the model's",
     "agents.tools": "names of built-in tools, and of MCP servers' as `<server>/<tool>`; `*` in either part is any. A "
     "name without `/` is of built-in tools alone, so `*` means all of those",
-    "agents.approvals": "tools that a person must approve first, named as in `tools`",
-    "agents.client_tools": "tools that the client runs",
+    "agents.approvals": "tools that a person must approve first, named as in `tools`, also those that the client runs "
+    "([runs.md](runs.md)); a name alone is short for `{tool: name}`, and the first entry that fits a tool counts",
+    "agents.client_tools": "tools that the client runs ([runs.md](runs.md))",
     "agents.skills": "a folder of skills that it knows from the start",
     "agents.limits": "what one run may use",
-    "agents.client_tools.name": "its name",
+    "agents.approvals.tool": "the tool, or a pattern as in `tools`",
+    "agents.approvals.question": "what the person is asked",
+    "agents.approvals.input_schema": "the JSON schema of edited arguments; without it the tool's own",
+    "agents.approvals.who": "the users that may answer, beside admins; without it whoever has the scope `approve`",
+    "agents.approvals.expires_s": "seconds after which the call is denied, if nobody has answered",
+    "agents.client_tools.name": "its name: letters, digits, `_` and `-`; not that of another tool of the agent",
     "agents.client_tools.description": "what it does, for the model",
     "agents.client_tools.input_schema": "the JSON schema of its arguments",
     "agents.client_tools.expires_s": "seconds for which its result is waited for",
@@ -122,6 +129,8 @@ def _default(rule: Json) -> str:
 
 def _form(rule: Json) -> str:
     """The form of a value, in words."""
+    if "$ref" in rule:
+        return "mapping"
     options = [option for option in rule.get("anyOf", ()) if option.get("type") != "null"]
     if options:
         return " or ".join(_form(option) for option in options)

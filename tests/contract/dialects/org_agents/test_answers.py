@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from parley_events import facts as f
-from parley_events.body import Block
+from parley_events.body import Block, Usage
 from parley_events.codec import Fact
 from parley_events.ids import agent_uuid, approval_id
 from tests.contract.dialects.tongues import NOBODY
@@ -259,9 +259,17 @@ async def test_an_approval_in_a_run_inside_the_run_is_shown(here: World) -> None
         text="do",
     )
     d.append(posted.stream, started)
-    fields: dict[str, Any] = {"run_id": child, "call": 1, "index": 0, "tool_call_id": "p", "due_at_ms": NOW_MS}
-    d.append(posted.stream, f.ApprovalRequested(approval_id="a1", name="pay", arguments={}, **fields))
+    began = f.ModelCalled(
+        run_id=child, turn=0, attempt=1, agent_id="scripted", agent_version=1, model="scripted", shown=1
+    )
+    call = d.append(posted.stream, began).seq or 0
+    asks = f.ModelReturned(
+        run_id=child, call=call, turn=0, blocks=(tool_block("pay", call, {}),), stop_reason="tool_use", usage=Usage()
+    )
+    d.append(posted.stream, asks)
+    fields: dict[str, Any] = {"run_id": child, "call": call, "index": 0, "tool_call_id": "p", "due_at_ms": NOW_MS}
+    asked = d.append(posted.stream, f.ApprovalRequested(name="pay", arguments={}, **fields)).body
     d.append(posted.stream, f.RunWaiting(run_id=run_id_of(posted), waits_for="approval", tool_call_ids=("t",)))
     params = {"min_position": f"{posted.stream}@{d.state(posted.stream).seq}"}
     polled = (await ask(app, "GET", late.json()["pollUrl"], key=here.key, params=params)).json()
-    assert (polled["status"], polled["approval"]["id"]) == ("running", "a1")
+    assert (polled["status"], polled["approval"]["id"]) == ("running", asked.approval_id)  # type: ignore[attr-defined]

@@ -233,11 +233,9 @@ async def test_an_approval_is_waited_for_like_anything_else(here: World) -> None
     assert [b"start" in stream.parts[0], b"done" in stream.parts[1]] == [True, True] and len(stream.parts) == 2
 
 
-async def test_a_call_that_another_gateway_told_of_a_moment_ago_is_found(
-    here: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_call_that_another_gateway_told_of_a_moment_ago_is_found(here: World) -> None:
     """History has not heard of it yet, and the client does not say in which conversation it is."""
-    client = Client(here, monkeypatch)
+    client = Client(here)
     await here.application()
 
     async def play(d: Dispatcher, posted: Fact) -> None:

@@ -17,20 +17,24 @@ THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 USAGE = Usage()
 
 
+_OF_A_CALL = (f.ModelReturned, f.ModelFailed, f.RunCancelled)
+
+
 @dataclass
 class Story:
-    """`texts`: (call, block) → the whole text of a turn that returned. `spoken`: the same of every attempt, as far as
-    the model came. `turns`: run → its turns, each the final texts by block."""
+    """`texts`: (call, block) → the whole text of a turn that is on record. `spoken`: the same of every attempt, as far
+    as the model came. `void`: the seqs of ends that leave nothing of their run's last attempt."""
 
     facts: list[Fact] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     texts: dict[tuple[int, int], str] = field(default_factory=dict)
     spoken: dict[tuple[int, int], str] = field(default_factory=dict)
     runs: list[str] = field(default_factory=list)
+    void: set[int] = field(default_factory=set)
 
     def add(self, body: f.FactBody, run: str | None = None) -> int:
         seq = len(self.facts) + 1
-        call = getattr(body, "call", None) if isinstance(body, f.ModelReturned | f.ModelFailed) else None
+        call = getattr(body, "call", None) if isinstance(body, _OF_A_CALL) else None
         self.facts.append(Fact(body.type, THREAD, seq, 0, "w", 1000 + seq, body, run_id=run, call=call))
         return seq
 
@@ -92,6 +96,57 @@ class Story:
             run,
         )
 
+    def fail(self, run: str) -> None:
+        body = f.RunFailed(run_id=run, message_id=ids.answer_id(run), code="model_cut", message="m", usage=USAGE)
+        self.void.add(self.add(body, run))
+
+    def cancel(self, run: str, call: int | None, blocks: list[Block]) -> int:
+        """The run is stopped, with what its unfinished call had said."""
+        self.add(f.RunCancelling(run_id=run, by="ann"), run)
+        for index, block in enumerate(blocks):
+            if call is not None and block.kind in ("text", "thought"):
+                self.texts[call, index] = block.text
+        body = f.RunCancelled(
+            run_id=run, message_id=ids.answer_id(run), by="ann", call=call, blocks=tuple(blocks), usage=USAGE
+        )
+        return self.add(body, run)
+
+    # ---- what a run waits for
+
+    def ask(self, run: str, call: int, index: int, *, answer: str) -> None:
+        """An approval, and what becomes of it: approve, deny or expire."""
+        place = {"run_id": run, "call": call, "index": index, "tool_call_id": f"t{index}"}
+        named = {**place, "name": "publish", "arguments": {"text": "é😀"}}
+        approval = f"{THREAD}.p{len(self.facts) + 1}"
+        self.add(
+            f.ApprovalRequested.model_validate({**named, "approval_id": approval, "due_at_ms": 9, "question": "Go?"}),
+            run,
+        )
+        self.add(f.RunWaiting(run_id=run, waits_for="approval", tool_call_ids=(f"t{index}",), due_at_ms=9), run)
+        if answer == "expire":
+            self.add(f.ApprovalExpired(approval_id=approval, run_id=run), run)
+        else:
+            body = {"approval_id": approval, "run_id": run, "by": "bob", "decision": answer, "comment": "so"}
+            self.add(f.ApprovalAnswered.model_validate(body), run)
+        if answer == "approve":
+            self.add(f.ToolCalled.model_validate({**named, "effect": "unsafe", "effect_key": "k"}), run)
+        returned = {**place, "name": "publish", "status": "ok" if answer == "approve" else "denied", "result": "r"}
+        self.add(f.ToolReturned.model_validate(returned), run)
+
+    def hand(self, run: str, call: int, index: int, *, answered: bool) -> None:
+        """A tool that the client runs; its result, or none in time."""
+        place = {"run_id": run, "call": call, "index": index, "tool_call_id": f"t{index}"}
+        named = {**place, "name": "get_weather", "arguments": {"location": "Bern"}}
+        called = {**named, "effect": "client", "effect_key": "k", "due_at_ms": 9}
+        self.add(f.ToolCalled.model_validate(called), run)
+        self.add(f.RunWaiting(run_id=run, waits_for="client_tool", tool_call_ids=(f"t{index}",), due_at_ms=9), run)
+        if answered:
+            self.add(f.ToolAnswered.model_validate({**place, "result": "21 °C"}), run)
+            return
+        self.add(f.ToolExpired.model_validate(place), run)
+        returned = {**place, "name": "get_weather", "status": "error", "result": "too late"}
+        self.add(f.ToolReturned.model_validate(returned), run)
+
     def end(self, run: str) -> None:
         self.add(f.RunCompleted(run_id=run, message_id=ids.answer_id(run), stop_reason="end_turn", usage=USAGE), run)
 
@@ -102,8 +157,9 @@ cuts = st.lists(st.integers(0, 12), max_size=4)
 
 @st.composite
 def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = False) -> Story:
-    """One or two runs after each other (or side by side, as a child run is), each with turns, blocks and attempts.
-    `same_words`: a further attempt begins with what the one before it said."""
+    """One or two runs after each other (or side by side, as a child run is), each with turns, blocks and attempts,
+    parks between them, and an end of any kind. `same_words`: a further attempt begins with what the one before it said,
+    and every run says all of it."""
     story = Story()
     lanes = [_run(draw, story, n, draw(st.integers(1, 2)), same_words) for n in range(draw(st.integers(1, 2)))]
     if not side_by_side:
@@ -119,39 +175,80 @@ def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = F
     return story
 
 
+ENDS = ("completed", "completed", "failed", "cancelled", "cancelled", "taken over", "between")
+"""How a run ends; `cancelled`: in the middle of what the model says; `taken over`: cancelled, and who had its words is
+gone; `between`: cancelled between two turns."""
+
+
 def _run(draw, story: Story, n: int, turns: int, same_words: bool):  # type: ignore[no-untyped-def]
     run = story.post(n)
     yield 1
+    ending = draw(st.sampled_from(("completed", "cancelled") if same_words else ENDS))
     for turn in range(turns):
         kinds = draw(st.lists(st.sampled_from(["text", "thought", "tool", "opaque"]), min_size=1, max_size=3))
         final = [draw(words) for _ in kinds]
         attempts = draw(st.integers(1, 3))
+        unfinished = turn == turns - 1 and ending not in ("completed", "between")
         for attempt in range(1, attempts + 1):
             call = story.call(run, turn, attempt)
             yield 1
             last = attempt == attempts
+            whole = last and (not unfinished or same_words)
             for index, kind in enumerate(kinds):
                 if kind in ("tool", "opaque"):
                     continue
                 text = final[index] if last or same_words else draw(words)
-                if not last:
+                if not whole:
                     text = text[: draw(st.integers(0, len(text)))]
                 story.speak(call, index, kind, text, draw(cuts))
+            if last and unfinished:
+                break
             if not last:
                 # The process may also die without a word: then the next attempt is all that is seen.
                 if draw(st.booleans()):
                     story.failed(run, call, turn, attempt)
                     yield 1
                 continue
-            silent = {
-                "tool": lambda index: Block(kind="tool", tool_call_id=f"t{index}", name="clock"),
-                "opaque": lambda index: Block(kind="opaque", data={"type": "redacted_thinking"}),
-            }
-            blocks = [
-                silent[kind](index) if kind in silent else Block(kind=kind, text=final[index])
-                for index, kind in enumerate(kinds)
-            ]
-            story.returned(run, call, turn, blocks)
+            story.returned(run, call, turn, [_block(kind, index, final[index]) for index, kind in enumerate(kinds)])
             yield 1
-    story.end(run)
+        if unfinished:
+            said = [_block(kind, index, story.spoken.get((call, index), "")) for index, kind in enumerate(kinds)]
+            _stop(story, run, call, turn, attempts, ending, said)
+            yield 1
+            return
+        yield from _wait(draw, story, run, call, kinds)
+    if ending == "between":
+        story.cancel(run, None, [])
+    else:
+        story.end(run)
     yield 1
+
+
+def _block(kind: str, index: int, text: str) -> Block:
+    if kind == "tool":
+        return Block(kind="tool", tool_call_id=f"t{index}", name="clock")
+    if kind == "opaque":
+        return Block(kind="opaque", data={"type": "redacted_thinking"})
+    return Block(kind=kind, text=text)  # type: ignore[arg-type]
+
+
+def _stop(story: Story, run: str, call: int, turn: int, attempt: int, ending: str, said: list[Block]) -> None:
+    """The run ends while its model call has not returned."""
+    if ending == "cancelled":
+        story.cancel(run, call, said)
+    elif ending == "taken over":
+        story.void.add(story.cancel(run, None, []))
+    else:
+        story.failed(run, call, turn, attempt)
+        story.fail(run)
+
+
+def _wait(draw, story: Story, run: str, call: int, kinds: list[str]):  # type: ignore[no-untyped-def]
+    """What follows the calls of a turn: a person is asked, the client is to run them."""
+    for index, kind in enumerate(kinds):
+        if kind == "tool" and (how := draw(st.sampled_from(["", "approve", "deny", "expire", "client", "late"]))):
+            if how in ("client", "late"):
+                story.hand(run, call, index, answered=how == "client")
+            else:
+                story.ask(run, call, index, answer=how)
+            yield 1

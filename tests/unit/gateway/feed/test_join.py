@@ -10,6 +10,8 @@ from parley_events import facts as f
 from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.pieces import Piece
+from parley_gateway import core as core_
+from parley_gateway.feed.follow import ShownFact
 from tests.support.sse import Frame, text_of
 from tests.support.system import collect, new_thread, stream
 from tests.unit.gateway.world import Dispatcher, World, run_id_of, silence, tool_block
@@ -105,6 +107,33 @@ async def test_the_end_asked_for_while_the_view_is_behind_ends_the_stream(here: 
         await here.eventually(lambda: any("facts" in path for path in here.past.asked))
         here.past.held.set()
         assert await asked == []
+
+
+async def test_past_the_end_of_a_run_stands_its_end_whatever_came_of_it_later(here: World) -> None:
+    """Someone settled a call of the run after it had ended; who comes back past that is still told of the end."""
+
+    async def play(d: Dispatcher, posted: Fact) -> None:
+        call = d.called(posted)
+        d.returned(posted, call, tool_block("pay", call, {}))
+        d.use(posted, call, "pay", {}, "nobody knows", status="unknown")
+        d.completed(posted)
+
+    here.dispatcher.play = play
+    async with here.client() as client:
+        thread = await new_thread(client, "scripted")
+        frames = await collect(client, "POST", f"{BASE}/threads/{thread}/messages", json={"content": "hi"})
+        run_id = frames[0].data["run_id"]
+        settled = f.ToolSettled(run_id=run_id, tool_call_id="call-3-pay", happened=True, by="ann", call=3, index=0)
+        late = here.dispatcher.append(thread, settled)
+        await here.eventually(lambda: here.past.facts[thread][-1][1].seq == late.seq)
+    core = here.core
+    key = await core.auth.principal(f"Bearer {here.key}")
+    run = await core.reads.run(key, run_id)
+    feed = await core_.run_feed(core, key, run, str(late.seq), restarts=True)
+    [shown] = await feed.take(1)
+    feed.close()
+    assert isinstance(shown, ShownFact) and shown.again
+    assert (feed.over, shown.fact.type) == (True, "run.completed")
 
 
 async def test_every_cursor_of_a_run_with_tools_and_attempts_resumes_on_another_gateway(here: World) -> None:

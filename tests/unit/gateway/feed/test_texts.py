@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from parley_events.codec import Fact
-from parley_events.facts import RUN_ENDS, ModelCalled, ModelReturned
+from parley_events.facts import RUN_ENDS, ModelCalled, ModelReturned, RunCancelled
 from parley_events.pieces import Piece
 from parley_gateway.feed.cursor import START, parse_cursor
 from parley_gateway.feed.follow import Follow, Shown, ShownText, merged
@@ -23,15 +23,17 @@ EXAMPLES = 300
 
 @dataclass
 class Client:
-    """What was shown, with the cursor after each frame; every fact of a restarted attempt has two frames."""
+    """What was shown, with the cursor after each frame. Two frames have the fact of a further attempt, and an end that
+    leaves nothing of the last one: the first of them says that what came is void."""
 
+    story: Story
     seen: list[tuple[Shown, str]] = field(default_factory=list)
 
     def take(self, shown: Shown) -> None:
         if isinstance(shown, ShownText):
             self.seen.append((shown, shown.cursor))
             return
-        count = frames_of(shown.fact)
+        count = frames_of(self.story, shown.fact)
         for k in range(shown.skip + 1, count + 1):
             place = f"{shown.fact.seq}" if k == count else f"{shown.fact.seq}-{k}"
             self.seen.append((shown, place + shown.tail))
@@ -48,8 +50,8 @@ class Client:
         for shown, _ in self.seen:
             if isinstance(shown, ShownText):
                 since += shown.text if shown.run_id == run and shown.kind == "text" else ""
-            elif shown.fact.run_id == run and isinstance(shown.fact.body, ModelCalled):
-                since = "" if shown.fact.body.attempt > 1 else since
+            elif shown.fact.run_id == run and frames_of(self.story, shown.fact) == 2:
+                since = ""
             elif shown.fact.run_id == run and isinstance(shown.fact.body, ModelReturned):
                 kept, since = kept + since, ""
         return kept + since
@@ -64,8 +66,9 @@ class Client:
         return dict(found)
 
 
-def frames_of(fact: Fact) -> int:
-    return 2 if isinstance(fact.body, ModelCalled) and fact.body.attempt > 1 else 1
+def frames_of(story: Story, fact: Fact) -> int:
+    again = isinstance(fact.body, ModelCalled) and fact.body.attempt > 1
+    return 2 if again or fact.seq in story.void else 1
 
 
 def log_of(chance: random.Random, story: Story) -> list[Piece]:
@@ -133,7 +136,7 @@ def journey(
 ) -> tuple[Client, bool]:
     """A client that leaves and comes back up to three times. Also: whether it came back with part of a block whose
     pieces that gateway does not have, so that nobody can compare it with what follows."""
-    client, forgotten = Client(), False
+    client, forgotten = Client(story), False
     visits = chance.randint(1, 4)
     for visit in range(visits):
         gateway = Gateway(reading_of(chance, story, pieces))
@@ -165,16 +168,16 @@ def _known(pieces: list[Piece], place: tuple[int, int]) -> int:
 
 def stored_text(story: Story, run: str) -> str:
     """The text of the run's message."""
-    returned = [fact.body for fact in story.facts if isinstance(fact.body, ModelReturned) and fact.body.run_id == run]
-    return "".join(block.text for body in returned for block in body.blocks if block.kind == "text")
+    said = [fact.body for fact in story.facts if isinstance(fact.body, ModelReturned | RunCancelled)]
+    return "".join(block.text for body in said if body.run_id == run for block in body.blocks if block.kind == "text")
 
 
 def shown_facts(story: Story, run: str | None) -> list[tuple[int | None, str]]:
     mine = [fact for fact in story.facts if run is None or fact.run_id == run]
     return [
-        (fact.seq, f"{fact.seq}-{k}" if k < frames_of(fact) else f"{fact.seq}")
+        (fact.seq, f"{fact.seq}-{k}" if k < frames_of(story, fact) else f"{fact.seq}")
         for fact in mine
-        for k in range(1, frames_of(fact) + 1)
+        for k in range(1, frames_of(story, fact) + 1)
     ]
 
 
@@ -186,7 +189,7 @@ def test_with_a_word_for_a_new_attempt_every_client_has_the_stored_text(
     story = data.draw(stories(side_by_side=data.draw(st.booleans())))
     run = data.draw(st.sampled_from([None, *story.runs]))
     pieces = log_of(chance, story)
-    stayed = Client()
+    stayed = Client(story)
     gateway = Gateway(reading_of(chance, story, pieces))
     gateway.join(Follow(run, START), stayed, 0, 0, len(gateway.reading))
     left, _ = journey(chance, story, run, pieces, restarts=True)
@@ -201,7 +204,7 @@ def test_without_one_an_attempt_with_the_same_words_is_never_seen(data: st.DataO
     story = data.draw(stories(same_words=True))
     run = data.draw(st.sampled_from(story.runs))
     pieces = log_of(chance, story)
-    stayed = Client()
+    stayed = Client(story)
     gateway = Gateway(reading_of(chance, story, pieces))
     gateway.join(Follow(run, START, restarts=False), stayed, 0, 0, len(gateway.reading))
     left, forgotten = journey(chance, story, run, pieces, restarts=False)

@@ -41,9 +41,40 @@ DONE = {**CALL, "result": "line one\n line two", "is_error": False, "status": "o
             story.Note("the model call failed (model_cut): trying again"),
         ),
         (
-            {"type": "approval.requested", "tool_call": CALL},
-            story.Note('waits for an approval of echo {"a": "ü"}'),
+            {"type": "approval.requested", "approval_id": "p1", "tool_call": CALL, "question": "Go\x1b?"},
+            story.ApprovalAsked("p1", "echo", '{"a": "ü"}', "Go␛?"),
         ),
+        (
+            {
+                "type": "approval.answered",
+                "approval_id": "p1",
+                "decision": "approve",
+                "by": "bob",
+                "comment": "ok",
+                "arguments": {"a": 1},
+            },
+            story.ApprovalOver("p1", 'approved by bob as {"a": 1}: ok'),
+        ),
+        (
+            {"type": "approval.answered", "approval_id": "p1", "decision": "deny", "by": "bob", "comment": None},
+            story.ApprovalOver("p1", "denied by bob"),
+        ),
+        (
+            {"type": "approval.expired", "approval_id": "p1"},
+            story.ApprovalOver("p1", "nobody answered in time: denied"),
+        ),
+        ({"type": "run.waiting", "waits_for": "approval"}, story.Waits("an approval")),
+        ({"type": "run.waiting", "waits_for": "client_tool"}, story.Waits("a tool that the client runs")),
+        (
+            {"type": "tool.called", "run_id": "r1", "tool_call": {**CALL, "status": "waiting"}},
+            story.HandedOver("r1", "c1", "echo", '{"a": "ü"}'),
+        ),
+        ({"type": "tool.expired", "tool_call": CALL}, story.Note("echo: no result came in time")),
+        (
+            {"type": "tool.settled", "tool_call": {"id": "c1"}, "by": "bob", "happened": True},
+            story.Note("bob says of the call c1: it happened"),
+        ),
+        ({"type": "run.restarted", "attempt": None}, story.Anew(0)),
         ({"type": "run.completed", "stop_reason": "end_turn", "usage": USAGE}, story.Ended("completed", "", (3, 4))),
         (
             {"type": "run.completed", "stop_reason": "max_tokens", "usage": USAGE},

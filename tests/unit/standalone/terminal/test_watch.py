@@ -133,3 +133,60 @@ async def test_a_large_message_has_a_bar_and_trouble_is_told_until_it_is_over(sh
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert show.seen() == "", "whatever ends it, the screen is left in order"
+
+
+CALL = {"id": "c1", "name": "publish", "arguments": {"text": "Rain."}}
+ASKED = {"type": "approval.requested", "approval_id": "p1", "tool_call": CALL, "question": "Shall it go out?"}
+HANDED = {"type": "tool.called", "run_id": "r", "tool_call": {"id": "c2", "name": "get_weather", "status": "waiting"}}
+WAITS = {"type": "run.waiting", "waits_for": "approval"}
+
+
+async def test_what_a_run_waits_for_stands_there_whole_and_is_let_go_of_when_it_is_answered(show: Show) -> None:
+    long = {**CALL, "arguments": {"text": "x" * 200}}
+    seen = await show.run({**ASKED, "tool_call": long}, HANDED, WAITS)
+    assert "◇ approval publish" in seen and "Shall it go out?" in seen and "◇ client get_weather" in seen
+    assert seen.count("x") > 200 - 5, "nobody says yes to what they have not read"
+    assert (list(show.watch.parked), show.watch.waits) == (["p1", "c2"], True)
+    answered = {"type": "approval.answered", "approval_id": "p1", "decision": "deny", "by": "bob", "comment": "no"}
+    seen = await show.run(answered)
+    assert "denied by bob: no" in seen
+    assert (list(show.watch.parked), show.watch.waits) == (["c2"], False)
+    result = {"id": "c2", "result": "21 °C", "status": "ok"}
+    seen = await show.run({"type": "tool.answered", "tool_call": result})
+    assert "✓ get_weather → 21 °C" in seen, "named by what was handed over"
+    assert show.watch.parked == {}
+
+
+async def test_one_who_can_answer_is_let_go_when_the_run_waits(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at a wait that is over: what is stored goes on with the answer."""
+    monkeypatch.setattr(watch_, "SETTLE_S", 0.05)
+    answered = {"type": "approval.answered", "approval_id": "p1", "decision": "approve", "by": "bob"}
+    steps: list[dict[str, Any]] = [ASKED, WAITS, answered, HANDED, WAITS]
+    closed = asyncio.Event()
+
+    async def frames() -> AsyncIterator[Frame]:
+        try:
+            for number, step in enumerate(steps):
+                yield Frame(str(number), step, "")
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    assert await show.watch.run(frames(), leaves=True) is None
+    assert (show.watch.last, list(show.watch.parked)) == ("4", ["c2"]), "it goes on from there"
+    assert closed.is_set(), "nobody listens any more"
+
+
+async def test_one_whose_message_is_queued_behind_a_wait_is_let_go(show: Show) -> None:
+    async def frames() -> AsyncIterator[Frame]:
+        yield Frame("1", {"type": "message.posted", "content": "hi", "status": "queued"}, "")
+        raise AssertionError("nobody waits for more")
+
+    await show.watch.run(frames(), leaves=True, behind=True)
+    assert show.watch.queued
+
+
+async def test_an_end_without_what_was_begun_says_so(show: Show) -> None:
+    piece = {"type": "text.delta", "delta": "Half a "}
+    seen = await show.run(piece, {"type": "run.restarted", "attempt": None}, {"type": "run.cancelled", "reason": None})
+    assert "what it had begun to say is void" in seen and "cancelled" in seen

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from parley_events.codec import Fact
 from parley_events.errors import EventsError
+from parley_events.facts import RUN_ENDS
 from parley_events.pieces import Piece
 from parley_gateway.errors import Behind, GatewayError, Unavailable
 from parley_gateway.feed.cursor import Cursor, cursor_ahead
@@ -80,11 +81,15 @@ class Feed:
             self._first += self._follow.piece(piece)
 
     async def _recall(self, after: int, done: int) -> None:
+        """The facts of the run up to the cursor. What comes after its end (someone settles a call of it) is shown in
+        the thread alone."""
         while after < done:
             facts, page = await self._history.facts(self._workspace_id, self._listener.stream, after, PAGE)
-            self._recalled += [
-                fact for fact in facts if fact.seq is not None and fact.seq <= done and self._follow.shows(fact)
-            ]
+            for fact in facts:
+                if fact.seq is not None and fact.seq <= done and self._follow.shows(fact):
+                    self._recalled.append(fact)
+                    if fact.type in RUN_ENDS:
+                        return
             if not facts or page.last_seq <= after + len(facts):
                 return
             after += len(facts)

@@ -11,7 +11,8 @@ from typing import Any
 
 from parley_events import facts as f
 from parley_events.codec import Fact, UnknownBody
-from parley_history.projections import runs, skills, threads, tools, workspaces
+from parley_history.projections import approvals, runs, skills, threads, tools, workspaces
+from parley_history.projections.dues import session_due
 from parley_history.projections.rows import Needs, View
 
 Fold = Callable[[View, Fact, Any], None]
@@ -31,11 +32,12 @@ FOLDS: dict[str, Fold] = {
     f.ToolCalled.type: tools.tool_called,
     f.ToolReturned.type: tools.tool_returned,
     f.ToolAnswered.type: tools.tool_answered,
+    f.ToolExpired.type: tools.tool_expired,
     f.ToolSettled.type: tools.tool_settled,
     f.RunWaiting.type: runs.run_waiting,
-    f.ApprovalRequested.type: runs.approval_requested,
-    f.ApprovalAnswered.type: runs.approval_answered,
-    f.ApprovalExpired.type: runs.approval_expired,
+    f.ApprovalRequested.type: approvals.approval_requested,
+    f.ApprovalAnswered.type: approvals.approval_answered,
+    f.ApprovalExpired.type: approvals.approval_expired,
     f.RunCancelling.type: runs.run_cancelling,
     f.RunCompleted.type: runs.run_completed,
     f.RunFailed.type: runs.run_failed,
@@ -58,7 +60,6 @@ STORED_ONLY: frozenset[str] = frozenset(
         f.ThreadRead.type,
         f.KnowledgeAdded.type,
         f.KnowledgeRemoved.type,
-        f.ToolExpired.type,
         f.ThreadCancelling.type,
     }
 )
@@ -81,6 +82,8 @@ def needs(facts: Iterable[Fact]) -> Needs:
             made_runs.add(body.run_id)
         elif (run_id := getattr(body, "run_id", None)) is not None and run_id not in made_runs:
             found.runs.add(run_id)
+        if isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
+            found.approvals.add(body.approval_id)
         elif isinstance(body, f.KeyRotated | f.KeyRevoked):
             found.keys.add((fact.workspace_id, body.key_id))
         elif isinstance(body, f.WorkspaceChanged):
@@ -95,3 +98,4 @@ def fold(view: View, partition: int, facts: Iterable[Fact]) -> None:
         apply = FOLDS.get(fact.type)
         if apply is not None and not isinstance(fact.body, UnknownBody):
             apply(view, fact, fact.body)
+        session_due(view, fact)

@@ -56,6 +56,9 @@ class ThreadRow:
     cleared_seq: int = 0
     expired: bool = False
     deleted: bool = False
+    idle_s: int | None = None
+    open_runs: int = 0
+    """Its top-level runs that have not ended; counted only where `idle_s` is set."""
     end_user: str | None = None
 
 
@@ -106,14 +109,15 @@ class FileRow:
 
 @dataclass(slots=True)
 class Call:
-    """A tool call whose status may still change: `seq` is that of its message. `first`: for a tool that the client
-    runs, the seq of the call that leads its message."""
+    """A tool call whose status may still change: `seq` is that of its message. `due`: the client runs it, and a timer
+    waits with it. `first`: for a tool that the client runs, the seq of the call that leads its message."""
 
     seq: int
     call: int
     index: int
     tool_call_id: str
     status: str
+    due: bool = False
     first: int | None = None
 
 
@@ -155,6 +159,31 @@ class DueRow:
     workspace_id: str
     run_id: str
     due_ms: int
+
+
+@dataclass(slots=True)
+class ApprovalRow:
+    """`status`: open, approved, denied, expired, or closed (its run ended before anyone answered)."""
+
+    id: str
+    workspace_id: str
+    thread_id: str
+    run_id: str
+    agent_id: str
+    seq: int
+    tool_call_id: str
+    name: str
+    arguments: Json
+    question: str | None
+    input_schema: Json | None
+    who: list[str]
+    created_ms: int
+    due_ms: int
+    status: str = "open"
+    answered_by: str | None = None
+    comment: str | None = None
+    edited: Json | None = None
+    answered_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -241,6 +270,15 @@ class Table(Generic[K, R]):
         """The row as it stands; change it only through `change`."""
         return self._rows.get(key)
 
+    def all(self) -> list[R]:
+        """Every row that is here."""
+        return list(self._rows.values())
+
+    def drop(self, key: K) -> None:
+        """Let go of a row: it is neither there nor changed."""
+        self._rows.pop(key, None)
+        self.changed.pop(key, None)
+
     def change(self, key: K) -> R | None:
         """The row, marked as changed; None when there is none."""
         row = self._rows.get(key)
@@ -262,6 +300,7 @@ class Needs:
     runs: set[str] = field(default_factory=set)
     keys: set[tuple[str, str]] = field(default_factory=set)
     workspaces: set[str] = field(default_factory=set)
+    approvals: set[str] = field(default_factory=set)
 
 
 def _id(row: Any) -> str:
@@ -286,6 +325,7 @@ class View:
         runs: Iterable[RunRow] = (),
         keys: Iterable[KeyRow] = (),
         workspaces: Iterable[WorkspaceRow] = (),
+        approvals: Iterable[ApprovalRow] = (),
     ) -> None:
         self.partition = 0
         self.facts: list[FactRow] = []
@@ -293,10 +333,13 @@ class View:
         self.runs: Table[str, RunRow] = Table(_id, runs)
         self.keys: Table[tuple[str, str], KeyRow] = Table(_key_of_key, keys)
         self.workspaces: Table[str, WorkspaceRow] = Table(_key_of_workspace, workspaces)
+        self.approvals: Table[str, ApprovalRow] = Table(_id, approvals)
+        self.approvals_closed: dict[str, int] = {}
+        """Run → the time at which it ended, and its open approvals with it; applied after `approvals`."""
         self.messages: dict[tuple[str, int, int], MessageRow] = {}
         self.files: dict[tuple[str, int, str], FileRow] = {}
         self.cleared: dict[str, int] = {}
-        """Thread → its messages and files with a smaller seq are taken away."""
+        """Thread → its messages, files and approvals with a smaller seq are taken away."""
         self.call_statuses: dict[tuple[str, int], str] = {}
         """(thread, seq) of a call's message made earlier → its status now."""
         self.dues: dict[tuple[str, str], DueRow | None] = {}

@@ -10,9 +10,6 @@ from parley_events import ids
 from parley_events.body import Author, Block, Usage
 from parley_events.codec import Fact
 from parley_events.facts import (
-    ApprovalAnswered,
-    ApprovalExpired,
-    ApprovalRequested,
     ChildStarted,
     ModelCalled,
     ModelFailed,
@@ -23,8 +20,10 @@ from parley_events.facts import (
     RunFailed,
     RunWaiting,
 )
-from parley_history.projections.rows import MAIN_PART, DueRow, MessageRow, RunRow, View
-from parley_history.projections.threads import add_message
+from parley_history.projections.approvals import close_approvals
+from parley_history.projections.dues import drop_due, drop_dues_of, set_due
+from parley_history.projections.rows import MAIN_PART, MessageRow, RunRow, View
+from parley_history.projections.threads import add_message, count_open
 from parley_history.projections.tools import call_status, resume
 
 
@@ -54,6 +53,10 @@ def model_called(view: View, fact: Fact, body: ModelCalled) -> None:
         resume(view, run)
         run.status, run.attempt = "running", body.attempt
         run.agent_id, run.agent_version = body.agent_id, body.agent_version
+        if body.due_at_ms is not None:
+            set_due(view, fact, run.id, run.id, body.due_at_ms)
+        else:
+            drop_due(view, fact.stream, run.id)
 
 
 def model_returned(view: View, fact: Fact, body: ModelReturned) -> None:
@@ -75,28 +78,12 @@ def run_waiting(view: View, fact: Fact, body: RunWaiting) -> None:
     run = _open_run(view, body.run_id)
     if run is None:
         return
+    # A parked run's deadline stands still: the next model call says when it is due then.
     run.status = "waiting"
     for call in run.calls:
         if call.tool_call_id in body.tool_call_ids and call.status == "running":
             call_status(view, run, call, "waiting")
-    if body.due_at_ms is not None:
-        _due(view, fact, run.id, run.id, body.due_at_ms)
-
-
-def approval_requested(view: View, fact: Fact, body: ApprovalRequested) -> None:
-    approval = body.approval_id or ids.approval_id(fact.stream, fact.seq or 0)
-    _due(view, fact, approval, body.run_id, body.due_at_ms)
-
-
-def approval_answered(view: View, fact: Fact, body: ApprovalAnswered) -> None:
-    """The run needs its task again, so it waits no more, though its next step is not on record yet."""
-    view.dues[(fact.stream, body.approval_id)] = None
-    resume(view, view.runs.get(body.run_id))
-
-
-def approval_expired(view: View, fact: Fact, body: ApprovalExpired) -> None:
-    view.dues[(fact.stream, body.approval_id)] = None
-    resume(view, view.runs.get(body.run_id))
+    drop_due(view, fact.stream, run.id)
 
 
 def run_cancelling(view: View, fact: Fact, body: RunCancelling) -> None:
@@ -140,9 +127,10 @@ def _end(view: View, fact: Fact, run_id: str, status: str, message_id: str, usag
         return None
     run.status, run.message_id, run.usage = status, message_id, usage
     run.ended_seq, run.ended_ms = fact.seq, fact.time_ms
-    for key in [key for key, due in view.dues.items() if due is not None and due.run_id == run_id]:
-        view.dues[key] = None
-    view.dues_of[(fact.stream, run_id)] = None
+    drop_dues_of(view, run)
+    close_approvals(view, fact, run)
+    if run.parent_run_id is None:
+        count_open(view, run.thread_id, -1)
     return run
 
 
@@ -170,14 +158,3 @@ def _answer(view: View, fact: Fact, run: RunRow) -> None:
 
 def _text(blocks: tuple[Block, ...]) -> str:
     return "".join(block.text for block in blocks if block.kind == "text")
-
-
-def _due(view: View, fact: Fact, due_key: str, run_id: str, due_ms: int) -> None:
-    view.dues[(fact.stream, due_key)] = DueRow(
-        stream=fact.stream,
-        due_key=due_key,
-        partition=view.partition,
-        workspace_id=fact.workspace_id,
-        run_id=run_id,
-        due_ms=due_ms,
-    )

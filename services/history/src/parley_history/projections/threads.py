@@ -84,6 +84,7 @@ def message_posted(view: View, fact: Fact, body: MessagePosted) -> None:
         created_ms=fact.time_ms,
     )
     view.runs.put(run)
+    count_open(view, fact.stream, 1)
     system = body.system_prompt if body.system_prompt is not None else None
     if system is None and body.context is not None:
         system = as_text(body.context)
@@ -143,6 +144,14 @@ def add_message(view: View, message: MessageRow, run: RunRow | None) -> bool:
     return True
 
 
+def count_open(view: View, thread_id: str, more: int) -> None:
+    """A top-level run of the thread began or ended."""
+    thread = view.threads.get(thread_id)
+    if thread is not None and thread.idle_s is not None:
+        view.threads.change(thread_id)
+        thread.open_runs += more
+
+
 def _open(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
     row = ThreadRow(
         id=fact.stream,
@@ -158,6 +167,7 @@ def _open(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
         created_ms=fact.time_ms,
         updated_ms=fact.time_ms,
         active_ms=fact.time_ms,
+        idle_s=seed.idle_s,
         end_user=seed.end_user,
     )
     view.threads.put(row)
@@ -183,4 +193,6 @@ def _hide_messages(view: View, fact: Fact) -> ThreadRow | None:
         del view.messages[key]
     for place in [place for place in view.files if place[0] == row.id]:
         del view.files[place]
+    for approval in [approval for approval in view.approvals.all() if approval.thread_id == row.id]:
+        view.approvals.drop(approval.id)
     return row

@@ -6,7 +6,8 @@ from __future__ import annotations
 from parley_events import ids
 from parley_events.body import Note
 from parley_events.codec import Fact
-from parley_events.facts import ToolAnswered, ToolCalled, ToolReturned, ToolSettled
+from parley_events.facts import ToolAnswered, ToolCalled, ToolExpired, ToolReturned, ToolSettled
+from parley_history.projections.dues import drop_due, set_due
 from parley_history.projections.files import add_files
 from parley_history.projections.rows import MAIN_PART, Call, MessageRow, NoteRow, RunRow, SkillRow, View
 from parley_history.projections.skills import keep_newest
@@ -38,9 +39,12 @@ def tool_called(view: View, fact: Fact, body: ToolCalled) -> None:
         tool_arguments=body.arguments,
         tool_status="running",
     )
-    if add_message(view, message, run):
-        first = _led(run, message) if body.effect == "client" else None
-        run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running", first))
+    shown = add_message(view, message, run)
+    first = _led(run, message) if shown and body.effect == "client" else None
+    due = body.effect == "client" and body.due_at_ms is not None and run.ended_seq is None
+    run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running", due, first))
+    if body.due_at_ms is not None and due:
+        set_due(view, fact, ids.fact_message_id(fact.stream, seq), run.id, body.due_at_ms)
 
 
 def tool_returned(view: View, fact: Fact, body: ToolReturned) -> None:
@@ -48,10 +52,10 @@ def tool_returned(view: View, fact: Fact, body: ToolReturned) -> None:
     if run is None:
         return
     resume(view, run)
-    for call in run.calls:
-        if (call.call, call.index) == (body.call, body.index):
-            call_status(view, run, call, body.status)
-            break
+    call = _find(run, body.tool_call_id, body.call, body.index)
+    if call is not None:
+        _wait_no_more(view, run, call)
+        call_status(view, run, call, body.status)
     message = _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
     message.attachments = [file.model_dump(mode="json") for file in body.files]
     add_files(view, fact, run, "artifact", body.files)
@@ -66,7 +70,10 @@ def tool_answered(view: View, fact: Fact, body: ToolAnswered) -> None:
         return
     if not body.pending:
         resume(view, run)
-    _set_latest(view, run, body.tool_call_id, "error" if body.is_error else "ok")
+    call = _find(run, body.tool_call_id, body.call, body.index)
+    if call is not None:
+        _wait_no_more(view, run, call)
+        call_status(view, run, call, "error" if body.is_error else "ok")
     _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id).client = True
     if len(body.numbers) > 1:
         view.runs.change(run.id)
@@ -76,8 +83,20 @@ def tool_answered(view: View, fact: Fact, body: ToolAnswered) -> None:
 def tool_settled(view: View, fact: Fact, body: ToolSettled) -> None:
     """A person said what became of a call: it happened (`ok`), or it did not (`error`)."""
     run = view.runs.get(body.run_id)
-    if run is not None:
-        _set_latest(view, run, body.tool_call_id, "ok" if body.happened else "error")
+    call = None if run is None else _find(run, body.tool_call_id, body.call, body.index)
+    if run is not None and call is not None:
+        call_status(view, run, call, "ok" if body.happened else "error")
+
+
+def tool_expired(view: View, fact: Fact, body: ToolExpired) -> None:
+    """The client gave no result in time: the run goes on, and its `tool.returned` says what the model is told."""
+    run = view.runs.get(body.run_id)
+    if run is None:
+        return
+    resume(view, run)
+    call = _find(run, body.tool_call_id, body.call, body.index)
+    if call is not None:
+        _wait_no_more(view, run, call)
 
 
 def _led(run: RunRow, message: MessageRow) -> int:
@@ -109,19 +128,25 @@ def call_status(view: View, run: RunRow, call: Call, status: str) -> None:
 
 
 def resume(view: View, run: RunRow | None) -> None:
-    """A run that waited goes on; the time until which it would have waited is taken away."""
+    """A run that waited goes on."""
     if run is not None and run.status == "waiting":
         view.runs.change(run.id)
         run.status = "running"
-        view.dues[(run.thread_id, run.id)] = None
 
 
-def _set_latest(view: View, run: RunRow, tool_call_id: str, status: str) -> None:
-    # Models have been seen to give one id to two calls: the latest is the one that is asked about.
-    for call in reversed(run.calls):
-        if call.tool_call_id == tool_call_id:
-            call_status(view, run, call, status)
-            return
+def _find(run: RunRow, tool_call_id: str, call_seq: int | None, index: int | None) -> Call | None:
+    """The call by its place; where that is not said, the latest with this id (models give one id to two calls)."""
+    if call_seq is not None and index is not None:
+        return next((call for call in run.calls if (call.call, call.index) == (call_seq, index)), None)
+    return next((call for call in reversed(run.calls) if call.tool_call_id == tool_call_id), None)
+
+
+def _wait_no_more(view: View, run: RunRow, call: Call) -> None:
+    """Nobody waits for the client's result of this call any more."""
+    if call.due:
+        view.runs.change(run.id)
+        call.due = False
+        drop_due(view, run.thread_id, ids.fact_message_id(run.thread_id, call.seq))
 
 
 def _result(

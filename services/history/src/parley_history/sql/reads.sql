@@ -77,11 +77,17 @@ ORDER BY version DESC LIMIT 1
 SELECT id, uuid, version, spec FROM teams WHERE workspace_id = $1 ORDER BY id
 
 -- name: thread
-SELECT t.*, coalesce(s.seq, 0) AS seq FROM threads t LEFT JOIN streams s ON s.key = t.id
+SELECT t.*, coalesce(s.seq, 0) AS seq,
+       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $3)
+           AS expired_now
+FROM threads t LEFT JOIN streams s ON s.key = t.id
 WHERE t.workspace_id = $1 AND t.id = $2 AND NOT t.deleted
 
 -- name: threads
-SELECT t.*, coalesce(s.seq, 0) AS seq FROM threads t LEFT JOIN streams s ON s.key = t.id
+SELECT t.*, coalesce(s.seq, 0) AS seq,
+       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $10)
+           AS expired_now
+FROM threads t LEFT JOIN streams s ON s.key = t.id
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
   AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
@@ -167,6 +173,43 @@ WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR kind = $3) A
 
 -- name: run
 SELECT * FROM runs WHERE workspace_id = $1 AND id = $2
+
+-- name: open_runs
+-- Top-level runs that have not ended, oldest first. Those of a user are in their own threads; in a shared one only where
+-- that thread is named.
+SELECT r.id, r.thread_id, r.agent_id, t.user_id, r.status, r.created_ms
+FROM runs r JOIN threads t ON t.id = r.thread_id
+WHERE r.workspace_id = $1 AND r.ended_seq IS NULL AND r.parent_run_id IS NULL AND NOT t.deleted
+  AND ($2::text IS NULL OR r.agent_id = $2)
+  AND ($3::text IS NULL OR t.user_id = $3 OR (t.user_id IS NULL AND $4::text IS NOT NULL))
+  AND ($4::text IS NULL OR r.thread_id = $4) AND ($5::bigint IS NULL OR r.created_ms <= $5)
+  AND ($6::bigint IS NULL OR (r.created_ms, r.id) > ($6, $7::text))
+ORDER BY r.created_ms, r.id LIMIT $8
+
+-- name: approval
+SELECT a.*, t.user_id FROM approvals a JOIN threads t ON t.id = a.thread_id
+WHERE a.workspace_id = $1 AND a.id = $2 AND NOT t.deleted
+
+-- name: approvals
+-- $5: those in threads of this user, or shared; $6: those that this user may answer. Both: either. Neither: all.
+SELECT a.*, t.user_id FROM approvals a JOIN threads t ON t.id = a.thread_id
+WHERE a.workspace_id = $1 AND NOT t.deleted AND ($2::text IS NULL OR a.status = $2)
+  AND ($3::text IS NULL OR a.thread_id = $3) AND ($4::text IS NULL OR a.agent_id = $4)
+  AND (($5::text IS NULL AND $6::text IS NULL)
+       OR ($5::text IS NOT NULL AND (t.user_id IS NULL OR t.user_id = $5))
+       OR ($6::text IS NOT NULL AND (json_array_length(a.who) = 0
+                                     OR EXISTS (SELECT FROM json_array_elements_text(a.who) AS w WHERE w = $6))))
+  AND ($7::bigint IS NULL OR (a.created_ms, a.id) < ($7, $8::text))
+ORDER BY a.created_ms DESC, a.id DESC LIMIT $9
+
+-- name: approvals_total
+SELECT count(*) FROM approvals a JOIN threads t ON t.id = a.thread_id
+WHERE a.workspace_id = $1 AND NOT t.deleted AND ($2::text IS NULL OR a.status = $2)
+  AND ($3::text IS NULL OR a.thread_id = $3) AND ($4::text IS NULL OR a.agent_id = $4)
+  AND (($5::text IS NULL AND $6::text IS NULL)
+       OR ($5::text IS NOT NULL AND (t.user_id IS NULL OR t.user_id = $5))
+       OR ($6::text IS NOT NULL AND (json_array_length(a.who) = 0
+                                     OR EXISTS (SELECT FROM json_array_elements_text(a.who) AS w WHERE w = $6))))
 
 -- name: notes
 SELECT id, kind, title, body, agent_id, run_id, thread_id, created_ms FROM notes

@@ -30,7 +30,7 @@ SELECT key, seq FROM streams WHERE key = ANY($1::text[])
 -- name: load_threads
 SELECT id, workspace_id::text AS workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context,
        metadata, created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
-       message_count, cleared_seq, expired, deleted, end_user
+       message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user
 FROM threads WHERE id = ANY($1::text[])
 
 -- name: load_runs
@@ -61,16 +61,16 @@ ON CONFLICT (key) DO UPDATE SET seq = excluded.seq
 -- name: put_threads
 INSERT INTO threads (id, workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context, metadata,
                      created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
-                     message_count, cleared_seq, expired, deleted, end_user)
+                     message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user)
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::json[], $10::json[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::bool[],
                      $16::text[], $17::bigint[], $18::bigint[], $19::int[], $20::bigint[], $21::bool[], $22::bool[],
-                     $23::text[])
+                     $23::int[], $24::int[], $25::text[])
 ON CONFLICT (id) DO UPDATE SET
     title = excluded.title, pinned = excluded.pinned, archived = excluded.archived, metadata = excluded.metadata,
     updated_ms = excluded.updated_ms, active_ms = excluded.active_ms, last_message_ms = excluded.last_message_ms,
     message_count = excluded.message_count, cleared_seq = excluded.cleared_seq, expired = excluded.expired,
-    deleted = excluded.deleted
+    deleted = excluded.deleted, open_runs = excluded.open_runs
 
 -- name: clear_messages
 DELETE FROM messages m USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)
@@ -79,6 +79,10 @@ WHERE m.thread_id = c.thread_id AND m.seq < c.seq
 -- name: clear_files
 DELETE FROM files f USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)
 WHERE f.thread_id = c.thread_id AND f.seq < c.seq
+
+-- name: clear_approvals
+DELETE FROM approvals a USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)
+WHERE a.thread_id = c.thread_id AND a.seq < c.seq
 
 -- name: put_files
 INSERT INTO files (thread_id, seq, name, workspace_id, kind, content_type, size, sha256, run_id, created_ms)
@@ -113,6 +117,26 @@ ON CONFLICT (id) DO UPDATE SET
     error_code = excluded.error_code, error_message = excluded.error_message, answer = excluded.answer,
     last_text = excluded.last_text, calls = excluded.calls, ended_seq = excluded.ended_seq, ended_ms = excluded.ended_ms,
     answer_number = excluded.answer_number, told = excluded.told
+
+-- name: load_approvals
+SELECT id, workspace_id::text AS workspace_id, thread_id, run_id, agent_id, seq, tool_call_id, name, arguments, question,
+       input_schema, who, created_ms, due_ms, status, answered_by, comment, edited, answered_ms
+FROM approvals WHERE id = ANY($1::text[])
+
+-- name: put_approvals
+INSERT INTO approvals (id, workspace_id, thread_id, run_id, agent_id, seq, tool_call_id, name, arguments, question,
+                       input_schema, who, created_ms, due_ms, status, answered_by, comment, edited, answered_ms)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+                     $9::json[], $10::text[], $11::json[], $12::json[], $13::bigint[], $14::bigint[], $15::text[],
+                     $16::text[], $17::text[], $18::json[], $19::bigint[])
+ON CONFLICT (id) DO UPDATE SET
+    status = excluded.status, answered_by = excluded.answered_by, comment = excluded.comment,
+    edited = excluded.edited, answered_ms = excluded.answered_ms
+
+-- name: close_approvals
+UPDATE approvals a SET status = 'closed', answered_ms = c.time_ms
+FROM unnest($1::text[], $2::bigint[]) AS c (run_id, time_ms)
+WHERE a.run_id = c.run_id AND a.status = 'open'
 
 -- name: put_dues
 INSERT INTO dues (stream, due_key, partition, workspace_id, run_id, due_ms)

@@ -16,6 +16,7 @@ from parley_standalone.terminal.attach import Attached, attach, encoded
 from parley_standalone.terminal.keys import Typed, listening
 from parley_standalone.terminal.line import Line
 from parley_standalone.terminal.native import DEFAULT_AGENT, ENDED, Frame, Json, Native, Refused, runs_of
+from parley_standalone.terminal.parked import Parked, chosen, how
 from parley_standalone.terminal.region import EMPTY
 from parley_standalone.terminal.save import asked, save
 from parley_standalone.terminal.screen import Screen
@@ -24,7 +25,6 @@ from parley_standalone.terminal.watch import Watch
 HINT = "Ctrl-X cancels, Ctrl-C leaves"
 _MESSAGES_LOOKED_AT = 100
 _RUNS_SHOWN = 5
-_RUNS_ASKED = 10
 
 T = TypeVar("T")
 
@@ -64,6 +64,9 @@ class Chat:
         self._watching: Watch | None = None
         self._running: str | None = None
         self._goes_on = ""
+        self._parked: Parked | None = None
+        self._queued: list[str] = []
+        """Runs that begin when the one that waits has ended, in order."""
         self.thread_id: str | None = None
 
     async def begin(self, agent: str | None, thread: str | None) -> None:
@@ -132,6 +135,14 @@ class Chat:
                 await self._enter(thread_id)
             case orders.Order(":new"):
                 self._new()
+            case orders.Order(":open"):
+                self._show_open()
+            case orders.Order(":approve", rest):
+                await self._answer("approve", rest)
+            case orders.Order(":deny", rest):
+                await self._answer("deny", rest)
+            case orders.Order(":result", rest):
+                await self._give(rest)
             case orders.Order(":cancel"):
                 await self._heed(self._cancel())
             case _:
@@ -139,7 +150,7 @@ class Chat:
                 self._screen.table(("", ""), rows, gives=1, wraps=True)
 
     def _new(self) -> None:
-        self.thread_id = None
+        self.thread_id, self._parked, self._queued = None, None, []
         self._screen.say(f"{self._agent} · a new thread", "dim")
 
     async def _choose(self, agents: list[Json]) -> str:
@@ -166,18 +177,80 @@ class Chat:
             self._screen.say(f"a number from 1 to {len(ids)}, or an id, is wanted", "yellow")
 
     async def _cancel(self) -> None:
-        open_runs = [] if self.thread_id is None else await self._open_runs(self.thread_id)
-        for run in open_runs:
-            # It may have ended meanwhile.
-            with suppress(Refused):
-                await self._native.cancel(run["id"])
-        self._screen.say(f"{len(open_runs)} cancelled" if open_runs else "nothing runs in this thread", "dim")
+        stopped = [] if self.thread_id is None else await self._native.cancel_thread(self.thread_id)
+        self._parked, self._queued = None, []
+        self._screen.say(f"{len(stopped)} cancelled" if stopped else "nothing runs in this thread", "dim")
+
+    # ---- what an answer waits for
+
+    def _show_open(self) -> None:
+        """What waits, and how it is answered."""
+        if self._parked is None or not self._parked.open:
+            self._screen.say("nothing waits in this thread", "dim")
+            return
+        rows = [
+            ((number, "bold magenta"), (what, ""), (orders, "dim")) for number, what, orders in how(self._parked.open)
+        ]
+        self._screen.table(("", "", ""), rows, gives=1)
+
+    async def _answer(self, decision: str, rest: str) -> None:
+        """Answer an approval, and see the run go on."""
+        parked = self._waiting()
+        asked, comment = chosen(parked.open, story.ApprovalAsked, rest, f":{decision}")
+        try:
+            await self._heed(self._native.answer(asked.id, decision, comment))
+        except Refused as refused:
+            self._too_late(refused)
+        await self._resume(parked)
+
+    async def _give(self, rest: str) -> None:
+        """Give the result of a tool, and see the run go on when it was the last one."""
+        parked = self._waiting()
+        handed, text = chosen(parked.open, story.HandedOver, rest, ":result")
+        # A result may be a number itself: alone, it is no number of what waits.
+        text = text or rest if sum(isinstance(one, story.HandedOver) for one in parked.open) == 1 else text
+        if not text:
+            raise CommandError(":result needs TEXT")
+        told: Json = {}
+        try:
+            told = await self._heed(self._native.result(handed.run_id, handed.id, text))
+        except Refused as refused:
+            self._too_late(refused)
+        if told.get("pending"):
+            self._parked = parked.without(handed)
+            self._show_open()
+        else:
+            await self._resume(parked)
+
+    def _too_late(self, refused: Refused) -> None:
+        """Somebody else answered, or nobody in time: said, and what came of it is seen next. Others are raised."""
+        if refused.code != "not_open":
+            raise refused
+        self._screen.say(f"✗ {refused}", "red")
+
+    def _waiting(self) -> Parked:
+        if self._parked is None:
+            raise CommandError("nothing in this thread waits for an answer")
+        return self._parked
+
+    async def _resume(self, parked: Parked) -> None:
+        """See a run that waited go on, and then those that were queued behind it."""
+        self._screen.rows([EMPTY])
+        await self._watch(self._native.follow_run(parked.run_id, parked.last), parked.run_id, parked)
+        await self._follow_queued()
+
+    async def _follow_queued(self) -> None:
+        """Runs of the thread in their order, until one waits for somebody."""
+        while self._queued and self._parked is None:
+            run_id = self._queued.pop(0)
+            await self._watch(self._native.follow_run(run_id), run_id, question=True)
 
     # ---- threads
 
     async def _enter(self, thread_id: str) -> None:
         """Go on in a thread: its last messages, and what still runs in it to its end."""
         view = await self._heed(self._native.thread(thread_id))
+        self._parked, self._queued = None, []
         self.thread_id, self._agent = str(view["id"]), str(view["agent_id"] or DEFAULT_AGENT)
         self._screen.say(
             " · ".join(part for part in (self._agent, story.short(view["title"] or "", 50)) if part), "dim"
@@ -190,15 +263,8 @@ class Chat:
             if run["status"] in ENDED:
                 facts = await self._heed(self._native.facts(run["id"]))
                 self._screen.rows([*past.rows(self._screen, facts, messages, self._screen.columns), EMPTY])
-        for run in runs:
-            if run["status"] not in ENDED:
-                await self._watch(self._native.follow_run(run["id"]), run["id"], question=True)
-
-    async def _open_runs(self, thread_id: str) -> list[Json]:
-        """The runs of a thread that have not ended, oldest first."""
-        messages = await self._native.newest_messages(thread_id, _MESSAGES_LOOKED_AT)
-        runs = [await self._native.run(run_id) for run_id in runs_of(messages)[-_RUNS_ASKED:]]
-        return [run for run in runs if run["status"] not in ENDED]
+        self._queued = [str(run["id"]) for run in runs if run["status"] not in ENDED]
+        await self._follow_queued()
 
     # ---- answers
 
@@ -211,13 +277,25 @@ class Chat:
         frames = self._native.post(self.thread_id, text, attachments, started=self._started, sent=self._sending)
         await self._watch(frames, None)
 
-    async def _watch(self, frames: AsyncIterator[Frame], run_id: str | None, *, question: bool = False) -> None:
-        """Show a run while keys are listened to. Raises _Left on Ctrl-C. `run_id` None: `_started` will tell."""
+    async def _watch(
+        self,
+        frames: AsyncIterator[Frame],
+        run_id: str | None,
+        parked: Parked | None = None,
+        *,
+        question: bool = False,
+    ) -> None:
+        """Show a run, until it ends or waits for somebody, while keys are listened to. Raises _Left on Ctrl-C. `run_id`
+        None: `_started` will tell; while another run waits for an approval it is only queued."""
         self._running = run_id
-        watch = self._watching = Watch(self._screen, asyncio.get_running_loop().time, HINT)
+        before = self._parked
+        behind = run_id is None and before is not None
+        open_ = () if parked is None else parked.open
+        watch = self._watching = Watch(self._screen, asyncio.get_running_loop().time, HINT, open_)
         self._native.trouble = watch.trouble
         try:
-            await self._heed(watch.run(frames, question=question))
+            await self._heed(watch.run(frames, question=question, leaves=True, behind=behind))
+            self._note(watch, before if behind else None)
         except _Stopped:
             self._screen.rows([EMPTY])
             self._goes_on = "the answer goes on; "
@@ -226,6 +304,19 @@ class Chat:
             self._native.trouble = lambda _: None
             self._watching = self._running = None
         self._screen.rows([EMPTY])
+
+    def _note(self, watch: Watch, before: Parked | None) -> None:
+        """Keep in mind what the run waits for, and say how that is answered."""
+        run_id = self._running
+        if before is not None and watch.queued and watch.ended is None and not watch.waits and run_id is not None:
+            self._queued.append(run_id)
+            self._screen.say("  queued: what waits is answered first", "dim")
+            self._show_open()
+        elif watch.waits and watch.ended is None and run_id is not None:
+            self._parked = Parked(run_id, watch.last, tuple(watch.parked.values()))
+            self._show_open()
+        else:
+            self._parked = None
 
     def _started(self, run_id: str) -> None:
         # It was accepted: whatever becomes of the answer, its files are sent.

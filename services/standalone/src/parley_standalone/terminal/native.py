@@ -96,12 +96,12 @@ class Native:
         """Likewise."""
         return await self._thing(f"{CHAT}/runs/{quote(run_id, safe='')}", f"run {run_id}")
 
-    async def _thing(self, path: str, what: str) -> Json:
+    async def _thing(self, path: str, what: str, listed_by: str = "parley threads") -> Json:
         try:
             return dict(await self.ask("GET", path))
         except Refused as refused:
             if refused.status == 404:
-                raise Unknown(f"there is no {what} (`parley threads` lists yours)") from None
+                raise Unknown(f"there is no {what} (`{listed_by}` lists yours)") from None
             raise
 
     async def newest_messages(self, thread_id: str, limit: int) -> list[Json]:
@@ -125,7 +125,39 @@ class Native:
         path = f"{CHAT}/runs/{quote(run_id, safe='')}/events"
         return list((await self.ask("GET", path, query={"limit": "200"}))["items"])
 
+    async def approvals(self, status: str | None, thread_id: str | None, limit: int) -> Json:
+        """A page of them, the newest first."""
+        given = {"status": status, "thread_id": thread_id, "limit": str(limit)}
+        query = {name: value for name, value in given.items() if value is not None}
+        return dict(await self.ask("GET", f"{CHAT}/approvals", query=query))
+
+    async def approval(self, approval_id: str) -> Json:
+        """Raises Unknown when there is none for this key."""
+        return await self._thing(_approval(approval_id), f"approval {approval_id}", "parley approvals list")
+
     # ---- what is done
+
+    async def answer(self, approval_id: str, decision: str, comment: str, arguments: Json | None = None) -> Json:
+        """Approve or deny. Raises Unknown."""
+        body: Json = {"decision": decision}
+        body |= {"comment": comment} if comment else {}
+        body |= {"arguments": arguments} if arguments is not None else {}
+        try:
+            return dict(await self.ask("POST", _approval(approval_id), body=body))
+        except Refused as refused:
+            if refused.status == 404:
+                raise Unknown(f"there is no approval {approval_id} (`parley approvals list` shows them)") from None
+            raise
+
+    async def result(self, run_id: str, call_id: str, content: str) -> Json:
+        """Give the result of a tool that the client runs."""
+        path = f"{CHAT}/runs/{quote(run_id, safe='')}/tools/{quote(call_id, safe='')}"
+        return dict(await self.ask("POST", path, body={"content": content}))
+
+    async def cancel_thread(self, thread_id: str) -> list[str]:
+        """Stop whatever is open in the thread: the runs that were."""
+        path = f"{CHAT}/threads/{quote(thread_id, safe='')}/cancel"
+        return list((await self.ask("POST", path, body={}))["cancelled"])
 
     async def new_thread(self, agent_id: str, title: str) -> Json:
         body = {"agent_id": agent_id, "title": title}
@@ -313,6 +345,10 @@ class _Patience:
 def runs_of(messages: list[Json]) -> list[str]:
     """The runs that were asked for in these messages."""
     return list(dict.fromkeys(m["run_id"] for m in messages if m["role"] == "user" and m["run_id"]))
+
+
+def _approval(approval_id: str) -> str:
+    return f"{CHAT}/approvals/{quote(approval_id, safe='')}"
 
 
 async def _frames(lines: AsyncIterator[bytes]) -> AsyncGenerator[Frame, None]:

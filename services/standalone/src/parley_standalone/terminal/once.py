@@ -155,7 +155,13 @@ def _say(data: Json, as_json: bool, last: str) -> int | None:
                 print(f"[{event.name} {event.arguments} {event.status}{result}]", file=sys.stderr)
                 for name in event.files:
                     print(f"[made {name}; in the chat, {order(name)}]", file=sys.stderr)
-            case story.Note(text):
+            case story.ApprovalAsked():
+                question = f": {event.question}" if event.question else ""
+                print(f"[waits for an approval of {event.name} {event.arguments}{question}]", file=sys.stderr)
+                print(f"[parley approvals approve {event.id}]", file=sys.stderr)
+            case story.HandedOver():
+                print(f"[waits for the client to run {event.name} {event.arguments}]", file=sys.stderr)
+            case story.ApprovalOver(_, text) | story.Note(text):
                 print(f"[{text}]", file=sys.stderr)
             case story.Ended():
                 if not as_json and last != "\n":

@@ -6,7 +6,7 @@ from parley_standalone.terminal import story
 from parley_standalone.terminal.native import Json
 from parley_standalone.terminal.region import EMPTY, Row
 from parley_standalone.terminal.screen import Screen
-from parley_standalone.terminal.watch import asked, ending, tool
+from parley_standalone.terminal.watch import asked, ending, tool, waiting
 
 MOST_ROWS = 30
 
@@ -32,6 +32,10 @@ def rows(screen: Screen, facts: list[Json], messages: list[Json], columns: int) 
                     part += screen.text(text, columns)
                 case story.ToolEnded():
                     part += tool(screen, event, columns)
+                case story.ApprovalAsked():
+                    part += waiting(screen, event, columns)
+                case story.ApprovalOver():
+                    part += screen.line((f"    {event.text}", "dim"), columns=columns, whole=True)
                 case story.Ended():
                     part += ending(screen, event, columns)
                 case _:

@@ -26,7 +26,7 @@ class Closed(NamedTuple):
 
 
 class Anew(NamedTuple):
-    """The model begins its turn again: what came since the last Closed is void."""
+    """What came since the last Closed is void: the model begins its turn again, or (attempt 0) the run ends without."""
 
     attempt: int
 
@@ -58,6 +58,37 @@ class ToolEnded(NamedTuple):
     files: tuple[str, ...]
 
 
+class ApprovalAsked(NamedTuple):
+    """A person is asked whether a tool may be called."""
+
+    id: str
+    name: str
+    arguments: str
+    question: str
+
+
+class ApprovalOver(NamedTuple):
+    """It was answered, or not in time; `text` says so."""
+
+    id: str
+    text: str
+
+
+class HandedOver(NamedTuple):
+    """A tool that the client is to run: `id` is the call's, within its run."""
+
+    run_id: str
+    id: str
+    name: str
+    arguments: str
+
+
+class Waits(NamedTuple):
+    """The run is parked until somebody answers."""
+
+    what: str
+
+
 class Note(NamedTuple):
     """Something to know, in a line."""
 
@@ -72,7 +103,20 @@ class Ended(NamedTuple):
     tokens: tuple[int, int]
 
 
-Event = Piece | Closed | Anew | Asked | ToolBegan | ToolEnded | Note | Ended
+Event = (
+    Piece
+    | Closed
+    | Anew
+    | Asked
+    | ToolBegan
+    | ToolEnded
+    | ApprovalAsked
+    | ApprovalOver
+    | HandedOver
+    | Waits
+    | Note
+    | Ended
+)
 
 _VISIBLE = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
 _VISIBLE |= {0x7F: "\u2421"} | dict.fromkeys(
@@ -112,10 +156,44 @@ def events(frame: Json) -> list[Event]:
         return [Note(f"the model call failed ({clean(str(error.get('code')))}): {again}")]
     if kind in ("tool.called", "tool.returned", "tool.answered"):
         return [_tool(kind, frame)]
-    if kind == "approval.requested":
-        call = frame.get("tool_call") or {}
-        return [Note(f"waits for an approval of {clean(str(call.get('name')))} {_arguments(call)}")]
+    if kind in _WAITING:
+        return _waiting(str(kind), frame)
     return _end(str(kind), frame)
+
+
+_WAITING = (
+    "approval.requested",
+    "approval.answered",
+    "approval.expired",
+    "run.waiting",
+    "tool.expired",
+    "tool.settled",
+)
+_WHAT = {"approval": "an approval", "client_tool": "a tool that the client runs"}
+_ANSWERS = {"approve": "approved", "deny": "denied"}
+
+
+def _waiting(kind: str, frame: Json) -> list[Event]:
+    """What somebody is waited for, and what came of it."""
+    call = frame.get("tool_call") or {}
+    name, approval = short(str(call.get("name") or "the client's tool"), 80), str(frame.get("approval_id"))
+    if kind == "approval.requested":
+        question = short(str(frame.get("question") or ""), 400)
+        return [ApprovalAsked(approval, name, _arguments(call), question)]
+    if kind == "approval.expired":
+        return [ApprovalOver(approval, "nobody answered in time: denied")]
+    if kind == "approval.answered":
+        answer = _ANSWERS.get(str(frame.get("decision")), "answered")
+        comment = short(str(frame.get("comment") or ""), 400)
+        edited = f" as {_arguments(frame)}" if frame.get("arguments") else ""
+        by = short(str(frame.get("by")), 80)
+        return [ApprovalOver(approval, f"{answer} by {by}{edited}" + (f": {comment}" if comment else ""))]
+    if kind == "run.waiting":
+        return [Waits(_WHAT.get(str(frame.get("waits_for")), "an answer"))]
+    if kind == "tool.expired":
+        return [Note(f"{name}: no result came in time")]
+    happened = "it happened" if frame.get("happened") else "it did not happen"
+    return [Note(f"{short(str(frame.get('by')), 80)} says of the call {short(str(call.get('id')), 80)}: {happened}")]
 
 
 def _end(kind: str, frame: Json) -> list[Event]:
@@ -135,6 +213,8 @@ def _end(kind: str, frame: Json) -> list[Event]:
 def _tool(kind: str, frame: Json) -> Event:
     call = frame.get("tool_call") or {}
     call_id, name = str(call.get("id")), short(str(call.get("name") or "the client's tool"), 80)
+    if kind == "tool.called" and call.get("status") == "waiting":
+        return HandedOver(str(frame.get("run_id")), call_id, name, _arguments(call))
     if kind == "tool.called":
         return ToolBegan(call_id, name, _arguments(call))
     files = tuple(clean(str(file.get("name"))) for file in frame.get("files") or ())

@@ -95,6 +95,14 @@ def content(fact: Json) -> str:
             case story.Ended():
                 tokens = f"{event.tokens[0]} in, {event.tokens[1]} out"
                 return f"{event.text}; {tokens}" if event.text else tokens
+            case story.ApprovalAsked():
+                return f"{event.name} {event.arguments} {event.question}".rstrip()
+            case story.HandedOver():
+                return f"{event.name} {event.arguments}, for the client"
+            case story.ApprovalOver():
+                return event.text
+            case story.Waits():
+                return f"for {event.what}"
             case story.Note(text):
                 return text
             case _:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8
 _STEPS = ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (86400 * 60, 86400, "d"))
-_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "cyan"}
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "queued": "cyan",
+    "waiting": "magenta",
+}
 
 
 async def threads(settings: Settings, new_uuid: NewUuid, *, limit: int, archived: bool, as_json: bool) -> int:

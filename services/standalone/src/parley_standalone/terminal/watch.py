@@ -6,7 +6,7 @@ Above it: `chat` and `once`. Below it: `story` (what happens), `prose` (texts), 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 from parley_standalone.terminal import save, story
@@ -17,16 +17,21 @@ from parley_standalone.terminal.screen import Screen
 
 FRAME_S = 0.04
 SPIN_S = 0.12
+SETTLE_S = 0.3
+"""How long a run that waits is looked at: what is stored may say that somebody has answered since."""
 BAR_BYTES = 512 * 1024
 """A message that is smaller is sent before a bar could be read."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+Open = story.ApprovalAsked | story.HandedOver
+"""What a run waits for."""
 _SIGNS = {"ok": ("✓", "green"), "error": ("✗", "red"), "cancelled": ("–", "yellow"), "denied": ("✗", "yellow")}
 
 
 class Watch:
-    """One run on the screen. `hint`: what the status line says of keys."""
+    """One run on the screen. `hint`: what the status line says of keys. `parked`: what it was known to wait for. In the
+    end `parked` has what it waits for, and `last` the id of the last frame, to go on from."""
 
-    def __init__(self, screen: Screen, now: Callable[[], float], hint: str = "") -> None:
+    def __init__(self, screen: Screen, now: Callable[[], float], hint: str = "", parked: Iterable[Open] = ()) -> None:
         self._screen, self._now, self._hint = screen, now, hint
         self._prose = Prose(screen)
         self._region = Region()
@@ -39,6 +44,9 @@ class Watch:
         self._said = False
         self._after = ""
         self.ended: story.Ended | None = None
+        self.parked: dict[str, Open] = {one.id: one for one in parked}
+        self.waits = self.queued = False
+        self.last: str | None = None
 
     def trouble(self, text: str | None) -> None:
         """What the connection waits for, or that it waits no more."""
@@ -55,21 +63,41 @@ class Watch:
         self._sent = (done, total)
         self._changed.set()
 
-    async def run(self, frames: AsyncIterator[Frame], *, question: bool = False) -> story.Ended | None:
-        """Show the frames until they end. `question`: the question, too. The screen is left in order whatever comes."""
+    async def run(
+        self, frames: AsyncIterator[Frame], *, question: bool = False, leaves: bool = False, behind: bool = False
+    ) -> story.Ended | None:
+        """Show the frames until they end. `question`: the question, too. `leaves`: only until the run waits for
+        somebody, or (`behind`) is queued. The screen is left in order whatever comes."""
         drawing = asyncio.ensure_future(self._draw_often())
         try:
-            async for frame in frames:
+            while (frame := await self._next(frames, leaves and self.waits)) is not None:
+                self.last = frame.id or self.last
                 for event in story.events(frame.data):
                     self.show(event, question=question)
                 self._changed.set()
+                if behind and self.queued:
+                    break
         finally:
             drawing.cancel()
             with suppress(asyncio.CancelledError):
                 await drawing
+            if isinstance(frames, AsyncGenerator):
+                await frames.aclose()
             self._prose.close()
             self._close()
         return self.ended
+
+    async def _next(self, frames: AsyncIterator[Frame], leaving: bool) -> Frame | None:
+        """The next frame, or None when there is none. `leaving`: the run waits, unless what is stored goes on."""
+        coming = asyncio.ensure_future(anext(frames, None))
+        try:
+            done, _ = await asyncio.wait({coming}, timeout=SETTLE_S if leaving else None)
+            return coming.result() if done else None
+        finally:
+            if not coming.done():
+                coming.cancel()
+                with suppress(asyncio.CancelledError):
+                    await coming
 
     def show(self, event: story.Event, *, question: bool = False) -> None:
         """Take one event in."""
@@ -86,29 +114,50 @@ class Watch:
                 self._flush()
             case story.Anew(attempt):
                 self._prose.drop()
-                self._line(f"  ↻ the model begins this turn again (attempt {attempt})", "yellow")
+                again = f"the model begins this turn again (attempt {attempt})"
+                self._line(f"  ↻ {again if attempt else 'what it had begun to say is void'}", "yellow")
                 self._final.append(EMPTY)
-            case story.Asked() if question:
-                self._final += asked(self._screen, event, self._screen.columns)
-                self._after = "question"
+            case story.Asked():
+                self.queued = event.queued
+                if question:
+                    self._final += asked(self._screen, event, self._screen.columns)
+                    self._after = "question"
             case story.ToolBegan():
                 self._flush()
                 self._tools[event.id] = (event, self._now())
             case story.ToolEnded():
                 self._flush()
+                handed = self._goes_on(event.id)
+                if handed is not None:
+                    event = event._replace(name=handed.name, arguments=event.arguments or handed.arguments)
                 began = self._tools.pop(event.id, None)
                 if began is not None and not event.arguments:
                     event = event._replace(arguments=began[0].arguments)
                 self._apart("tool")
                 self._final += tool(self._screen, event, self._screen.columns)
+            case story.ApprovalAsked() | story.HandedOver():
+                self._flush()
+                self.parked[event.id] = event
+                self._apart("tool")
+                self._final += waiting(self._screen, event, self._screen.columns)
+            case story.ApprovalOver():
+                self._goes_on(event.id)
+                self._line(f"    {event.text}", "dim")
+            case story.Waits():
+                self._flush()
+                self.waits = True
             case story.Note(text):
                 self._line(f"  {text}", "dim")
             case story.Ended():
                 self._flush()
                 self.ended = event
+                self.parked.clear()
                 self._final += ending(self._screen, event, self._screen.columns)
-            case _:
-                pass
+
+    def _goes_on(self, one: str) -> Open | None:
+        """Somebody answered: the run does not wait for this any more."""
+        self.waits = False
+        return self.parked.pop(one, None)
 
     def _apart(self, kind: str) -> None:
         """A blank row where something of another kind follows."""
@@ -197,6 +246,22 @@ def ending(screen: Screen, event: story.Ended, columns: int) -> list[Row]:
         why = f": {event.text}" if event.text else ""
         return screen.line((f"  – cancelled{why}", "yellow"), columns=columns, whole=True)
     return screen.line((f"  the model stopped: {event.text}", "yellow"), columns=columns) if event.text else []
+
+
+def waiting(screen: Screen, event: Open, columns: int) -> list[Row]:
+    """Something that somebody has to answer: whole, since one cannot say yes to what one has not read."""
+    what = "approval" if isinstance(event, story.ApprovalAsked) else "client"
+    rows = screen.line(
+        ("  ◇ ", "magenta"),
+        (f"{what} ", "magenta"),
+        (event.name, "bold"),
+        (f" {event.arguments}" if event.arguments else "", ""),
+        columns=columns,
+        whole=True,
+    )
+    if isinstance(event, story.ApprovalAsked) and event.question:
+        rows += screen.line((f"    {event.question}", "bold"), columns=columns, whole=True)
+    return rows
 
 
 def tool(screen: Screen, event: story.ToolEnded, columns: int) -> list[Row]:

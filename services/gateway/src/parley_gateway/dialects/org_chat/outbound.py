@@ -1,7 +1,8 @@
 """From facts, pieces and views to the frames and answers of `org_chat`. Pure; `Events` remembers the last turn's text
 and the artifacts.
 
-A frame is `{type, content, timestamp}`; exactly one `complete` or `error` comes, last.
+A frame is `{type, content, timestamp}`; exactly one `complete` or `error` comes, last. There is no word for a run that
+waits: its stream stays open, and silent but for comments, until someone has answered.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Events:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._artifacts: dict[str, None] = {}
+        self._tools: dict[str, str] = {}
         self.summary: str | None = None
         """The text of the last turn so far; None once the run is known to have come to nothing."""
 
@@ -49,15 +51,16 @@ class Events:
         if isinstance(body, f.ModelReturned):
             self.summary = text_of(body.blocks)
         elif isinstance(body, f.ToolCalled):
+            self._tools[body.tool_call_id] = body.name
             yield "tool_call", {"tool": body.name, "args": body.arguments, "tool_call_id": body.tool_call_id}
         elif isinstance(body, f.ToolReturned):
             self._artifacts.update(dict.fromkeys(file.name for file in body.files))
-            yield (
-                "tool_result",
-                {"tool": body.name, "result": _parsed(body.result), "tool_call_id": body.tool_call_id},
-            )
+            yield "tool_result", _result(body.name, body.result, body.tool_call_id, body.status)
             if body.note is not None:
                 yield _NOTES[body.note.kind], {**_note(body.note), "tool_call_id": body.tool_call_id}
+        elif isinstance(body, f.ToolAnswered):
+            name = self._tools.get(body.tool_call_id, "")
+            yield "tool_result", _result(name, body.result, body.tool_call_id, "error" if body.is_error else "ok")
         elif isinstance(body, f.RunCompleted):
             self.summary = self.summary or ""
             yield "complete", {"summary": self.summary, "artifacts": self.artifacts}
@@ -88,6 +91,12 @@ def whole(shown: Iterable[Shown], clock: Clock) -> Json:
 
 def _event(kind: str, content: Any, time: str) -> Json:
     return {"type": kind, "content": content, "timestamp": time}
+
+
+def _result(tool: str, result: str, tool_call_id: str, status: str) -> Json:
+    """A tool's result; its status where that is not simply `ok`."""
+    content = {"tool": tool, "result": _parsed(result), "tool_call_id": tool_call_id}
+    return content if status == "ok" else {**content, "status": status}
 
 
 def _parsed(result: str) -> Any:

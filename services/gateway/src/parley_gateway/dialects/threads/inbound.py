@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from parley_events.body import Attachment, ThreadSeed
-from parley_events.commands import CreateThread, PostMessage, UpdateThread
+from parley_events.commands import (
+    AnswerApproval,
+    AnswerTool,
+    CreateThread,
+    PostMessage,
+    SettleTool,
+    UpdateThread,
+)
 from parley_events.reads import AgentView
 from parley_gateway.auth import Principal
-from parley_gateway.dialects.threads.wire import NewMessage, NewThread, ThreadChanges
+from parley_gateway.dialects.threads.wire import Answer, NewMessage, NewThread, Settlement, ThreadChanges, ToolResult
 from parley_gateway.errors import Problem, invalid, unsupported
 from parley_gateway.http import check_text
 
@@ -62,4 +69,36 @@ def post_message(
         agent_version=agent.version if agent else None,
         lead_context=asked.lead_context,
         metadata=asked.metadata or {},
+    )
+
+
+def answer_approval(principal: Principal, approval_id: str, asked: Answer) -> AnswerApproval:
+    if asked.decision == "deny" and asked.arguments is not None:
+        raise invalid("arguments go with an approval, not with a denial")
+    return AnswerApproval(
+        principal=principal.asker,
+        approval_id=approval_id,
+        decision=asked.decision,
+        comment=asked.comment,
+        arguments=asked.arguments,
+    )
+
+
+def answer_tool(principal: Principal, run_id: str, tool_call_id: str, asked: ToolResult) -> AnswerTool:
+    return AnswerTool(
+        principal=principal.asker,
+        run_id=run_id,
+        tool_call_id=tool_call_id,
+        result=check_text(asked.content, "content", may_be_empty=True),
+        is_error=asked.is_error,
+    )
+
+
+def settle_tool(principal: Principal, run_id: str, tool_call_id: str, asked: Settlement) -> SettleTool:
+    return SettleTool(
+        principal=principal.asker,
+        run_id=run_id,
+        tool_call_id=tool_call_id,
+        happened=asked.happened,
+        comment=asked.comment,
     )

@@ -1,22 +1,25 @@
 """From facts, pieces and views to the frames and answers of `threads`. Pure; `Frames` remembers open tool calls.
 
 A frame is `{type, seq, thread_id, run_id, message_id, …}`. `type` is a fact's type, `text.delta`, `thought.delta`, or
-`run.restarted` (a further attempt begins: drop what came since the last `model.returned`). `message_id` is the run's
-one assistant message, from the first frame on; the question's own id is `question_id`.
+`run.restarted`: drop what came since the last `model.returned`, because a further attempt begins (`attempt`), or since
+the run ends without a word of the last one (`attempt` null). `message_id` is the run's one assistant message, from the
+first frame on; the question's own id is `question_id`.
+
+Which frames a fact gives follows from the facts alone, never from pieces: cursors count them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from parley_events import facts as f
 from parley_events.body import Json, Usage
 from parley_events.clock import rfc3339
 from parley_events.codec import Fact, UnknownBody
 from parley_events.ids import answer_id
-from parley_events.reads import MessageView, RunView, ThreadView
+from parley_events.reads import ApprovalView, MessageView, RunView, ThreadView
 from parley_gateway.feed.follow import Shown, ShownFact, run_of
 from parley_gateway.feed.sse import Frame
 from parley_gateway.runs import text_of
@@ -25,12 +28,19 @@ THREADS_LIMIT = 1000
 _DELTAS = {"text": "text.delta", "thought": "thought.delta"}
 
 
+class _Called(NamedTuple):
+    name: str
+    arguments: Json
+
+
 class Frames:
     """The frames of one stream of one thread."""
 
     def __init__(self, thread_id: str) -> None:
         self._thread_id = thread_id
-        self._tools: dict[tuple[int, int], Json] = {}
+        self._tools: dict[tuple[int, int], _Called] = {}
+        self._open: dict[str, int] = {}
+        """Run → the seq of its model call that has not returned."""
         self._answer: tuple[str, str] = ("", "")
 
     def __call__(self, shown: Shown) -> list[Frame]:
@@ -64,19 +74,42 @@ class Frames:
         }
         time = {"created_at": rfc3339(fact.time_ms)}
         if isinstance(body, f.ToolCalled):
-            self._tools[body.call, body.index] = body.arguments
+            self._tools[body.call, body.index] = _Called(body.name, body.arguments)
         own = _OWN.get(type(body))
         if own is not None:
             frames = [Frame({**head, **own(body), **time})]
         elif isinstance(body, f.ToolReturned):
-            call = _tool_returned(body, self._tools.pop((body.call, body.index), None))
-            frames = [Frame({**head, **call, **time})]
+            frames = [Frame({**head, **_tool_returned(body, self._forget(body)), **time})]
+        elif isinstance(body, f.ToolAnswered):
+            frames = [Frame({**head, **_tool_answered(body, self._forget(body)), **time})]
+        elif isinstance(body, f.ToolExpired):
+            # What the model is told of it follows as `tool.returned`.
+            frames = [Frame({**head, **_tool_expired(body, self._tools.get((body.call, body.index))), **time})]
         else:
             data = {} if isinstance(body, UnknownBody) else body.model_dump(mode="json", exclude={"numbers"})
             frames = [Frame({**data, **head, **time})]
         if isinstance(body, f.ModelCalled) and body.attempt > 1:
             frames.insert(0, Frame({**head, "type": "run.restarted", "attempt": body.attempt, **time}))
+        elif self._leaves_void(fact):
+            frames.insert(0, Frame({**head, "type": "run.restarted", "attempt": None, **time}))
+        if isinstance(body, f.ModelCalled) and fact.seq is not None:
+            self._open[body.run_id] = fact.seq
         return frames
+
+    def _forget(self, body: f.ToolReturned | f.ToolAnswered) -> _Called | None:
+        """The call that has its result now."""
+        return None if body.call is None or body.index is None else self._tools.pop((body.call, body.index), None)
+
+    def _leaves_void(self, fact: Fact) -> bool:
+        """Whether the run ends here without a word of its last attempt: whoever was shown a part of that must drop it,
+        to have what the stored message has."""
+        body = fact.body
+        if not isinstance(body, f.ModelReturned | f.RunCompleted | f.RunFailed | f.RunCancelled):
+            return False
+        call = self._open.pop(body.run_id, None)
+        if call is None or isinstance(body, f.ModelReturned | f.RunCompleted):
+            return False
+        return not (isinstance(body, f.RunCancelled) and body.call == call and body.blocks)
 
 
 class EveryThread:
@@ -153,14 +186,21 @@ def _model_failed(body: f.ModelFailed) -> Json:
 
 
 def _tool_called(body: f.ToolCalled) -> Json:
-    call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments, "status": "running"}
-    return {"call": body.call, "tool_call": call}
+    """`waiting`: it is the client's turn to run it, until `expires_at`."""
+    client = body.effect == "client"
+    status = "waiting" if client else "running"
+    call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments, "status": status}
+    until = {"expires_at": rfc3339(body.due_at_ms)} if client and body.due_at_ms is not None else {}
+    return {"call": body.call, "tool_call": call, **until}
 
 
-def _tool_returned(body: f.ToolReturned, arguments: Json | None) -> Json:
-    call: Json = {"id": body.tool_call_id, "name": body.name}
-    if arguments is not None:
-        call["arguments"] = arguments
+def _envelope(call_id: str, called: _Called | None) -> Json:
+    """The head of a call's envelope, with what is known of the call."""
+    return {"id": call_id} if called is None else {"id": call_id, "name": called.name, "arguments": called.arguments}
+
+
+def _tool_returned(body: f.ToolReturned, called: _Called | None) -> Json:
+    call = {**_envelope(body.tool_call_id, called), "name": body.name}
     call |= {"result": body.result, "is_error": body.is_error, "status": body.status}
     more: Json = {}
     if body.note is not None:
@@ -170,15 +210,56 @@ def _tool_returned(body: f.ToolReturned, arguments: Json | None) -> Json:
     return {"call": body.call, "tool_call": call, "duration_ms": body.duration_ms, **more}
 
 
-def _tool_answered(body: f.ToolAnswered) -> Json:
+def _tool_answered(body: f.ToolAnswered, called: _Called | None) -> Json:
     status = "error" if body.is_error else "ok"
-    call = {"id": body.tool_call_id, "result": body.result, "is_error": body.is_error, "status": status}
-    return {"tool_call": call, "pending": list(body.pending)}
+    result = {"result": body.result, "is_error": body.is_error, "status": status}
+    return {"tool_call": {**_envelope(body.tool_call_id, called), **result}, "pending": list(body.pending)}
 
 
-def _approval(body: f.ApprovalRequested) -> Json:
+def _tool_expired(body: f.ToolExpired, called: _Called | None) -> Json:
+    return {"call": body.call, "tool_call": {**_envelope(body.tool_call_id, called), "status": "waiting"}}
+
+
+def _tool_settled(body: f.ToolSettled) -> Json:
+    call = {"id": body.tool_call_id, "status": "ok" if body.happened else "error"}
+    return {"tool_call": call, "happened": body.happened, "by": body.by, "comment": body.comment}
+
+
+def _waiting(body: f.RunWaiting) -> Json:
+    until = None if body.due_at_ms is None else rfc3339(body.due_at_ms)
+    return {
+        "status": "waiting",
+        "waits_for": body.waits_for,
+        "pending": list(body.tool_call_ids),
+        "expires_at": until,
+    }
+
+
+def _approval_requested(body: f.ApprovalRequested) -> Json:
     call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments, "status": "waiting"}
-    return {"approval_id": body.approval_id, "tool_call": call, "expires_at": rfc3339(body.due_at_ms)}
+    return {
+        "approval_id": body.approval_id,
+        "call": body.call,
+        "tool_call": call,
+        "question": body.question,
+        "input_schema": body.input_schema,
+        "who": list(body.who),
+        "expires_at": rfc3339(body.due_at_ms),
+    }
+
+
+def _approval_answered(body: f.ApprovalAnswered) -> Json:
+    return {
+        "approval_id": body.approval_id,
+        "decision": body.decision,
+        "by": body.by,
+        "comment": body.comment,
+        "arguments": body.arguments,
+    }
+
+
+def _cancelling(body: f.RunCancelling) -> Json:
+    return {"by": body.by, "reason": body.reason, "code": body.code}
 
 
 def _completed(body: f.RunCompleted) -> Json:
@@ -199,8 +280,11 @@ _OWN: dict[type[f.FactBody], Callable[[Any], Json]] = {
     f.ModelReturned: _model_returned,
     f.ModelFailed: _model_failed,
     f.ToolCalled: _tool_called,
-    f.ToolAnswered: _tool_answered,
-    f.ApprovalRequested: _approval,
+    f.ToolSettled: _tool_settled,
+    f.RunWaiting: _waiting,
+    f.ApprovalRequested: _approval_requested,
+    f.ApprovalAnswered: _approval_answered,
+    f.RunCancelling: _cancelling,
     f.RunCompleted: _completed,
     f.RunFailed: _failed,
     f.RunCancelled: _cancelled,
@@ -287,4 +371,25 @@ def run(view: RunView, agent_id: str | None = None) -> Json:
         "message_id": view.message_id,
         "created_at": view.created_at,
         "ended_at": view.ended_at,
+    }
+
+
+def approval(view: ApprovalView) -> Json:
+    """An approval; its `tool_call` has the arguments that were asked about, `arguments` what they were edited to."""
+    return {
+        "id": view.id,
+        "thread_id": view.thread_id,
+        "run_id": view.run_id,
+        "agent_id": view.agent_id,
+        "status": view.status,
+        "tool_call": {"id": view.tool_call_id, "name": view.name, "arguments": view.arguments},
+        "question": view.question,
+        "input_schema": view.input_schema,
+        "who": list(view.who),
+        "created_at": view.created_at,
+        "expires_at": view.expires_at,
+        "answered_by": view.answered_by,
+        "answered_at": view.answered_at,
+        "comment": view.comment,
+        "arguments": view.edited,
     }

@@ -6,16 +6,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from parley_events.commands import CancelRun, DeleteThread
+from parley_events.commands import DeleteThread
 from parley_events.errors import LogError
-from parley_events.ids import is_uuid
 from parley_events.reads import AgentView
 from parley_gateway import core as core_
 from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
-from parley_gateway.dialects.threads import inbound, outbound, wire
-from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, not_found, unsupported
+from parley_gateway.dialects.threads import approvals, inbound, outbound, runs, wire
+from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, may_change, thread_id_of
+from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, unsupported
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
 from parley_gateway.feed.follow import ShownFact, run_of
 from parley_gateway.feed.join import PAGE, RECALL
@@ -36,20 +36,14 @@ from parley_gateway.http import (
     traceparent,
     wants,
 )
-from parley_gateway.reads import thread_of_run
 from parley_gateway.workspaces import DEFAULT_AGENT
-
-BASE = "/api/v1/chat"
-WAIT_S = 30.0
-"""How long `?wait` holds when it is given without a number."""
-
 
 # ---- threads
 
 
 async def _create(core: Core, request: Request, who: Principal) -> Response:
     asked = await body_of(request, wire.NewThread, core.settings.body_mb)
-    agent = None if asked.agent_id is None else await _agent(core, who, asked.agent_id)
+    agent = None if asked.agent_id is None else await agent_named(core, who, asked.agent_id)
     who.to_chat(agent.id if agent else None)
     key = idempotency_key(request)
     thread_id = core.sender.thread_id(who, "thread.create", key)
@@ -103,10 +97,10 @@ async def _get(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _patch(core: Core, request: Request, who: Principal) -> Response:
-    thread_id = _thread_id(request)
+    thread_id = thread_id_of(request)
     asked = await body_of(request, wire.ThreadChanges, core.settings.body_mb)
     body = inbound.update_thread(who, asked)
-    await _may_change(core, who, thread_id)
+    await may_change(core, who, thread_id)
     if body is None:
         return answer(200, outbound.thread(await core.reads.thread(who, thread_id)))
     command = core.sender.command(who, core.new_uuid(), thread_id, body, traceparent=traceparent(request))
@@ -122,8 +116,8 @@ async def _patch(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _delete(core: Core, request: Request, who: Principal) -> Response:
-    thread_id = _thread_id(request)
-    await _may_change(core, who, thread_id)
+    thread_id = thread_id_of(request)
+    await may_change(core, who, thread_id)
     body = DeleteThread(principal=who.asker)
     command = core.sender.command(who, core.new_uuid(), thread_id, body, traceparent=traceparent(request))
     outcome = await core.sender.ask(who, command)
@@ -136,7 +130,7 @@ async def _delete(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _post(core: Core, request: Request, who: Principal) -> Response:
-    thread_id = _thread_id(request)
+    thread_id = thread_id_of(request)
     asked = await body_of(request, wire.NewMessage, core.settings.body_mb, files.BASE64_MB)
     wait_s = query_wait(request, WAIT_S)
     streaming = wants(request, MEDIA_TYPE)
@@ -160,9 +154,10 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
     feed = await core_.feed_of(core, who, said, restarts=True)
     if streaming:
         return core_.stream(core, feed, outbound.Frames(thread_id), headers)
-    run, _ = await core_.told(feed, said.run_id, thread_id, wait_s or 0)
+    # An approval is waited for with the rest; when it is the client's turn, only this answer can tell it.
+    run, _ = await core_.told(feed, said.run_id, thread_id, wait_s or 0, lambda run: run.waits_for == "client_tool")
     if run.ended_seq is None:
-        return answer(202, _accepted(said), headers)
+        return answer(202, {**_accepted(said), **runs.waiting(run)}, headers)
     message = run.message()
     return answer(
         200,
@@ -295,38 +290,6 @@ async def _not_ahead(core: Core, who: Principal, thread_id: str, cursor: Cursor)
             raise cursor_ahead()
 
 
-# ---- runs
-
-
-async def _run(core: Core, request: Request, who: Principal) -> Response:
-    return answer(200, outbound.run(await core.reads.run(who, request.path_params["run_id"], min_position(request))))
-
-
-async def _cancel(core: Core, request: Request, who: Principal) -> Response:
-    run_id = request.path_params["run_id"]
-    thread_id = thread_of_run(run_id)
-    await body_of(request, wire.Nothing, core.settings.body_mb)
-    await _may_change(core, who, thread_id)
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "run.cancel", run_id, idempotency_key(request)),
-        thread_id,
-        CancelRun(principal=who.asker, run_id=run_id),
-        traceparent=traceparent(request),
-    )
-    outcome = await core.sender.ask(who, command)
-    headers = REPLAYED if outcome.repeated else None
-    accepted = {"id": run_id, "thread_id": thread_id, "position": outcome.position}
-    if outcome.pending:
-        return answer(202, accepted, headers)
-    try:
-        view = await core.history.run(who.workspace_id, run_id, [outcome.position], 5000)
-    except (Unavailable, Behind):
-        # The run was told to stop; where it stands now cannot be read.
-        return answer(202, accepted, headers)
-    return answer(200, outbound.run(view), headers)
-
-
 async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
     raise unsupported("this version does not serve that yet")
 
@@ -334,23 +297,9 @@ async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
 # ---- who and what
 
 
-def _thread_id(request: Request) -> str:
-    thread_id: str = request.path_params["thread_id"]
-    if not is_uuid(thread_id):
-        raise not_found("thread")
-    return thread_id
-
-
-async def _agent(core: Core, who: Principal, name: str) -> AgentView:
-    agent = (await core.workspaces.get(who.workspace_id)).named(name)
-    if agent is None:
-        raise inbound.unknown_agent(name)
-    return agent
-
-
 async def _answering(core: Core, who: Principal, thread_id: str, asked: str | None) -> AgentView | None:
     """Who answers a message in a thread, as far as this gateway knows: asked for by name, or bound to the thread."""
-    agent = None if asked is None else await _agent(core, who, asked)
+    agent = None if asked is None else await agent_named(core, who, asked)
     if who.agents and not who.may_chat(None):
         # A key that is bound to agents: the thread decides, so it must be known.
         bound = (await core.reads.thread(who, thread_id)).agent_id
@@ -366,13 +315,6 @@ async def _answering(core: Core, who: Principal, thread_id: str, asked: str | No
     return agent
 
 
-async def _may_change(core: Core, who: Principal, thread_id: str) -> None:
-    if who.agents and not who.may_chat(None):
-        who.to_chat((await core.reads.thread(who, thread_id)).agent_id)
-    else:
-        who.to_chat(None)
-
-
 PATHS: dict[str, dict[str, Handler]] = {
     "/threads": {"POST": _create, "GET": _list},
     "/threads/{thread_id}": {"GET": _get, "PATCH": _patch, "DELETE": _delete},
@@ -382,10 +324,9 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/threads/{thread_id}/events": {"GET": _thread_events},
     "/threads/{thread_id}/fork": {"POST": _not_yet},
     "/events": {"GET": _every_event},
-    "/runs/{run_id}": {"GET": _run},
     "/runs/{run_id}/events": {"GET": _run_events},
-    "/runs/{run_id}/cancel": {"POST": _cancel},
-    "/approvals/{approval_id}": {"POST": _not_yet},
+    **runs.PATHS,
+    **approvals.PATHS,
 }
 """Every path below the base, with its methods."""
 

@@ -38,5 +38,36 @@ class NewMessage(Wire):
     on_busy: Literal["queue"] | None = None
 
 
+class Answer(Wire):
+    """An answer to an approval; `arguments` in place of those that were asked about."""
+
+    decision: Literal["approve", "deny"]
+    comment: str | None = Field(default=None, max_length=10_000)
+    arguments: Json | None = None
+
+
+class ToolResult(Wire):
+    """What came of a tool that the client runs."""
+
+    content: str
+    is_error: bool = False
+
+
+class Settlement(Wire):
+    """What became of a call whose outcome is unknown."""
+
+    happened: bool
+    comment: str | None = Field(default=None, max_length=10_000)
+
+
+class RunFilter(Wire):
+    """Which open runs are meant; at least one of these is wanted."""
+
+    agent_id: str | None = Field(default=None, min_length=1, max_length=200)
+    user_id: str | None = Field(default=None, min_length=1, max_length=200)
+    thread_id: str | None = Field(default=None, min_length=1, max_length=200)
+    older_than_s: float | None = Field(default=None, ge=0, le=10**10)
+
+
 class Nothing(Wire):
     """A body of which nothing is read."""

@@ -1,0 +1,44 @@
+"""What is due when: one row per timer, by its stream and key. History lists them, the partition's owner fires them."""
+
+from __future__ import annotations
+
+from parley_events.codec import Fact
+from parley_history.projections.rows import DueRow, RunRow, View
+
+SESSION = "session"
+"""The key of the time at which an idle thread expires."""
+
+
+def set_due(view: View, fact: Fact, due_key: str, run_id: str, due_ms: int) -> None:
+    """Something is due, or due at another time than before. `run_id`: the run with whose end it is over."""
+    view.dues[(fact.stream, due_key)] = DueRow(
+        stream=fact.stream,
+        due_key=due_key,
+        partition=view.partition,
+        workspace_id=fact.workspace_id,
+        run_id=run_id,
+        due_ms=due_ms,
+    )
+
+
+def drop_due(view: View, stream: str, due_key: str) -> None:
+    """It is due no more."""
+    view.dues[(stream, due_key)] = None
+
+
+def drop_dues_of(view: View, run: RunRow) -> None:
+    """The run has ended, and with it whatever was due in it."""
+    for key in [key for key, due in view.dues.items() if due is not None and due.run_id == run.id]:
+        view.dues[key] = None
+    view.dues_of[(run.thread_id, run.id)] = None
+
+
+def session_due(view: View, fact: Fact) -> None:
+    """After any fact of a thread: it expires when nothing has happened in it for so long, and nothing runs in it."""
+    thread = view.threads.get(fact.stream)
+    if thread is None or thread.idle_s is None:
+        return
+    if thread.open_runs or thread.expired or thread.deleted:
+        drop_due(view, fact.stream, SESSION)
+    else:
+        set_due(view, fact, SESSION, "", fact.time_ms + thread.idle_s * 1000)
