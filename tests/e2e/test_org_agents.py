@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.pages import outputs
-from tests.support.system import System, collect, eventually
+from tests.support.system import System, collect, eventually, start, stop
 
 CHAT = "/api/v3/organizations/default/ai/agents/scripted/chat"
 SCRIPT = '/text Let me count. \n/tool calculator {"expression": "6 * 7"}\n/text It is 42.'
@@ -72,11 +72,36 @@ async def test_nobody_is_asked_while_the_client_waits(system: System) -> None:
 
         approval = await eventually(asked)
         assert (approval["tool"], approval["input"]) == ("publish", {"text": "hello"})
-        stopped = await client.post(f"/api/v1/chat/runs/{later['requestId']}/cancel")
-        assert stopped.status_code == 200, stopped.text
+        answered = await client.post(f"/api/v1/chat/approvals/{approval['id']}", json={"decision": "approve"})
+        assert answered.status_code == 200, answered.text
 
-        async def cancelled() -> bool:
+        async def complete() -> Any:
             polled = (await client.get(later["pollUrl"])).json()
-            return (polled["status"], polled.get("error", {}).get("code")) == ("failed", "cancelled")
+            return polled["status"] == "complete" and polled
 
-        await eventually(cancelled)
+        polled = await eventually(complete)
+        assert "approval" not in polled
+        assert {item["name"]: item["isError"] for item in polled["response"]["toolResults"]} == {
+            "publish": False,
+            "get_weather": True,
+        }
+
+
+async def test_a_session_in_which_nothing_happens_expires_and_its_history_stays(tmp_path: Path) -> None:
+    system = start("up", tmp_path, PARLEY_SESSION_IDLE_S="1")
+    try:
+        async with system.client() as client:
+            session = (await client.post(CHAT, json={"message": "/text hi"})).json()["sessionId"]
+            events = f"/api/v1/chat/threads/{session}/events"
+
+            async def expired() -> bool:
+                page = (await client.get(events, headers={"Accept": "application/json"})).json()
+                return bool(page["items"][-1]["type"] == "thread.expired")
+
+            await eventually(expired)
+            late = await client.post(CHAT, json={"message": "/text late", "sessionId": session})
+            assert (late.status_code, late.json()["error"]["code"]) == (404, "session_expired")
+            kept = (await client.get(f"/api/v3/organizations/default/ai/sessions/{session}")).json()
+            assert [message["content"] for message in kept["messages"]] == ["/text hi", "hi"]
+    finally:
+        assert stop(system) == 0
