@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 
+from parley_events.codec import Command
+from parley_events.commands import CommandBody
 from parley_events.ids import is_uuid
 from parley_events.reads import AgentView
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import inbound
 from parley_gateway.errors import not_found
+from parley_gateway.http import idempotency_key, traceparent
 
 BASE = "/api/v1/chat"
 WAIT_S = 30.0
@@ -22,6 +27,14 @@ def thread_id_of(request: Request) -> str:
     if not is_uuid(thread_id):
         raise not_found("thread")
     return thread_id
+
+
+def command_of(
+    core: Core, request: Request, who: Principal, thread_id: str, target: str, body: CommandBody, meaning: Any = None
+) -> Command:
+    """The command that a request makes; its `Idempotency-Key` covers what is asked (the body's type) of `target`."""
+    command_id = core.sender.command_id(who, body.type, target, idempotency_key(request))
+    return core.sender.command(who, command_id, thread_id, body, meaning, traceparent=traceparent(request))
 
 
 async def agent_named(core: Core, who: Principal, name: str) -> AgentView:

@@ -9,18 +9,16 @@ from starlette.responses import Response
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import inbound, outbound, wire
-from parley_gateway.dialects.threads.access import agent_named
+from parley_gateway.dialects.threads.access import agent_named, command_of
 from parley_gateway.errors import Behind, Missing, Unavailable, invalid
 from parley_gateway.http import (
     REPLAYED,
     Handler,
     answer,
     body_of,
-    idempotency_key,
     min_position,
     query,
     query_limit,
-    traceparent,
 )
 from parley_gateway.reads import thread_of_approval
 
@@ -62,14 +60,8 @@ async def _answer(core: Core, request: Request, who: Principal) -> Response:
     approval_id = request.path_params["approval_id"]
     thread_id = thread_of_approval(approval_id)
     asked = await body_of(request, wire.Answer, core.settings.body_mb)
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "approval.answer", approval_id, idempotency_key(request)),
-        thread_id,
-        inbound.answer_approval(who, approval_id, asked),
-        asked.model_dump(),
-        traceparent=traceparent(request),
-    )
+    body = inbound.answer_approval(who, approval_id, asked)
+    command = command_of(core, request, who, thread_id, approval_id, body, asked.model_dump())
     outcome = await core.sender.ask(who, command)
     headers = REPLAYED if outcome.repeated else None
     accepted = {"id": approval_id, "thread_id": thread_id, "position": outcome.position}

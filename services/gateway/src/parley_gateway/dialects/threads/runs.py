@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parley_events.body import Json
-from parley_events.commands import CancelRun, CancelThread, CommandBody
+from parley_events.commands import CancelRun, CancelThread
 from parley_events.facts import RUN_ENDS
 from parley_events.ids import is_uuid
 from parley_events.reads import OpenRunView, RunView
@@ -17,7 +17,7 @@ from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import inbound, outbound, wire
-from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, may_change, thread_id_of
+from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, command_of, may_change, thread_id_of
 from parley_gateway.errors import Behind, Missing, Problem, Unavailable, forbidden, invalid, not_found
 from parley_gateway.feed.follow import ShownFact
 from parley_gateway.feed.hub import Listener
@@ -31,7 +31,6 @@ from parley_gateway.http import (
     idempotency_key,
     min_position,
     query_wait,
-    traceparent,
     wants,
 )
 from parley_gateway.reads import thread_of_run
@@ -60,14 +59,8 @@ async def _result(core: Core, request: Request, who: Principal) -> Response:
     body = inbound.answer_tool(who, run_id, tool_call_id, asked)
     await may_change(core, who, thread_id)
     frames = await _remembering(core, who, thread_id) if streaming else None
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "tool.answer", f"{run_id}/{tool_call_id}", idempotency_key(request)),
-        thread_id,
-        body,
-        asked.model_dump(),
-        traceparent=traceparent(request),
-    )
+    target = f"{run_id}/{tool_call_id}"
+    command = command_of(core, request, who, thread_id, target, body, asked.model_dump())
     follow = streaming or bool(wait_s)
     outcome, listener = await core_.ask(core, who, command, follow=follow, pieces=streaming)
     headers = {"Parley-Run-Id": run_id, **(REPLAYED if outcome.repeated else {})}
@@ -125,14 +118,8 @@ async def _settle(core: Core, request: Request, who: Principal) -> Response:
     thread_id = thread_of_run(run_id)
     asked = await body_of(request, wire.Settlement, core.settings.body_mb)
     await may_change(core, who, thread_id)
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "tool.settle", f"{run_id}/{tool_call_id}", idempotency_key(request)),
-        thread_id,
-        inbound.settle_tool(who, run_id, tool_call_id, asked),
-        asked.model_dump(),
-        traceparent=traceparent(request),
-    )
+    target, body = f"{run_id}/{tool_call_id}", inbound.settle_tool(who, run_id, tool_call_id, asked)
+    command = command_of(core, request, who, thread_id, target, body, asked.model_dump())
     outcome = await core.sender.ask(who, command)
     settled = {
         "thread_id": thread_id,
@@ -156,10 +143,7 @@ async def _cancel(core: Core, request: Request, who: Principal) -> Response:
     await body_of(request, wire.Nothing, core.settings.body_mb)
     wait_s = query_wait(request, WAIT_S)
     await may_change(core, who, thread_id)
-    key = idempotency_key(request)
-    body = CancelRun(principal=who.asker, run_id=run_id)
-    command_id = core.sender.command_id(who, "run.cancel", run_id, key)
-    command = core.sender.command(who, command_id, thread_id, body, traceparent=traceparent(request))
+    command = command_of(core, request, who, thread_id, run_id, CancelRun(principal=who.asker, run_id=run_id))
     try:
         outcome, listener = await core_.ask(core, who, command, follow=bool(wait_s), pieces=False)
     except Problem as problem:
@@ -171,7 +155,7 @@ async def _cancel(core: Core, request: Request, who: Principal) -> Response:
             raise
         return answer(200, outbound.run(view), problem.headers)
     # A second cancel is told of the first, which is no replay where no key asked for one.
-    headers = REPLAYED if outcome.repeated and key is not None else None
+    headers = REPLAYED if outcome.repeated and idempotency_key(request) is not None else None
     accepted = {"id": run_id, "thread_id": thread_id, "position": outcome.position}
     if outcome.pending:
         return answer(202, accepted, headers)
@@ -191,13 +175,7 @@ async def _cancel_thread(core: Core, request: Request, who: Principal) -> Respon
     await body_of(request, wire.Nothing, core.settings.body_mb)
     wait_s = query_wait(request, WAIT_S)
     await may_change(core, who, thread_id)
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "thread.cancel", thread_id, idempotency_key(request)),
-        thread_id,
-        CancelThread(principal=who.asker),
-        traceparent=traceparent(request),
-    )
+    command = command_of(core, request, who, thread_id, thread_id, CancelThread(principal=who.asker))
     outcome, listener = await core_.ask(core, who, command, follow=bool(wait_s), pieces=False)
     headers = REPLAYED if outcome.repeated else None
     run_ids = [str(run_id) for run_id in outcome.receipt.get("run_ids", ())]
@@ -233,12 +211,11 @@ async def _cancel_many(core: Core, request: Request, who: Principal) -> Response
         "limit": MOST_CANCELLED,
     }
     page = await core.reads.open_runs(who, params, min_position(request))
-    key, gate = idempotency_key(request), asyncio.Semaphore(_AT_ONCE)
+    gate = asyncio.Semaphore(_AT_ONCE)
 
     async def stop(run: OpenRunView) -> str | None:
-        body: CommandBody = CancelRun(principal=who.asker, run_id=run.id)
-        command_id = core.sender.command_id(who, "run.cancel", run.id, key)
-        command = core.sender.command(who, command_id, run.thread_id, body, traceparent=traceparent(request))
+        body = CancelRun(principal=who.asker, run_id=run.id)
+        command = command_of(core, request, who, run.thread_id, run.id, body)
         async with gate:
             try:
                 await core.sender.ask(who, command)
