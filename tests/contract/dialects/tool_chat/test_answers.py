@@ -108,8 +108,9 @@ async def test_tools_of_the_client(here: World) -> None:
     result = {"role": "tool", "tool_call_id": "call_123", "content": '{"sky":"clear"}'}
     for _ in range(2):
         await made.ask("POST", CHAT, body=result, headers={"Idempotency-Key": "r1"})
-    made.note("answered already; nobody's; incomplete")
-    await made.ask("POST", CHAT, body=result)
+    made.note("answered already (also said twice); nobody's; incomplete")
+    for _ in range(2):
+        await made.ask("POST", CHAT, body=result, headers={"Idempotency-Key": "r3"})
     await made.ask("POST", CHAT, body={**result, "tool_call_id": "call_999"})
     conversation = asked.json()["conversation_id"]
     await made.ask("POST", CHAT, body={**result, "tool_call_id": "call_999", "conversation_id": conversation})

@@ -16,7 +16,7 @@ from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.org_agents import inbound, outbound, wire
-from parley_gateway.errors import Problem, not_found
+from parley_gateway.errors import Problem, instead, not_found
 from parley_gateway.http import (
     REPLAYED,
     Handler,
@@ -66,7 +66,7 @@ async def _chat(core: Core, request: Request, who: Principal) -> Response:
     except Problem as problem:
         if problem.code in ("not_found", "invalid"):
             # All that a message can contradict is the agent to whom the session is bound.
-            raise not_found("session with this agent") from None
+            raise instead(not_found("session with this agent"), problem) from None
         raise
     headers = {"Parley-Run-Id": said.run_id, **(REPLAYED if said.outcome.repeated else {})}
     named = request.path_params["agent_id"]

@@ -16,7 +16,7 @@ from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said, Until
 from parley_gateway.dialects.tool_chat import inbound, outbound, wire
-from parley_gateway.errors import Problem, invalid, not_found
+from parley_gateway.errors import Problem, instead, invalid, not_found
 from parley_gateway.http import (
     REPLAYED,
     Handler,
@@ -149,7 +149,7 @@ async def _message(core: Core, request: Request, who: Principal, agent: AgentVie
     except Problem as problem:
         if problem.code in ("not_found", "invalid"):
             # All that a message can contradict is the agent to whom the conversation is bound.
-            raise not_found("conversation with this agent") from None
+            raise instead(not_found("conversation with this agent"), problem) from None
         raise
 
 
@@ -161,7 +161,7 @@ async def _result(core: Core, request: Request, who: Principal, agent: AgentView
         call = await core.reads.client_call(who, agent.id, body.tool_call_id)
         if call is None:
             raise _not_waited_for()
-        thread_id = call.thread_id
+        thread_id, body = call.thread_id, body.model_copy(update={"run_id": call.run_id})
     target = f"{thread_id} {body.tool_call_id}"
     command = core.sender.command(
         who,
@@ -174,8 +174,8 @@ async def _result(core: Core, request: Request, who: Principal, agent: AgentView
     try:
         return await core_.reply(core, who, command, pieces=bool(asked.stream))
     except Problem as problem:
-        if problem.code in ("not_found", "not_open"):
-            raise _not_waited_for() from None
+        if problem.code in ("not_found", "not_open", "invalid"):
+            raise instead(_not_waited_for(), problem) from None
         raise
 
 
