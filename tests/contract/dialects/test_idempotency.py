@@ -10,6 +10,8 @@ import pytest
 
 from parley_events.codec import Fact
 from parley_events.facts import ApprovalRequested, ToolCalled
+from parley_gateway.dialects.org_agents.routes import CHAT as CHAT_OF_ORG_AGENTS
+from parley_gateway.dialects.tool_chat.routes import CHAT as TOOLS
 from tests.contract.dialects.test_rights import DEEDS, Deed, Scene, code_of, staged
 from tests.support.asgi import Exchange, ask
 from tests.support.sse import frame_of
@@ -28,6 +30,8 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "/api/v1/knowledge": {"title": "t", "content": "another"},
     "/api/org/chat/message": {"message": "another"},
     "/api/org/chat/message/sync": {"message": "another"},
+    CHAT_OF_ORG_AGENTS: {"message": "another"},
+    TOOLS: {"message": "another"},
     "/api/v1/workspaces": {"name": "another"},
     "/api/v1/keys": {"user": "another", "scopes": ["chat"]},
     "/api/v1/agents": {"name": "another"},
@@ -53,6 +57,8 @@ EFFECTS = {
     "/api/v1/knowledge": "knowledge.added",
     "/api/org/chat/message": "message.posted",
     "/api/org/chat/message/sync": "message.posted",
+    CHAT_OF_ORG_AGENTS: "message.posted",
+    TOOLS: "message.posted",
     "/api/v1/workspaces": "workspace.created",
     "/api/v1/keys": "key.created",
     "/api/v1/keys/{key_id}/rotate": "key.rotated",

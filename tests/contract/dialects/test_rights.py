@@ -17,9 +17,13 @@ from parley_events.codec import Fact
 from parley_events.keys import make_key
 from parley_gateway.administration.routes import PATHS as ADMINISTRATION
 from parley_gateway.dialects import DIALECTS
+from parley_gateway.dialects.org_agents.routes import AI
+from parley_gateway.dialects.org_agents.routes import PATHS as ORG_AGENTS
 from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
 from parley_gateway.dialects.threads.routes import ELSEWHERE
 from parley_gateway.dialects.threads.routes import PATHS as THREADS
+from parley_gateway.dialects.tool_chat.routes import CHAT as TOOLS
+from parley_gateway.dialects.tool_chat.routes import PATHS as TOOL_CHAT
 from parley_gateway.mcp import PATH as MCP
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import frame_of
@@ -80,6 +84,16 @@ DEEDS = [
     Deed("GET", f"{ORG}/log", "all", query=True),
     Deed("GET", f"{ORG}/chat/artifacts", "read", query=True),
     Deed("GET", f"{ORG}/chat/artifacts/{{name}}", "read", query=True),
+    Deed("POST", f"{AI}/agents/{{agent_id}}/chat", "chat", {"message": "hi"}),
+    Deed("GET", f"{AI}/agents/{{agent_id}}/chat/runs/{{run_id}}/events", "read"),
+    Deed("GET", f"{AI}/agents/{{agent_id}}/sessions/{{session_id}}", "read"),
+    Deed("GET", f"{AI}/sessions/{{session_id}}", "read"),
+    Deed("GET", "/ai/chat/executions/{run_id}", "read"),
+    Deed("GET", "/api/v3/ai/chat/executions/{run_id}", "read"),
+    Deed("GET", "/api/v3/organizations/{organisation}/ai/chat/executions/{run_id}", "read"),
+    Deed("GET", TOOLS, "read"),
+    Deed("POST", TOOLS, "chat", {"message": "hi"}),
+    Deed("GET", f"{TOOLS}/runs/{{run_id}}/events", "read"),
     Deed("POST", "/api/v1/workspaces", "admin", {"name": "w"}),
     Deed("POST", "/api/v1/keys", "admin", {"user": "u", "scopes": ["chat"]}),
     Deed("GET", "/api/v1/keys", "admin"),
@@ -88,6 +102,7 @@ DEEDS = [
     Deed("GET", "/api/v1/rejected", "admin"),
     Deed("GET", "/api/v1/rejected/{rejected_id}", "admin"),
     Deed("POST", "/api/v1/rejected/{rejected_id}/redrive", "admin"),
+    Deed("DELETE", TOOLS, "chat"),
     Deed("GET", "/api/v1/agents", "nothing"),
     Deed("GET", "/api/v1/agents/{agent_id}", "nothing"),
     Deed("GET", "/api/v1/agents/{agent_id}/versions", "nothing"),
@@ -188,6 +203,7 @@ async def staged(here: World) -> Scene:
     document = {"title": "t", "content": "a secret"}
     added = (await ask(app, "POST", "/api/v1/knowledge", key=here.key, body=document)).json()["id"]
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
+    places |= {"session_id": thread, "organisation": "default"}
     places["tool_call_id"] = "call-3-get_weather"
     return Scene(
         here,
@@ -213,8 +229,9 @@ def test_every_route_is_here() -> None:
     served |= {("POST", MCP)}
     served |= {(method, ORG + path) for path, methods in ORG_CHAT.items() for method in methods}
     served |= {(method, "/api/v1" + path) for path, methods in ADMINISTRATION.items() for method in methods}
+    served |= {(method, path) for paths in (ORG_AGENTS, TOOL_CHAT) for path in paths for method in paths[path]}
     assert {deed.template() for deed in DEEDS} == served
-    assert len(DIALECTS) == 2
+    assert len(DIALECTS) == 4
 
 
 def test_the_page_says_what_each_route_needs() -> None:
@@ -285,7 +302,7 @@ async def test_a_key_for_one_agent_lists_that_agents_threads_alone(scene: Scene)
 async def test_another_users_thread_is_not_there(scene: Scene) -> None:
     _, bob = await new_key(scene.here, ("*",), "bob")
     for deed in DEEDS:
-        if "{thread_id}" in deed.path or "{run_id}" in deed.path:
+        if any(one in deed.path for one in ("{thread_id}", "{run_id}", "{session_id}")):
             found = await scene.do(deed, bob)
             if deed.needs != "later":
                 assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
@@ -345,7 +362,11 @@ async def test_tenants_never_meet(scene: Scene) -> None:
         found = await scene.do(deed, foreign)
         if deed.needs == "later" or deed.template() == ("POST", f"{CHAT}/threads"):
             continue
-        if any(name in deed.path for name in ("{thread_id}", "{run_id}", "{approval_id}")) or deed.path.startswith(ORG):
+        if "{organisation}" in deed.path:
+            assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)
+        elif any(name in deed.path for name in ("{thread_id}", "{run_id}", "{approval_id}")) or deed.path.startswith(
+            ORG
+        ):
             assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.status, found.body)
         elif deed.path == "/api/v1/workspaces":
             assert found.status == 403

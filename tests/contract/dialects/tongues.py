@@ -18,6 +18,14 @@ class Tongue:
     name: str
     ends: ClassVar[dict[str, str]]
     """The type of the last frame, by how the run ended."""
+    files_too: ClassVar[bool] = True
+    """Whether messages may have attachments, and what runs made can be had."""
+    pages: ClassVar[bool] = True
+    """Whether the history comes in pages."""
+    stays: ClassVar[bool] = True
+    """Whether a stream goes on where it is the client's turn to run tools."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """What a message may be without."""
 
     async def prepare(self, here: World, key: str | None = None) -> None:
         """Make what a message needs."""
@@ -31,7 +39,7 @@ class Tongue:
         raise NotImplementedError
 
     def files(self) -> tuple[str, dict[str, str]]:
-        """The path of the files, and the query that it needs."""
+        """The path of the files, and the query that it needs (where there are `files_too`)."""
         raise NotImplementedError
 
     def events(self, run: str) -> str:
@@ -55,12 +63,27 @@ class Tongue:
         return [frame.data for frame in frames if frame.type not in ("text", "thought", "text.delta", "thought.delta")]
 
     def said(self, answer: Exchange) -> str:
-        """The whole text in a waiting call's answer."""
+        """The text in a waiting call's answer."""
         raise NotImplementedError
+
+    def answered(self, *turns: str) -> str:
+        """What a waiting call says of these turns."""
+        return "".join(turns)
+
+    def accepted(self, answer: Exchange) -> tuple[str, str]:
+        """Run and status in a 202."""
+        return answer.json()["run_id"], answer.json()["status"]
 
     def problem(self, answer: Exchange) -> tuple[int, str]:
         """Status and code of an error; fails unless it has exactly the dialect's shape."""
         raise NotImplementedError
+
+    def _nested(self, answer: Exchange) -> tuple[int, str]:
+        body = answer.json()
+        assert set(body) == {"error"}, body
+        assert set(body["error"]) - {"details"} == {"code", "message"}, body
+        assert answer.headers["content-type"] == "application/json"
+        return answer.status, body["error"]["code"]
 
 
 class Threads(Tongue):
@@ -141,12 +164,89 @@ class OrgChat(Tongue):
         return "".join(event["content"] for event in answer.json()["events"] if event["type"] == "text")
 
     def problem(self, answer: Exchange) -> tuple[int, str]:
-        body = answer.json()
-        assert set(body) == {"error"}, body
-        assert set(body["error"]) - {"details"} == {"code", "message"}, body
-        assert answer.headers["content-type"] == "application/json"
-        return answer.status, body["error"]["code"]
+        return self._nested(answer)
 
 
-TONGUES: dict[str, type[Tongue]] = {"threads": Threads, "org_chat": OrgChat}
+class OrgAgents(Tongue):
+    name = "org_agents"
+    ends: ClassVar[dict[str, str]] = {"completed": "complete", "failed": "error", "cancelled": "error"}
+    files_too = False
+    pages = False
+    optional = frozenset({"stream"})
+    chat = "/api/v3/organizations/default/ai/agents/scripted/chat"
+
+    def message(self, text: Any = "hi") -> dict[str, Any]:
+        return {"method": "POST", "path": self.chat, "body": {"message": text, "stream": True}}
+
+    def waiting(self, text: str = "hi") -> dict[str, Any]:
+        return {"method": "POST", "path": self.chat, "body": {"message": text}}
+
+    def events(self, run: str) -> str:
+        return f"{self.chat}/runs/{run}/events"
+
+    def run(self, run: str) -> str:
+        return f"/ai/chat/executions/{run}"
+
+    def history(self) -> str:
+        return f"/api/v3/organizations/default/ai/sessions/{NOBODY}"
+
+    def text(self, frames: list[Frame]) -> str:
+        return "".join(frame.data["text"] for frame in frames if frame.type == "text")
+
+    def said(self, answer: Exchange) -> str:
+        return str(answer.json()["response"]["text"])
+
+    def answered(self, *turns: str) -> str:
+        return turns[-1]
+
+    def accepted(self, answer: Exchange) -> tuple[str, str]:
+        return answer.json()["requestId"], answer.json()["status"]
+
+    def problem(self, answer: Exchange) -> tuple[int, str]:
+        return self._nested(answer)
+
+
+class ToolChat(Tongue):
+    name = "tool_chat"
+    stays = False
+    ends: ClassVar[dict[str, str]] = {"completed": "done", "failed": "error", "cancelled": "error"}
+    files_too = False
+    optional = frozenset({"stream"})
+    chat = "/api/agents/scripted/chat"
+
+    def message(self, text: Any = "hi") -> dict[str, Any]:
+        return {"method": "POST", "path": self.chat, "body": {"message": text, "stream": True}}
+
+    def waiting(self, text: str = "hi") -> dict[str, Any]:
+        return {"method": "POST", "path": self.chat, "body": {"message": text}}
+
+    def events(self, run: str) -> str:
+        return f"{self.chat}/runs/{run}/events"
+
+    def run(self, run: str) -> str:
+        """There is none but its stream."""
+        return self.events(run)
+
+    def history(self) -> str:
+        return self.chat
+
+    def text(self, frames: list[Frame]) -> str:
+        return "".join(frame.data["content"] for frame in frames if frame.type == "delta")
+
+    def facts(self, frames: list[Frame]) -> list[Any]:
+        return [frame.data for frame in frames if frame.type != "delta"]
+
+    def said(self, answer: Exchange) -> str:
+        return str(answer.json()["content"])
+
+    def problem(self, answer: Exchange) -> tuple[int, str]:
+        return self._nested(answer)
+
+
+TONGUES: dict[str, type[Tongue]] = {
+    "threads": Threads,
+    "org_chat": OrgChat,
+    "org_agents": OrgAgents,
+    "tool_chat": ToolChat,
+}
 """Every dialect, by its name; `DIALECTS` has the same names."""

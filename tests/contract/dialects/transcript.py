@@ -11,6 +11,7 @@ import itertools
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -64,7 +65,7 @@ class Transcript:
     async def ask(self, method: str, path: str, **options: Any) -> Exchange:
         """A request with its command and its answer."""
         _, _, query = path.partition("?")
-        params = dict(pair.split("=", 1) for pair in query.split("&")) if query else {}
+        params = dict(parse_qsl(query, keep_blank_values=True))
         key = options.pop("key", self._here.key)
         before = len(self._here.dispatcher.heard)
         found = await ask(self._here.gateways[0][0], method, path.partition("?")[0], key=key, params=params, **options)

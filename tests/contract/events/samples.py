@@ -81,6 +81,7 @@ SEED = ThreadSeed(
     metadata=JSON,
     channel="org_chat",
     idle_s=3600,
+    end_user="kundin-7 é",
 )
 USAGE = Usage(input_tokens=12, output_tokens=345, cache_read_tokens=6789, cache_write_tokens=1)
 BLOCKS = (
@@ -144,6 +145,7 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         system_prompt="Sei kurz.",
         system_append="Und freundlich: ☀️",
         on_busy="queue",
+        unattended=("client_tool",),
     ),
     c.CancelRun(principal=WHO, run_id=RUN, reason=TEXT),
     c.CancelThread(principal=WHO, reason=TEXT),
@@ -228,6 +230,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         system_prompt="Sei kurz.",
         system_append="Und freundlich: ☀️",
         opened=SEED,
+        unattended=("approval", "client_tool"),
     ),
     f.ChildStarted(
         run_id=f"{THREAD}.r0123456789abcdef",
@@ -289,7 +292,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         message_id=fact_message_id(THREAD, 15),
     ),
     f.ToolAnswered(
-        numbers=(4503599627371013,),
+        numbers=(4503599627371013, 4503599627371269),
         run_id=RUN,
         tool_call_id="toolu_2",
         result=TEXT,

@@ -5,6 +5,7 @@ each fact means, without rows, batches or a database. Answers are in the shapes 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -21,6 +22,18 @@ Answer = dict[str, Any]
 def shown(text: str | None) -> str | None:
     """A text as the view can hold it."""
     return None if text is None else text.replace("\x00", "\ufffd")
+
+
+@dataclass
+class Parts:
+    """`answer`: the number of the answer that comes next. Of calls of tools that the client runs, by their seq: the
+    call that leads their message (`leads`), and for one that leads its number and the text before it."""
+
+    answer: int
+    told: int = 0
+    leads: dict[int, int] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)
+    before: dict[int, str] = field(default_factory=dict)
 
 
 class Reference:
@@ -85,6 +98,7 @@ class Reference:
             "message_count": len(now),
             "expired": any(isinstance(fact.body, f.ThreadExpired) for fact in facts)
             or any(key == "session" and due <= self.now_ms for _, key, due in self._dues_of(stream)),
+            "end_user": seed.end_user,
             "position": f"{stream}@{facts[-1].seq}",
             "active": max([born, *clears, *said]),
         }
@@ -155,6 +169,7 @@ class Reference:
             if isinstance(body, f.ToolCalled):
                 call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments}
                 row["tool_calls"] = [{**call, "status": "running", "result": None, "is_error": None}]
+                row["number"] = self._parts(fact.stream, run).numbers.get(seq, body.numbers[0])
             else:
                 row["content"] = shown(body.result)
             if isinstance(body, f.ToolReturned):
@@ -169,11 +184,57 @@ class Reference:
                 yield {
                     **base,
                     "id": view["message_id"],
-                    "number": posted.numbers[2],
+                    "number": self._parts(fact.stream, run).answer,
                     "role": "assistant",
                     "content": view["answer"],
                     "author": agent,
                 }
+
+    def _parts(self, stream: str, run: str) -> Parts:
+        """How a run's answer is told in parts, by contracts with numbers."""
+        facts = self.streams[stream]
+        posted = self._origin(stream, run).body
+        parts = Parts(posted.numbers[2] if isinstance(posted, f.MessagePosted) else 0)
+        said = ""
+        for place, fact in enumerate(facts):
+            body, seq = fact.body, _seq(fact)
+            if getattr(body, "run_id", None) != run:
+                continue
+            if isinstance(body, f.ModelReturned):
+                said += _said(body.blocks)
+            elif isinstance(body, f.ToolAnswered):
+                parts.answer = body.numbers[1]
+            elif isinstance(body, f.ToolCalled) and body.effect == "client" and self._shows(fact, run):
+                now = Reference(facts[:place])._call_statuses(stream)
+                still = [one for one in parts.leads if now[one] in ("running", "waiting", "unknown")]
+                parts.leads[seq] = parts.leads[still[0]] if still else seq
+                if not still:
+                    parts.numbers[seq], parts.answer = parts.answer, body.numbers[0]
+                    parts.before[seq], parts.told = said[parts.told :], len(said)
+        return parts
+
+    def numbered(self, streams: list[str], tools: bool) -> list[Answer]:
+        """The messages of threads as contracts with numbers show them."""
+        found = []
+        for stream in streams:
+            facts = {_seq(fact): fact.body for fact in self.streams[stream]}
+            rows = self.messages(stream)
+            for row in rows:
+                body, seq = facts[row["seq"]], row["seq"]
+                parts = self._parts(stream, row["run_id"])
+                client = seq in parts.leads or isinstance(body, f.ToolAnswered)
+                if parts.leads.get(seq, seq) != seq or (row["role"] == "tool" and not client and not tools):
+                    continue
+                if seq in parts.leads:
+                    mine = [
+                        one for one in rows if parts.leads.get(one["seq"]) == seq and one["run_id"] == row["run_id"]
+                    ]
+                    calls = [call for one in mine for call in one["tool_calls"]]
+                    row = {**row, "content": shown(parts.before[seq]) or None, "tool_calls": calls}
+                elif row["role"] == "assistant":
+                    row = {**row, "content": row["content"][parts.told :]}
+                found.append({**row, "client": client})
+        return sorted(found, key=lambda row: row["number"])
 
     def files(self, stream: str) -> list[Answer]:
         """The newest file of each kind and name, newest first: of what was posted, or made, since the last clear."""

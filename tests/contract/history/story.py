@@ -209,7 +209,8 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
     more: dict[str, object] = {"disposition": "queued" if busy else "started"}
     if stream not in writer.seqs:
         owner, idle_s = rng.choice(["ada", "bob", None]), rng.choice([None, 1, 60])
-        more["opened"] = ThreadSeed(user_id=owner, agent_id="assistant", idle_s=idle_s)
+        end_user = rng.choice([None, None, "kim"])
+        more["opened"] = ThreadSeed(user_id=owner, agent_id="assistant", idle_s=idle_s, end_user=end_user)
     if rng.random() < 0.2:
         more["context"] = {"step": step, "nul": "\x00"}
     if rng.random() < 0.2:
@@ -278,7 +279,9 @@ def _step_of_run(
     elif choice == 4:
         call = (writer.seqs[stream], len(pending), f"call-{rng.randrange(3)}")
         pending.append(call)
-        writer.write(stream, ws, _tool_called(run, *call, due_at_ms=rng.choice([None, writer.now_ms + 3000])))
+        effect: Any = rng.choice(["idempotent", "client", "client"])
+        due = rng.choice([None, writer.now_ms + 3000])
+        writer.write(stream, ws, _tool_called(run, *call, due_at_ms=due).model_copy(update={"effect": effect}))
     elif choice == 5 and pending:
         call = pending.pop(rng.randrange(len(pending)))
         returned = _tool_returned(rng, run, *call)

@@ -151,6 +151,7 @@ async def _compare(client: Client, writer: Writer, log: ListLog, now_ms: int) ->
         ws = workspace(number)
         await _compare_threads(client, reference, ws)
         await _compare_workspace(client, reference, ws)
+        await _compare_numbered(client, reference, ws)
         await _compare_parked(client, reference, ws)
     for stream, run in reference.runs():
         expected = reference.run(stream, run)
@@ -211,6 +212,34 @@ async def _compare_threads(client: Client, reference: Reference, ws: str) -> Non
             await client.get(f"/workspaces/{ws}/threads/{stream}", status=404)
             await client.get(f"/workspaces/{ws}/threads/{stream}/messages", status=404)
             await client.get(f"/workspaces/{ws}/threads/{stream}/files", status=404)
+
+
+async def _compare_numbered(client: Client, reference: Reference, ws: str) -> None:
+    """Both ways through all messages: of each thread, and of all that a user has with an agent."""
+    threads = reference.threads(ws)
+    streams = [one["id"] for one in threads]
+    ours = [one["id"] for one in threads if (one["user_id"], one["end_user"]) == ("ada", None)]
+    asked: list[tuple[list[str], dict[str, Any]]] = [([stream], {"thread_id": stream}) for stream in streams]
+    asked.append((ours, {"user_id": "ada", "agent_id": "assistant"}))
+    for own, which in asked:
+        for tools in (False, True):
+            which = {**which, "tools": str(tools).lower()}
+            expected = [
+                {name: value for name, value in row.items() if name != "time_ms"}
+                for row in reference.numbered(own, tools)
+            ]
+            for cursor, at in (("before", 0), ("after", -1)):
+                found: list[Any] = []
+                more: dict[str, Any] = {"after": 0} if cursor == "after" else {}
+                while True:
+                    page = await client.get(f"/workspaces/{ws}/messages", limit=5, **which, **more)
+                    reads.NumberedPage.model_validate(page)
+                    assert page["total"] == len(expected)
+                    found = found + page["items"] if cursor == "after" else page["items"] + found
+                    if not page["has_more"]:
+                        break
+                    more = {cursor: page["items"][at]["number"]}
+                assert found == expected
 
 
 async def _compare_files(client: Client, reference: Reference, ws: str, stream: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -47,7 +48,7 @@ from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
 from parley_gateway.core import Core
 from parley_gateway.history import History
-from parley_gateway.runs import RunTold
+from parley_gateway.runs import RunTold, text_of
 from parley_gateway.settings import Settings
 
 GROUP = "parley.dispatcher"
@@ -72,6 +73,7 @@ class Dispatcher:
         self.play: Play = say("Hello ", "world")
         self.deaf = False
         self.heard: list[Command] = []
+        self.numbers = 0
         self.written: dict[str, list[Fact]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: list[BaseException] = []
@@ -142,6 +144,10 @@ class Dispatcher:
         state = self.state(stream)
         numbered = body.type not in f.UNNUMBERED
         partition = partition_of(stream.encode(), PARTITIONS)
+        if isinstance(body, f.Numbered):
+            self.numbers += body.numbers_wanted
+            numbers = tuple(range(self.numbers - body.numbers_wanted + 1, self.numbers + 1))
+            body = body.model_copy(update={"numbers": numbers})
         if isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
             body = body.model_copy(update={"message_id": ids.fact_message_id(stream, state.seq + 1)})
         elif isinstance(body, f.ApprovalRequested):
@@ -449,7 +455,11 @@ class Past:
             case ["workspaces", w, "threads", thread]:
                 return self._thread(w, thread)
             case ["workspaces", w, "threads", thread, "messages"]:
-                return self._messages(w, thread, query.get("order") == "desc", query.get("roles"), limit)
+                return self._messages(w, thread, dict(query), limit)
+            case ["workspaces", w, "messages"]:
+                return self._numbered(w, dict(query), limit)
+            case ["workspaces", w, "client-call"]:
+                return self._client_call(w, dict(query))
             case ["workspaces", w, "threads", thread, "files"]:
                 return self._files(w, thread, dict(query), limit)
             case ["workspaces", w, "runs"]:
@@ -582,6 +592,10 @@ class Past:
                 return None
             if view is None:
                 return None
+            if isinstance(body, f.MessagePosted):
+                view["message_count"] += 1
+            elif isinstance(body, f.ThreadCleared):
+                view["message_count"] = 0
             view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
         return view if view is not None and view["workspace_id"] == w else None
 
@@ -649,7 +663,7 @@ class Past:
         more = "more" if len(items) > limit else None
         return {"items": items[::-1][:limit], "next_cursor": more, "total": len(items)}
 
-    def _messages(self, w: str, thread: str, descending: bool, roles: str | None, limit: int) -> Any:
+    def _messages(self, w: str, thread: str, query: dict[str, str], limit: int) -> Any:
         if self._thread(w, thread) is None:
             return None
         items: list[Any] = []
@@ -675,9 +689,89 @@ class Past:
             message = told.message()
             if message is not None:
                 items.append(message.model_dump(mode="json"))
-        items.sort(key=lambda item: item["seq"], reverse=descending)
+        items.sort(key=lambda item: item["seq"], reverse=query.get("order") == "desc")
+        roles, page = query.get("roles"), len(query.get("cursor", "")) // len("more")
         items = [item for item in items if roles is None or item["role"] in roles.split(",")]
-        return {"items": items[:limit], "next_cursor": "more" if len(items) > limit else None, "total": len(items)}
+        more = "more" * (page + 1) if len(items) > limit * (page + 1) else None
+        return {"items": items[limit * page :][:limit], "next_cursor": more, "total": len(items)}
+
+    def _numbered(self, w: str, query: dict[str, str], limit: int) -> Any:
+        """Messages by their numbers, as the view of `parley_history` has them."""
+        rows: list[Any] = []
+        for stream in self.facts:
+            view = self._thread(w, stream)
+            if view is not None and (
+                query["thread_id"] == stream
+                if "thread_id" in query
+                else (view["user_id"], view["agent_id"], view["end_user"])
+                == (query["user_id"], query["agent_id"], None)
+            ):
+                rows += self._parts(stream, query.get("tools") == "true")
+        rows.sort(key=lambda row: row["number"])
+        total = len(rows)
+        if "after" in query:
+            rows = [row for row in rows if row["number"] > int(query["after"])]
+            return {"items": rows[:limit], "total": total, "has_more": len(rows) > limit}
+        rows = [row for row in rows if "before" not in query or row["number"] < int(query["before"])]
+        return {"items": rows[-limit:], "total": total, "has_more": len(rows) > limit}
+
+    def _parts(self, stream: str, tools: bool) -> list[Any]:
+        rows: list[Any] = []
+        runs: dict[str, dict[str, Any]] = {}
+        for fact, body in self._bodies(stream):
+            if isinstance(body, f.ThreadCleared):
+                rows, runs = [], {}
+            if isinstance(body, f.MessagePosted):
+                runs[body.run_id] = {"number": body.numbers[2], "text": "", "lead": None, "open": set()}
+            run = runs.get(getattr(body, "run_id", ""))
+            if run is None:
+                continue
+            row = {
+                "id": "",
+                "seq": fact.seq,
+                "thread_id": stream,
+                "run_id": body.run_id,
+                "created_at": rfc3339(fact.time_ms),
+                "content": None,
+                "role": "tool",
+            }
+            if isinstance(body, f.MessagePosted):
+                if body.system_prompt is not None or body.context is not None:
+                    text = body.system_prompt or json.dumps(body.context, separators=(",", ":"))
+                    rows.append({**row, "number": body.numbers[0], "role": "system", "content": text})
+                asked = {"role": "user", "content": body.text, "metadata": body.metadata}
+                rows.append({**row, **asked, "number": body.numbers[1]})
+            elif isinstance(body, f.ModelReturned):
+                run["text"] += text_of(body.blocks)
+            elif isinstance(body, f.ToolCalled) and (body.effect == "client" or tools):
+                call = {"id": body.tool_call_id, "name": body.name, "arguments": body.arguments, "status": "waiting"}
+                row |= {"number": body.numbers[0], "tool_calls": [call], "client": body.effect == "client"}
+                if not row["client"]:
+                    rows.append(row)
+                    continue
+                run["open"].add((body.call, body.index))
+                if len(run["open"]) > 1:
+                    run["lead"]["tool_calls"].append(call)
+                    continue
+                row |= {"number": run["number"], "content": run["text"] or None}
+                run |= {"number": body.numbers[0], "text": "", "lead": row}
+                rows.append(row)
+            elif isinstance(body, f.ToolReturned | f.ToolAnswered):
+                client = isinstance(body, f.ToolAnswered)
+                if client or tools:
+                    said = {"content": body.result, "tool_call_id": body.tool_call_id, "client": client}
+                    rows.append({**row, **said, "number": body.numbers[0]})
+                run["open"].discard((body.call, body.index))
+                run["number"] = body.numbers[1] if client else run["number"]
+            elif fact.type in f.RUN_ENDS and (run["text"] or fact.type == f.RunCompleted.type):
+                rows.append({**row, "number": run["number"], "role": "assistant", "content": run["text"]})
+        return rows
+
+    def _client_call(self, w: str, query: dict[str, str]) -> Any:
+        for row in self._numbered(w, query, 200)["items"][::-1]:
+            if any(call["id"] == query["tool_call_id"] for call in row.get("tool_calls") or ()):
+                return row
+        return None
 
     def _files(self, w: str, thread: str, query: dict[str, str], limit: int) -> Any:
         if self._thread(w, thread) is None:

@@ -15,6 +15,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
+WaitsFor = Literal["approval", "client_tool"]
+"""Whom a parked run waits for: a person who may approve, or the client that runs a tool."""
 
 
 def json_bytes(value: object) -> bytes:
@@ -66,7 +68,8 @@ class Attachment(Shape):
 
 
 class ThreadSeed(Shape):
-    """What a thread is made with. `user_id` None: shared by the members of the workspace."""
+    """What a thread is made with. `user_id` None: shared by the members of the workspace. `end_user`: for whom its
+    owner keeps it, in a contract that isolates the users of its clients."""
 
     user_id: str | None = None
     agent_id: str | None = None
@@ -78,6 +81,7 @@ class ThreadSeed(Shape):
     channel: str = "threads"
     idle_s: int | None = None
     """The thread expires after that many seconds in which nothing happened and nothing ran. None: never."""
+    end_user: str | None = None
 
 
 class Usage(Shape):

@@ -10,7 +10,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from parley_events.body import AgentSpec, Attachment, Author, Body, Json, McpServer, Principal, TeamSpec, ThreadSeed
+from parley_events.body import (
+    AgentSpec,
+    Attachment,
+    Author,
+    Body,
+    Json,
+    McpServer,
+    Principal,
+    TeamSpec,
+    ThreadSeed,
+    WaitsFor,
+)
 from parley_events.documents import MAX_CHARS, MAX_TITLE, MOST_ATTACHED, DocumentType
 from parley_events.file_names import content_type, file_name
 from parley_events.ids import is_sha256, is_uuid
@@ -106,7 +117,8 @@ class PostMessage(CommandBody):
 
     `open` makes the thread first where there is none yet. `agent_version` is what the writer saw as newest (None:
     the dispatcher looks it up), and `workspace_seq` the newest fact of the workspace that it saw: the answer is made
-    with settings and documents that are no older. `author` defaults to the principal.
+    with settings and documents that are no older. `author` defaults to the principal. `unattended`: what the run, and
+    the runs inside it, cannot wait for, since nobody is there to answer: such a call gets an error result at once.
     """
 
     type: ClassVar[str] = "message.post"
@@ -134,6 +146,7 @@ class PostMessage(CommandBody):
     system_prompt: str | None = None
     system_append: str | None = None
     on_busy: Literal["queue"] = "queue"
+    unattended: tuple[WaitsFor, ...] = ()
 
 
 class CancelRun(CommandBody):

@@ -26,6 +26,7 @@ from parley_events.body import (
     TeamSpec,
     ThreadSeed,
     Usage,
+    WaitsFor,
 )
 
 
@@ -109,7 +110,8 @@ class ThreadRead(FactBody):
 class MessagePosted(Numbered):
     """A message, and what becomes of it. `opened`: the thread was made by this very fact.
 
-    `numbers` are the integer ids of the system row (if a client shows one), the question and the answer.
+    `numbers` are the integer ids of the system row (if a client shows one), the question and the answer. `unattended`:
+    what the run cannot wait for (see `commands.PostMessage`).
     """
 
     type: ClassVar[str] = "message.posted"
@@ -141,6 +143,7 @@ class MessagePosted(Numbered):
     system_prompt: str | None = None
     system_append: str | None = None
     opened: ThreadSeed | None = None
+    unattended: tuple[WaitsFor, ...] = ()
 
 
 # ---- a run
@@ -255,10 +258,11 @@ class ToolReturned(Numbered):
 
 class ToolAnswered(Numbered):
     """The client's result of a tool that the client runs. `pending`: the ids of the calls that the client has still to
-    answer."""
+    answer. `numbers` are the integer ids of the result and of the answer that goes on after it."""
 
     type: ClassVar[str] = "tool.answered"
     content: ClassVar[tuple[str, ...]] = ("result",)
+    numbers_wanted: ClassVar[int] = 2
     run_id: str
     tool_call_id: str
     result: str
@@ -300,7 +304,7 @@ class RunWaiting(FactBody):
 
     type: ClassVar[str] = "run.waiting"
     run_id: str
-    waits_for: Literal["approval", "client_tool"]
+    waits_for: WaitsFor
     tool_call_ids: tuple[str, ...]
     due_at_ms: int | None = None
 

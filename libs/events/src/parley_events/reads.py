@@ -22,6 +22,9 @@ PostgreSQL is away.
     GET /workspaces/{w}/threads?user_id=&agent_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
+    GET /workspaces/{w}/messages?thread_id=|user_id=&agent_id=&tools=&before=|after=&limit=   → NumberedPage
+        (by their numbers, ascending: the newest below `before`, the oldest above `after`, else the newest)
+    GET /workspaces/{w}/client-call?user_id=&agent_id=&tool_call_id=   → MessageView
     GET /workspaces/{w}/threads/{id}/files?kind=&name=&sha256=&limit=&cursor=   → FilePage
         (the newest of each kind and name, newest first; with `sha256` the one with these bytes)
     GET /workspaces/{w}/runs?agent_id=&user_id=&thread_id=&until_ms=&limit=&cursor=   → OpenRunPage
@@ -204,6 +207,7 @@ class ThreadView(Shape):
     last_message_at: str | None
     message_count: int
     expired: bool = False
+    end_user: str | None = None
     position: str
 
 
@@ -242,6 +246,7 @@ class MessageView(Shape):
     lead_context: Json | None = None
     knowledge_ids: tuple[str, ...] = ()
     metadata: Json = Field(default_factory=dict)
+    client: bool = False
     created_at: str
 
 
@@ -249,6 +254,17 @@ class MessagePage(Shape):
     items: tuple[MessageView, ...]
     next_cursor: str | None
     total: int
+
+
+class NumberedPage(Shape):
+    """Messages as contracts with integer ids show them. A call of a tool that the client runs is one message with those
+    made beside it: its number is the one that was kept for the answer, its content what was said before (None:
+    nothing). The answer after it has a number of its own, and what is new of the text. `client`: such a call, or its
+    result."""
+
+    items: tuple[MessageView, ...]
+    total: int
+    has_more: bool
 
 
 class FileView(Shape):

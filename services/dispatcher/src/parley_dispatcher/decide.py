@@ -126,6 +126,7 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         system_prompt=body.system_prompt,
         system_append=body.system_append,
         opened=opened,
+        unattended=body.unattended,
     )
 
 

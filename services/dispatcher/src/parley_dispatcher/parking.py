@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from parley_dispatcher.journal import Journal, returned_of
 from parley_dispatcher.owner import Owner
-from parley_dispatcher.prompt import instead
+from parley_dispatcher.prompt import NOBODY_THERE, instead
 from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import CallTools
 from parley_dispatcher.tools import terms_of
 from parley_dispatcher.tools.base import Result, Tool
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import AgentSpec, Approval, ClientTool
+from parley_events.body import AgentSpec, Approval, ClientTool, WaitsFor
 from parley_events.clock import Clock
 
 
@@ -44,12 +44,24 @@ class Parking:
             elif use.called is not None or tool is None or not _fits(use, tool):
                 left.append(use)  # what cannot be called is told at once: nobody is asked about it
             elif use.asked is None and (terms := terms_of(spec, tool)) is not None:
-                await self._ask(owner, state, run, step.call, use, tool, terms)
+                if not self._unattended(owner, state, run, step.call, use, "approval"):
+                    await self._ask(owner, state, run, step.call, use, tool, terms)
             elif use.name in clients:
-                await self._hand_over(owner, state, run, step.call, use, clients[use.name])
+                if not self._unattended(owner, state, run, step.call, use, "client_tool"):
+                    await self._hand_over(owner, state, run, step.call, use, clients[use.name])
             else:
                 left.append(use)
         return tuple(left)
+
+    def _unattended(
+        self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, waits_for: WaitsFor
+    ) -> bool:
+        """Whether nobody is there to wait for; the model is told so at once."""
+        if waits_for not in run.unattended:
+            return False
+        status, text = NOBODY_THERE[waits_for]
+        self._journal.returned(owner, state, run, returned_of(run, call, use, status, Result(text)))
+        return True
 
     async def _ask(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, tool: Tool, terms: Approval

@@ -12,12 +12,17 @@ from collections.abc import Iterable, Mapping
 
 from parley_dispatcher.providers.base import Request
 from parley_dispatcher.state import MAX_SHOWN_CHARS, Run, ThreadState, ToolUse, Turn
-from parley_events.body import AgentSpec, Attachment, Json
+from parley_events.body import AgentSpec, Attachment, Json, WaitsFor
 from parley_events.reads import DocumentView
 
 UNKNOWN_OUTCOME = "The outcome of this call is unknown: it was started, and nothing came back. It was not repeated."
 NOT_RUN = "This call was not made: the run was stopped before."
 NO_RESULT = "The client gave no result of this call: the run was stopped before."
+NOBODY_THERE: dict[WaitsFor, tuple[str, str]] = {
+    "approval": ("denied", "This call was not made: it needs an approval, and nobody is there to give one."),
+    "client_tool": ("error", "This call was not made: the client would have to run the tool, and it runs none here."),
+}
+"""What a call has in place of a result, as status and text, where nobody is there to wait for."""
 _NO_CLIENT = {
     "expired": "The client gave no result of this call in time.",
     "moved_on": "The client gave no result of this call: the user went on with another message.",

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from parley_events import facts as f
-from parley_events.body import Attachment, Block, Json, Usage
-
-WaitsFor = Literal["approval", "client_tool"]
+from parley_events.body import Attachment, Block, Json, Usage, WaitsFor
 
 
 @dataclass(slots=True)
@@ -118,8 +116,9 @@ class Run:
     """One run, from its question on. `attempt` counts the attempts at the turn that is due next; `failures` those
     that failed; `call` is the seq of an attempt that has begun and not ended; `model` is what was called last.
 
-    `due_at_ms` is its deadline while it is not parked, `parked_ms` the time that it was parked. A run that is stopped
-    has the seq and time of the fact that says so, and a `cancel_code` where it is to fail instead.
+    `unattended`: what it cannot wait for, as its message says. `due_at_ms` is its deadline while it is not parked,
+    `parked_ms` the time that it was parked. A run that is stopped has the seq and time of the fact that says so, and a
+    `cancel_code` where it is to fail instead.
     """
 
     run_id: str
@@ -137,6 +136,7 @@ class Run:
     attachments: tuple[Attachment, ...] = ()
     knowledge_ids: tuple[str, ...] = ()
     workspace_seq: int | None = None
+    unattended: tuple[WaitsFor, ...] = ()
     command_id: str | None = None
     traceparent: str | None = None
     started_ms: int | None = None

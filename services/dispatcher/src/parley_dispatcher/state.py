@@ -200,6 +200,7 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
         attachments=body.attachments,
         knowledge_ids=body.knowledge_ids,
         workspace_seq=body.workspace_seq,
+        unattended=body.unattended,
         command_id=fact.causation_id,
         traceparent=fact.traceparent,
     )
@@ -233,6 +234,7 @@ def _shelve(state: ThreadState, shelf: dict[str, Attachment], files: tuple[Attac
 
 
 def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
+    parent = state.runs.get(body.parent_run_id)
     state.runs[body.run_id] = Run(
         run_id=body.run_id,
         answer_id="",
@@ -242,11 +244,11 @@ def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
         posted_ms=fact.time_ms,
         text=body.text,
         parent_run_id=body.parent_run_id,
+        unattended=parent.unattended if parent is not None else (),
         traceparent=fact.traceparent,
     )
     state.open_runs[body.run_id] = state.runs[body.run_id]
     state.size += 600 + 2 * len(body.text)
-    parent = state.runs.get(body.parent_run_id)
     for use in parent.turns[-1].tools if parent is not None and parent.turns else ():
         if use.effect_key and ids.child_run_id(state.stream, use.effect_key) == body.run_id:
             use.child = state.runs[body.run_id]

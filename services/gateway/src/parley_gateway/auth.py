@@ -86,6 +86,11 @@ class Principal:
         if not self.scopes & {"*", "admin"}:
             raise forbidden("this needs a key with the scope * or admin")
 
+    def to_override(self) -> None:
+        """A Problem 403 unless it may replace an agent's prompt."""
+        if not self.scopes & {"*", "prompt:override"}:
+            raise forbidden("system_prompt needs a key with the scope prompt:override")
+
     def to_administer(self) -> None:
         """A Problem 403 unless it may."""
         if not self.admin:

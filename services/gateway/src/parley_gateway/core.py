@@ -18,7 +18,7 @@ from parley_events import ids
 from parley_events.clock import Clock
 from parley_events.codec import Command, Fact
 from parley_events.commands import PostMessage
-from parley_events.facts import RUN_ENDS, ThreadDeleted
+from parley_events.facts import RUN_ENDS, ChildStarted, ThreadDeleted
 from parley_events.ids import NewUuid
 from parley_events.objects import Objects
 from parley_events.reads import RunView
@@ -28,7 +28,7 @@ from parley_gateway.feed.cursor import START, Cursor, parse_cursor
 from parley_gateway.feed.everything import Everything
 from parley_gateway.feed.follow import Follow, Shown, ShownFact, run_of
 from parley_gateway.feed.hub import Hub, Listener, every_thread
-from parley_gateway.feed.join import Feed
+from parley_gateway.feed.join import PAGE, Feed
 from parley_gateway.feed.sse import EventStream, Feeding, Show
 from parley_gateway.history import History
 from parley_gateway.limits import Limits
@@ -45,7 +45,8 @@ BOUND_LIMIT = 50_000
 
 @dataclass(slots=True)
 class Core:
-    """The parts of one gateway. `bound`: threads whose agent is known here (None: open to any)."""
+    """The parts of one gateway. `bound`: threads whose agent is known here (None: open to any); `end_users`: those of
+    which it is known for whom their owner keeps them (None: for nobody else)."""
 
     settings: Settings
     hub: Hub
@@ -64,12 +65,26 @@ class Core:
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
+    end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:
         """Remember whom a thread is bound to; that never changes."""
-        self.bound[thread_id] = agent_id
-        if len(self.bound) > BOUND_LIMIT:
-            self.bound.popitem(last=False)
+        _remember(self.bound, thread_id, agent_id)
+
+    async def end_user(self, principal: Principal, thread_id: str, what: str) -> str | None:
+        """For whom the thread is kept; a Problem 404 when it must be read, and the key does not see it. `what`: how the
+        client calls it."""
+        if thread_id not in self.end_users:
+            view = await self.reads.visible(principal, thread_id, None, what)
+            _remember(self.end_users, thread_id, view.end_user)
+        return self.end_users[thread_id]
+
+
+def _remember(where: OrderedDict[str, str | None], thread_id: str, value: str | None) -> None:
+    """That never changes."""
+    where[thread_id] = value
+    if len(where) > BOUND_LIMIT:
+        where.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +135,14 @@ async def say(core: Core, principal: Principal, command: Command, *, follow: boo
     question_id = str(receipt.get("message_id") or ids.question_id(thread_id, command.id))
     if command.body.open is not None:
         core.bind(thread_id, command.body.open.agent_id)
+        _remember(core.end_users, thread_id, command.body.open.end_user)
     return Said(outcome, thread_id, run_id, question_id, receipt.get("disposition") != "started", listener)
+
+
+async def reply(core: Core, principal: Principal, command: Command, *, pieces: bool) -> Said:
+    """Send a `tool.answer` and wait for its outcome; what the run then says can be followed as after `say`."""
+    outcome, listener = await ask(core, principal, command, follow=True, pieces=pieces)
+    return Said(outcome, command.stream, str(outcome.receipt.get("run_id") or ""), "", False, listener)
 
 
 async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool) -> Feed:
@@ -180,6 +202,25 @@ def everything(core: Core, principal: Principal) -> Everything:
     return Everything(core.hub, listener, principal, core.reads)
 
 
+async def facts_of(core: Core, principal: Principal, run: RunView) -> list[Fact]:
+    """The facts of a stored run and of the runs inside it, as far as they are stored."""
+    found: list[Fact] = []
+    family = {run.id}
+    after = run.posted_seq - 1
+    while True:
+        facts, page = await core.history.facts(principal.workspace_id, run.thread_id, after, PAGE)
+        for fact in facts:
+            after = fact.seq or after
+            if isinstance(fact.body, ChildStarted) and fact.body.parent_run_id in family:
+                family.add(fact.body.run_id)
+            if run_of(fact) in family:
+                found.append(fact)
+            if after == run.ended_seq:
+                return found
+        if not facts or after >= page.last_seq:
+            return found
+
+
 def _told(core: Core, principal: Principal) -> Callable[[str, int], None]:
     return partial(core.sender.told.tell, principal.key_id)
 
@@ -205,8 +246,36 @@ def stream(core: Core, feed: Feeding, show: Show, headers: Mapping[str, str]) ->
     return made
 
 
+class Until:
+    """A feed that is over with the first fact that `ends` what its client waits for, though the run goes on later."""
+
+    def __init__(self, feed: Feed, ends: Callable[[Fact], bool]) -> None:
+        self._feed, self._ends = feed, ends
+        self.over = False
+        for fact in feed.recalled:
+            ends(fact)
+
+    @property
+    def recalled(self) -> list[Fact]:
+        """As of the feed."""
+        return self._feed.recalled
+
+    async def take(self, timeout_s: float) -> list[Shown]:
+        """What is to be shown next, at most up to the end."""
+        shown = await self._feed.take(timeout_s)
+        self.over = self._feed.over
+        for place, item in enumerate(shown):
+            if isinstance(item, ShownFact) and not item.again and self._ends(item.fact):
+                self.over = True
+                return shown[: place + 1]
+        return shown
+
+    def close(self) -> None:
+        self._feed.close()
+
+
 async def told(
-    feed: Feed, run_id: str, thread_id: str, wait_s: float, enough: Callable[[RunTold], bool] = lambda run: False
+    feed: Feeding, run_id: str, thread_id: str, wait_s: float, enough: Callable[[RunTold], bool] = lambda run: False
 ) -> tuple[RunTold, list[Shown]]:
     """Follow a run to its end, or until it is `enough`, for at most `wait_s`: what its facts told, and all that was
     shown. Closes the feed."""
@@ -247,5 +316,6 @@ def forget_deleted(core: Core) -> None:
 
     def forget(fact: Fact) -> None:
         core.bound.pop(fact.stream, None)
+        core.end_users.pop(fact.stream, None)
 
     core.hub.watch(ThreadDeleted.type, forget)

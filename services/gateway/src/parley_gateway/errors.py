@@ -75,6 +75,12 @@ def not_found(what: str) -> Problem:
     return Problem("not_found", f"there is no such {what}", 404)
 
 
+def instead(problem: Problem, of: Problem) -> Problem:
+    """A refusal in a dialect's own words; its headers stay, since they say whether it was decided before."""
+    problem.headers |= of.headers
+    return problem
+
+
 def forbidden(message: str) -> Problem:
     """A valid key without the right."""
     return Problem("forbidden", message, 403)

@@ -153,6 +153,18 @@ class History:
         path = f"/workspaces/{workspace_id}/threads/{thread_id}/files"
         return await self._get(path, reads.FilePage, params, min_position, wait_ms)
 
+    async def numbered(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.NumberedPage:
+        path = f"/workspaces/{workspace_id}/messages"
+        return await self._get(path, reads.NumberedPage, params, min_position, wait_ms)
+
+    async def client_call(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.MessageView:
+        path = f"/workspaces/{workspace_id}/client-call"
+        return await self._get(path, reads.MessageView, params, min_position, wait_ms)
+
     async def run(
         self, workspace_id: str, run_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
     ) -> reads.RunView:

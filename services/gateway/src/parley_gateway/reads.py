@@ -20,7 +20,9 @@ from parley_events.reads import (
     FilePage,
     FileView,
     MessagePage,
+    MessageView,
     NoteList,
+    NumberedPage,
     OpenRunPage,
     RunView,
     ThreadPage,
@@ -45,24 +47,40 @@ class Reads:
     def __init__(self, history: History, hub: Hub, sender: Sender, undecided: Undecided) -> None:
         self._history, self._hub, self._sender, self._undecided = history, hub, sender, undecided
 
-    async def thread(self, principal: Principal, thread_id: str, min_position: str | None = None) -> ThreadView:
-        """A thread that the key may see and read; Problem 404 or 403."""
+    async def thread(
+        self, principal: Principal, thread_id: str, min_position: str | None = None, what: str = "thread"
+    ) -> ThreadView:
+        """A thread that the key may see and read; Problem 404 or 403. `what`: how the client calls it."""
+        view = await self.visible(principal, thread_id, min_position, what)
+        principal.to_read(view.agent_id)
+        return view
+
+    async def visible(
+        self, principal: Principal, thread_id: str, min_position: str | None = None, what: str = "thread"
+    ) -> ThreadView:
+        """A thread that is the key's user's, or shared, whatever the key may do in it; Problem 404."""
         if not is_uuid(thread_id):
-            raise not_found("thread")
+            raise not_found(what)
         view = await self._one(
             principal,
             thread_id,
             min_position,
             lambda position: self._history.thread(principal.workspace_id, thread_id, position),
-            "thread",
+            what,
         )
         if view.user_id is not None and view.user_id != principal.user_id and not principal.admin:
-            raise not_found("thread")
-        principal.to_read(view.agent_id)
+            raise not_found(what)
         return view
 
     async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:
         """A run of a thread that the key may see and read."""
+        view, _ = await self.run_in(principal, run_id, min_position)
+        return view
+
+    async def run_in(
+        self, principal: Principal, run_id: str, min_position: str | None = None
+    ) -> tuple[RunView, ThreadView]:
+        """The same, and its thread."""
         thread_id = thread_of_run(run_id)
         view = await self._one(
             principal,
@@ -71,8 +89,7 @@ class Reads:
             lambda position: self._history.run(principal.workspace_id, run_id, position),
             "run",
         )
-        await self.thread(principal, thread_id)
-        return view
+        return view, await self.thread(principal, thread_id)
 
     async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
         return await self._many(
@@ -88,6 +105,34 @@ class Reads:
             min_position,
             lambda position: self._history.messages(principal.workspace_id, thread_id, params, position),
         )
+
+    async def numbered(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> NumberedPage:
+        """Messages by their numbers, of threads that the key is known to see."""
+        return await self._many(
+            principal, min_position, lambda position: self._history.numbered(principal.workspace_id, params, position)
+        )
+
+    async def numbered_now(self, principal: Principal, params: dict[str, Any]) -> NumberedPage:
+        """The same, with all that the log has by now: what other gateways answered a moment ago, too."""
+        try:
+            return await self._history.numbered(principal.workspace_id, params, await self._ends())
+        except Behind:
+            return await self._history.numbered(principal.workspace_id, params)
+
+    async def client_call(self, principal: Principal, agent_id: str, tool_call_id: str) -> MessageView | None:
+        """A call of a tool that the client runs, in any of the user's threads with the agent."""
+        params = {"user_id": principal.user_id, "agent_id": agent_id, "tool_call_id": tool_call_id}
+        try:
+            return await self._many(
+                principal, None, lambda position: self._history.client_call(principal.workspace_id, params, position)
+            )
+        except Missing:
+            pass
+        # Another gateway may have answered with this id a moment ago, and no stream is named: see what the log has.
+        try:
+            return await self._history.client_call(principal.workspace_id, params, await self._ends())
+        except Missing:
+            return None
 
     async def files(
         self, principal: Principal, thread_id: str, params: dict[str, Any], min_position: str | None
@@ -185,6 +230,12 @@ class Reads:
         return await self._many(principal, min_position, read)
 
     # ---- inside
+
+    async def _ends(self) -> list[str]:
+        try:
+            return await self._hub.real_ends()
+        except LogError:
+            raise Unavailable("the log cannot be reached right now") from None
 
     async def _one(
         self,

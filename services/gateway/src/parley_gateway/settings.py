@@ -26,7 +26,7 @@ class Settings:
     bodies may have together while they are read and stored. `kept_mb`: the pieces of unfinished calls that are kept for
     those who join late. `queue_mb`, `queue_items`: what may wait for one client. `rate_limit`: how often each key may
     ask that has no rate of its own (`60/minute`; empty: as often as it likes), `workspace_rate_limit` all keys of a
-    workspace together.
+    workspace together. `session_idle_s`: how long a session of `org_agents` lives without activity (0: for ever).
     """
 
     log: str = "kafka"
@@ -57,6 +57,7 @@ class Settings:
     poll_limit_s: float = 60.0
     rate_limit: str = ""
     workspace_rate_limit: str = ""
+    session_idle_s: int = 3600
 
     def __post_init__(self) -> None:
         for name in ("rate_limit", "workspace_rate_limit"):
@@ -111,6 +112,7 @@ class Settings:
             poll_limit_s=_number(env, "PARLEY_POLL_LIMIT_S", default.poll_limit_s),
             rate_limit=env.get("PARLEY_RATE_LIMIT", ""),
             workspace_rate_limit=env.get("PARLEY_WORKSPACE_RATE_LIMIT", ""),
+            session_idle_s=_number(env, "PARLEY_SESSION_IDLE_S", default.session_idle_s),
         )
 
 

@@ -113,6 +113,11 @@ class Workspaces:
         newest = max(known.seq if known is not None else 0, self._hub.newest(workspace_stream(workspace_id)))
         return newest or None
 
+    async def knowing(self, workspace_id: str, name: str) -> Workspace:
+        """The workspace, as the log has it by now where no agent that is known here has this id, UUID or role."""
+        known = await self.get(workspace_id)
+        return known if known.in_role(name) is not None else await self.current(workspace_id)
+
     async def current(self, workspace_id: str) -> Workspace:
         """The workspace with all that the log has of it by now: for who asks for something that is not known here, with
         an id that another gateway may have answered with a moment ago. A Problem 404, or 503."""

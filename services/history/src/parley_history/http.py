@@ -237,6 +237,26 @@ async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     )
 
 
+async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.numbered(
+        con,
+        workspace,
+        thread_id=query.get("thread_id"),
+        user_id=query.get("user_id"),
+        agent_id=query.get("agent_id"),
+        tools=_bool(request, "tools") or False,
+        before=_number(request, "before"),
+        after=_number(request, "after"),
+        limit=_limit(request),
+    )
+
+
+async def _client_call(con: Connection, workspace: str, request: Request) -> Any:
+    names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "tool_call_id"))
+    return await reads.client_call(con, workspace, *names)
+
+
 async def _files(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
     return await reads.files(
@@ -332,6 +352,8 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/threads/{id}": _timed(_thread),
     "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
     "/workspaces/{w}/threads/{id}/files": _scoped(_files),
+    "/workspaces/{w}/messages": _scoped(_numbered),
+    "/workspaces/{w}/client-call": _scoped(_client_call),
     "/workspaces/{w}/runs": _scoped(_open_runs),
     "/workspaces/{w}/runs/{run_id}": _scoped(_run),
     "/workspaces/{w}/approvals": _scoped(_approvals),
@@ -359,6 +381,10 @@ def _int(request: Request, name: str, default: int | None, low: int, high: int) 
 
 def _version(request: Request) -> int | None:
     return _int(request, "version", None, 0, 2**31 - 1) if "version" in request.query_params else None
+
+
+def _number(request: Request, name: str) -> int | None:
+    return _int(request, name, None, 0, 2**53) if name in request.query_params else None
 
 
 def _limit(request: Request, default: int = 50, most: int = 200) -> int:

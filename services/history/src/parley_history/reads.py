@@ -226,6 +226,44 @@ async def messages(
     }
 
 
+async def numbered(
+    con: Connection,
+    workspace_id: str,
+    *,
+    thread_id: str | None,
+    user_id: str | None,
+    agent_id: str | None,
+    tools: bool,
+    before: int | None,
+    after: int | None,
+    limit: int,
+) -> Answer:
+    """Messages in the order of their numbers: the newest below `before`, the oldest above `after`, else the newest. Of
+    one thread, or of all that the user has with the agent (without those that are kept for somebody else)."""
+    wanted = (workspace_id, thread_id, user_id, agent_id, tools)
+    ascending = after is not None
+    bound = after if ascending else before
+    rows = await con.fetch(SQL["numbered_above" if ascending else "numbered_below"], *wanted, bound, limit + 1)
+    page = rows[:limit] if ascending else rows[:limit][::-1]
+    calls: dict[tuple[str, int], list[Row]] = {(row["thread_id"], row["seq"]): [row] for row in page if _leads(row)}
+    if calls:
+        threads, seqs = zip(*calls, strict=True)
+        for row in await con.fetch(SQL["calls_beside"], workspace_id, list(threads), list(seqs)):
+            calls[row["thread_id"], row["beside"]].append(row)
+    return {
+        "items": [_numbered(row, calls.get((row["thread_id"], row["seq"]))) for row in page],
+        "total": await con.value(SQL["numbered_total"], *wanted),
+        "has_more": len(rows) > limit,
+    }
+
+
+async def client_call(
+    con: Connection, workspace_id: str, user_id: str, agent_id: str, tool_call_id: str
+) -> Answer | None:
+    row = await con.row(SQL["client_call"], workspace_id, user_id, agent_id, tool_call_id)
+    return None if row is None else _message(row)
+
+
 async def files(
     con: Connection,
     workspace_id: str,
@@ -393,6 +431,7 @@ def _thread(row: Row) -> Answer:
         "last_message_at": _time(row["last_message_ms"]),
         "message_count": row["message_count"],
         "expired": row["expired_now"],
+        "end_user": row["end_user"],
         "position": f"{row['id']}@{row['seq']}",
     }
 
@@ -452,6 +491,23 @@ def _message(row: Row) -> Answer:
         "metadata": _json(row["metadata"]),
         "created_at": rfc3339(row["created_ms"]),
     }
+
+
+def _leads(row: Row) -> bool:
+    """Whether it is a call of a tool that the client runs."""
+    return bool(row["client"]) and row["tool_status"] is not None
+
+
+def _numbered(row: Row, calls: list[Row] | None) -> Answer:
+    """A message as contracts with numbers show it: what is told of an answer in it, and all calls that it leads."""
+    found = _message(row)
+    found["client"] = row["client"]
+    if row["told"]:
+        found["content"] = row["content"][row["told"] :]
+    if calls is not None:
+        found["content"] = row["before"] or None
+        found["tool_calls"] = [call for each in calls for call in _message(each)["tool_calls"]]
+    return found
 
 
 def _run(row: Row) -> Answer:

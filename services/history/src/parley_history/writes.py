@@ -148,9 +148,10 @@ def _run_columns(run: RunRow) -> tuple[Any, ...]:
         clean(run.error_message),
         clean(run.answer),
         clean(run.last_text),
-        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status, c.due) for c in run.calls]),
+        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status, c.due, c.first) for c in run.calls]),
         run.ended_seq,
         run.ended_ms,
+        run.told,
     )
 
 

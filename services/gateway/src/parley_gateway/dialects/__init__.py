@@ -12,7 +12,7 @@ from typing import NamedTuple
 from starlette.routing import Route
 
 from parley_gateway.core import Core
-from parley_gateway.dialects import org_chat, threads
+from parley_gateway.dialects import org_agents, org_chat, threads, tool_chat
 
 
 class Dialect(NamedTuple):
@@ -25,6 +25,8 @@ class Dialect(NamedTuple):
 
 DIALECTS: dict[str, Dialect] = {
     "threads": Dialect(threads.BASE, True, threads.routes),
+    "org_agents": Dialect(org_agents.BASE, False, org_agents.routes),
     "org_chat": Dialect(org_chat.BASE, False, org_chat.routes),
+    "tool_chat": Dialect(tool_chat.BASE, False, tool_chat.routes),
 }
 """Every dialect, by its name."""

@@ -217,6 +217,12 @@ class Hub:
         ends = await self._log.ends(EVENTS_TOPIC)
         return f"{partition}.{max(ends[partition], self._next[partition])}"
 
+    async def real_ends(self) -> list[str]:
+        """The same for every partition."""
+        assert self._log is not None
+        ends = await self._log.ends(EVENTS_TOPIC)
+        return [f"{partition}.{max(end, self._next[partition])}" for partition, end in ends.items()]
+
     async def come_to(self, position: str, timeout_s: float) -> None:
         """Wait until everything below a position of `end_of` has been read; TimeoutError when it takes longer."""
         partition, _, offset = position.partition(".")

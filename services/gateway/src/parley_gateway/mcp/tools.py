@@ -176,7 +176,7 @@ class Do(Wire):
 
 async def _do(asked: Asked, given: Do) -> Answer:
     core, who = asked.core, asked.who
-    workspace = await core.workspaces.get(who.workspace_id)
+    workspace = await core.workspaces.knowing(who.workspace_id, given.role_id)
     structure_id = org.structure(workspace, given.structure_id)
     agent = org.node(workspace, given.role_id)
     who.to_chat(agent.id)

@@ -59,10 +59,15 @@ class ThreadRow:
     idle_s: int | None = None
     open_runs: int = 0
     """Its top-level runs that have not ended; counted only where `idle_s` is set."""
+    end_user: str | None = None
 
 
 @dataclass(slots=True)
 class MessageRow:
+    """`client`: a call of a tool that the client runs, or the client's result. `beside`: the seq of the call with which
+    this one makes one message where messages have numbers, and `before` the text said before that one. `told`: how many
+    characters of an answer such messages have told before."""
+
     thread_id: str
     seq: int
     part: int
@@ -82,6 +87,10 @@ class MessageRow:
     metadata: Json = field(default_factory=dict)
     lead_context: Json | None = None
     knowledge_ids: list[str] = field(default_factory=list)
+    client: bool = False
+    beside: int | None = None
+    before: str | None = None
+    told: int = 0
 
 
 @dataclass(slots=True)
@@ -103,7 +112,7 @@ class FileRow:
 @dataclass(slots=True)
 class Call:
     """A tool call whose status may still change: `seq` is that of its message. `due`: the client runs it, and a timer
-    waits with it."""
+    waits with it. `first`: for a tool that the client runs, the seq of the call that leads its message."""
 
     seq: int
     call: int
@@ -111,10 +120,13 @@ class Call:
     tool_call_id: str
     status: str
     due: bool = False
+    first: int | None = None
 
 
 @dataclass(slots=True)
 class RunRow:
+    """`answer_number`: of the answer that comes next; `told`: how much of `answer` earlier ones have told."""
+
     id: str
     workspace_id: str
     thread_id: str
@@ -138,6 +150,7 @@ class RunRow:
     calls: list[Call] = field(default_factory=list)
     ended_seq: int | None = None
     ended_ms: int | None = None
+    told: int = 0
 
 
 @dataclass(slots=True)

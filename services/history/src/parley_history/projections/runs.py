@@ -150,6 +150,7 @@ def _answer(view: View, fact: Fact, run: RunRow) -> None:
             content=run.answer,
             created_ms=fact.time_ms,
             author=Author(kind="agent", id=run.agent_id).model_dump(mode="json"),
+            told=run.told,
         ),
         run,
     )

@@ -170,6 +170,7 @@ def _open(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
         updated_ms=fact.time_ms,
         active_ms=fact.time_ms,
         idle_s=seed.idle_s,
+        end_user=seed.end_user,
     )
     view.threads.put(row)
     return row

@@ -39,9 +39,10 @@ def tool_called(view: View, fact: Fact, body: ToolCalled) -> None:
         tool_arguments=body.arguments,
         tool_status="running",
     )
-    add_message(view, message, run)
+    shown = add_message(view, message, run)
+    first = _led(run, message) if shown and body.effect == "client" else None
     due = body.effect == "client" and body.due_at_ms is not None and run.ended_seq is None
-    run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running", due))
+    run.calls.append(Call(seq, body.call, body.index, body.tool_call_id, "running", due, first))
     if body.due_at_ms is not None and due:
         set_due(view, fact, ids.fact_message_id(fact.stream, seq), run.id, body.due_at_ms)
 
@@ -73,7 +74,10 @@ def tool_answered(view: View, fact: Fact, body: ToolAnswered) -> None:
     if call is not None:
         _wait_no_more(view, run, call)
         call_status(view, run, call, "error" if body.is_error else "ok")
-    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id)
+    _result(view, fact, run, body.tool_call_id, body.result, body.numbers, body.message_id).client = True
+    if len(body.numbers) > 1:
+        view.runs.change(run.id)
+        run.answer_number = body.numbers[1]
 
 
 def tool_settled(view: View, fact: Fact, body: ToolSettled) -> None:
@@ -93,6 +97,21 @@ def tool_expired(view: View, fact: Fact, body: ToolExpired) -> None:
     call = _find(run, body.tool_call_id, body.call, body.index)
     if call is not None:
         _wait_no_more(view, run, call)
+
+
+def _led(run: RunRow, message: MessageRow) -> int:
+    """The seq of the call that leads the message in which contracts with numbers show a client's call: the first one
+    that is open. It takes the number that was kept for the answer and tells what was said so far; its own number is
+    kept for the answer then, in case the client never gives a result."""
+    message.client = True
+    for call in run.calls:
+        if call.first is not None:
+            message.beside = call.first
+            return call.first
+    message.number, run.answer_number = run.answer_number, message.number
+    message.before = run.answer[run.told :]
+    run.told = len(run.answer)
+    return message.seq
 
 
 def call_status(view: View, run: RunRow, call: Call, status: str) -> None:

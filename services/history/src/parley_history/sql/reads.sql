@@ -128,6 +128,48 @@ ORDER BY seq DESC, part DESC LIMIT $6
 SELECT count(*) FROM messages
 WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
 
+-- name: numbered_below
+-- Messages by their numbers: of one thread, or of all that a user has with an agent. Results of tools that the server ran,
+-- and calls of those, only where they are asked for ($5).
+SELECT m.* FROM threads t CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND beside IS NULL AND (role <> 'tool' OR client OR $5)
+      AND ($6::bigint IS NULL OR number < $6)
+    ORDER BY number DESC LIMIT $7
+) m
+WHERE t.workspace_id = $1 AND NOT t.deleted
+  AND CASE WHEN $2::text IS NULL THEN t.user_id = $3 AND t.agent_id = $4 AND t.end_user IS NULL ELSE t.id = $2 END
+ORDER BY m.number DESC LIMIT $7
+
+-- name: numbered_above
+SELECT m.* FROM threads t CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND beside IS NULL AND (role <> 'tool' OR client OR $5)
+      AND ($6::bigint IS NULL OR number > $6)
+    ORDER BY number LIMIT $7
+) m
+WHERE t.workspace_id = $1 AND NOT t.deleted
+  AND CASE WHEN $2::text IS NULL THEN t.user_id = $3 AND t.agent_id = $4 AND t.end_user IS NULL ELSE t.id = $2 END
+ORDER BY m.number LIMIT $7
+
+-- name: numbered_total
+SELECT count(*) FROM threads t JOIN messages m ON m.thread_id = t.id
+WHERE t.workspace_id = $1 AND m.workspace_id = $1 AND NOT t.deleted
+  AND CASE WHEN $2::text IS NULL THEN t.user_id = $3 AND t.agent_id = $4 AND t.end_user IS NULL ELSE t.id = $2 END
+  AND m.beside IS NULL AND (m.role <> 'tool' OR m.client OR $5)
+
+-- name: calls_beside
+SELECT m.* FROM messages m JOIN unnest($2::text[], $3::bigint[]) AS c (thread_id, seq)
+  ON m.thread_id = c.thread_id AND m.beside = c.seq
+WHERE m.workspace_id = $1 ORDER BY m.seq
+
+-- name: client_call
+-- A call of a tool that the client runs, by the id that the model gave it: an open one first, then the newest.
+SELECT m.* FROM threads t JOIN messages m ON m.thread_id = t.id
+WHERE t.workspace_id = $1 AND m.workspace_id = $1 AND NOT t.deleted AND t.user_id = $2 AND t.agent_id = $3
+  AND t.end_user IS NULL AND m.client AND m.tool_call_id = $4 AND m.tool_status IS NOT NULL
+ORDER BY m.tool_status IN ('running', 'waiting') DESC, m.number DESC LIMIT 1
+
 -- name: files
 SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (
     SELECT DISTINCT ON (kind, name) kind, name, content_type, size, sha256, seq, run_id, created_ms FROM files

@@ -33,14 +33,14 @@ SELECT key, seq FROM streams WHERE key = ANY($1::text[])
 -- name: load_threads
 SELECT id, workspace_id::text AS workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context,
        metadata, created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
-       message_count, cleared_seq, expired, deleted, idle_s, open_runs
+       message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user
 FROM threads WHERE id = ANY($1::text[])
 
 -- name: load_runs
 SELECT id, workspace_id::text AS workspace_id, thread_id, partition, parent_run_id, agent_id, agent_version, status,
        message_id, question_id, answer_number, posted_seq, created_ms, attempt, input_tokens, output_tokens,
        cache_read_tokens, cache_write_tokens, stop_reason, error_code, error_message, answer, last_text, calls,
-       ended_seq, ended_ms
+       ended_seq, ended_ms, told
 FROM runs WHERE id = ANY($1::text[])
 
 -- name: load_keys
@@ -64,11 +64,11 @@ ON CONFLICT (key) DO UPDATE SET seq = excluded.seq
 -- name: put_threads
 INSERT INTO threads (id, workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context, metadata,
                      created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
-                     message_count, cleared_seq, expired, deleted, idle_s, open_runs)
+                     message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user)
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::json[], $10::json[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::bool[],
                      $16::text[], $17::bigint[], $18::bigint[], $19::int[], $20::bigint[], $21::bool[], $22::bool[],
-                     $23::int[], $24::int[])
+                     $23::int[], $24::int[], $25::text[])
 ON CONFLICT (id) DO UPDATE SET
     title = excluded.title, pinned = excluded.pinned, archived = excluded.archived, metadata = excluded.metadata,
     updated_ms = excluded.updated_ms, active_ms = excluded.active_ms, last_message_ms = excluded.last_message_ms,
@@ -95,10 +95,11 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::uuid[], $5::text[
 -- name: put_messages
 INSERT INTO messages (thread_id, seq, part, id, workspace_id, number, run_id, role, content, created_ms, tool_call_id,
                       tool_name, tool_arguments, tool_status, author, attachments, metadata, lead_context,
-                      knowledge_ids)
+                      knowledge_ids, client, beside, before, told)
 SELECT * FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::text[], $5::uuid[], $6::bigint[], $7::text[],
                      $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::json[], $14::text[],
-                     $15::json[], $16::json[], $17::json[], $18::json[], $19::json[])
+                     $15::json[], $16::json[], $17::json[], $18::json[], $19::json[], $20::bool[], $21::bigint[],
+                     $22::text[], $23::int[])
 
 -- name: put_call_statuses
 UPDATE messages m SET tool_status = c.status FROM unnest($1::text[], $2::bigint[], $3::text[]) AS c (thread_id, seq, status)
@@ -108,18 +109,19 @@ WHERE m.thread_id = c.thread_id AND m.seq = c.seq AND m.part = 1
 INSERT INTO runs (id, workspace_id, thread_id, partition, parent_run_id, agent_id, agent_version, status, message_id,
                   question_id, answer_number, posted_seq, created_ms, attempt, input_tokens, output_tokens,
                   cache_read_tokens, cache_write_tokens, stop_reason, error_code, error_message, answer, last_text,
-                  calls, ended_seq, ended_ms)
+                  calls, ended_seq, ended_ms, told)
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::text[],
                      $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::int[], $15::bigint[],
                      $16::bigint[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::text[], $22::text[],
-                     $23::text[], $24::json[], $25::bigint[], $26::bigint[])
+                     $23::text[], $24::json[], $25::bigint[], $26::bigint[], $27::int[])
 ON CONFLICT (id) DO UPDATE SET
     agent_id = excluded.agent_id, agent_version = excluded.agent_version, status = excluded.status,
     message_id = excluded.message_id, attempt = excluded.attempt, input_tokens = excluded.input_tokens,
     output_tokens = excluded.output_tokens, cache_read_tokens = excluded.cache_read_tokens,
     cache_write_tokens = excluded.cache_write_tokens, stop_reason = excluded.stop_reason,
     error_code = excluded.error_code, error_message = excluded.error_message, answer = excluded.answer,
-    last_text = excluded.last_text, calls = excluded.calls, ended_seq = excluded.ended_seq, ended_ms = excluded.ended_ms
+    last_text = excluded.last_text, calls = excluded.calls, ended_seq = excluded.ended_seq, ended_ms = excluded.ended_ms,
+    answer_number = excluded.answer_number, told = excluded.told
 
 -- name: load_approvals
 SELECT id, workspace_id::text AS workspace_id, thread_id, run_id, agent_id, seq, tool_call_id, name, arguments, question,

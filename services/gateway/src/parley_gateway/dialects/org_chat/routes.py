@@ -173,8 +173,8 @@ async def _node(
 ) -> tuple[Workspace, str, AgentView]:
     workspace = await core.workspaces.get(who.workspace_id)
     structure = inbound.structure(workspace, structure_id)
-    if role_id is not None and workspace.in_role(role_id) is None:
-        workspace = await core.workspaces.current(who.workspace_id)
+    if role_id:
+        workspace = await core.workspaces.knowing(who.workspace_id, role_id)
     return workspace, structure, inbound.node(workspace, role_id)
 
 

@@ -39,9 +39,7 @@ def command_of(
 
 async def agent_named(core: Core, who: Principal, name: str) -> AgentView:
     """The agent of the workspace with this id or UUID; Problem 404."""
-    agent = (await core.workspaces.get(who.workspace_id)).named(name)
-    if agent is None:
-        agent = (await core.workspaces.current(who.workspace_id)).named(name)
+    agent = (await core.workspaces.knowing(who.workspace_id, name)).named(name)
     if agent is None:
         raise inbound.unknown_agent(name)
     return agent
