@@ -63,6 +63,26 @@ async def test_a_message_streams_and_a_role_does_what_it_is_told(system: System)
             assert "late" in [message["content"] for message in messages]
 
 
+async def test_a_call_whose_run_waits_says_what_for_and_the_run_goes_on_when_that_is_answered(system: System) -> None:
+    ready = system.ready()
+    async with connected(ready["base_url"], ready["api_key"]) as parley, system.client() as http:
+        thread = (await parley.data("create_chat_thread", agent_id="scripted"))["id"]
+        script = '/tool publish {"text": "Rain."}\n/tool get_weather {"location": "Tokyo"}\n/text Done.'
+        parked = await parley.data("send_chat_message", thread_id=thread, content=script)
+        assert parked["status"] == "waiting"
+        [approval] = [one for one in parked["waits_for"] if "approval_id" in one]
+        [weather] = [one for one in parked["waits_for"] if "approval_id" not in one]
+        assert (approval["tool_call"]["name"], weather["tool_call"]["name"]) == ("publish", "get_weather")
+        chat = f"{ready['base_url']}/api/v1/chat"
+        approved = await http.post(f"{chat}/approvals/{approval['approval_id']}", json={"decision": "approve"})
+        assert approved.status_code == 200, approved.text
+        url = f"{chat}/runs/{parked['run_id']}/tools/{weather['tool_call']['id']}?wait"
+        given = await http.post(url, json={"content": "21 °C"})
+        assert given.status_code == 200 and given.json()["run"]["status"] == "completed", given.text
+        told = await parley.data("get_chat_thread", thread_id=thread)
+        assert told["messages"][-1]["content"] == "Done."
+
+
 async def test_a_stop_ends_open_calls_and_is_not_held_up_by_them(tmp_path: Path) -> None:
     system = start("up", tmp_path)
     ready = system.ready()

@@ -11,8 +11,6 @@ import httpx2
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from parley_events import facts as f
-from parley_events import ids
 from parley_events.body import Attachment, Block
 from parley_events.codec import Fact
 from parley_events.keys import make_key
@@ -24,7 +22,6 @@ from tests.unit.gateway.world import (
     WORKSPACE,
     Dispatcher,
     World,
-    run_id_of,
     say,
     silence,
     tool_block,
@@ -129,25 +126,15 @@ async def test_any_replica_serves_any_request(here: World) -> None:
 # ---- what does not end
 
 
-async def test_a_run_that_waits_for_an_approval_answers_at_once_and_says_what_for(here: World) -> None:
+async def test_a_run_that_waits_for_a_person_and_the_client_answers_at_once_and_says_what_for(here: World) -> None:
     async def park(dispatcher: Dispatcher, posted: Fact) -> None:
         call = dispatcher.called(posted)
         dispatcher.speak(posted, call, ("I would pay.",))
-        block = tool_block("ledger__pay", call, {"eur": 3})
-        dispatcher.returned(posted, call, Block(kind="text", text="I would pay."), block)
-        run, tool = run_id_of(posted), f"call-{call}-ledger__pay"
-        asked = f.ApprovalRequested(
-            approval_id=ids.approval_id(posted.stream, 5),
-            run_id=run,
-            call=call,
-            index=0,
-            tool_call_id=tool,
-            name="ledger__pay",
-            arguments={"eur": 3},
-            due_at_ms=1_900_000_000_000,
-        )
-        dispatcher.append(posted.stream, asked)
-        dispatcher.append(posted.stream, f.RunWaiting(run_id=run, waits_for="approval", tool_call_ids=(tool,)))
+        blocks = (tool_block("ledger__pay", call, {"eur": 3}), tool_block("get_weather", call, {"location": "Tokyo"}))
+        dispatcher.returned(posted, call, Block(kind="text", text="I would pay."), *blocks)
+        handed = dispatcher.handed(posted, call, "get_weather", {"location": "Tokyo"}, index=1)
+        dispatcher.asked(posted, call, "ledger__pay", {"eur": 3}, question="Shall it be paid?")
+        dispatcher.parked(posted, f"call-{call}-ledger__pay", handed, waits_for="approval")
 
     here.dispatcher.play = park
     async with client(here) as parley:
@@ -155,8 +142,10 @@ async def test_a_run_that_waits_for_an_approval_answers_at_once_and_says_what_fo
         result = await parley.call("send_chat_message", thread_id=thread["id"], content="pay")
         data = result.structured_content
         assert not result.is_error and data["status"] == "waiting" and data["run_id"].startswith(thread["id"])
-        [approval] = data["waits_for"]
-        assert approval["approval_id"] == f"{thread['id']}.p5" and approval["expires_at"].startswith("2030")
+        weather, approval = data["waits_for"]
+        assert approval["approval_id"] == f"{thread['id']}.p6" and approval["question"] == "Shall it be paid?"
+        assert approval["expires_at"] and weather["expires_at"]
+        assert weather["tool_call"]["arguments"] == {"location": "Tokyo"} and "approval_id" not in weather
         assert (approval["tool_call"]["name"], approval["tool_call"]["arguments"]) == ("ledger__pay", {"eur": 3})
         assert "waits for somebody" in text_of(result) and approval["approval_id"] in text_of(result)
 

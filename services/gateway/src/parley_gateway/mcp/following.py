@@ -16,6 +16,8 @@ from parley_gateway.runs import RunTold
 Progress = Callable[[str | None], Awaitable[None]]
 """Tells the client of a piece of text, or (None) that the call is alive."""
 
+_APPROVAL = ("approval_id", "tool_call", "question", "expires_at")
+_CLIENT_TOOL = ("tool_call", "expires_at")
 ALIVE_S = 15.0
 """The pause after which a silent run is said to be alive."""
 
@@ -56,11 +58,11 @@ async def follow(
                     run.fold(item.fact)
                     frame = frames(item)[-1].data
                     if isinstance(item.fact.body, f.ApprovalRequested):
-                        told.open[item.fact.body.approval_id] = _part(frame, "approval_id", "tool_call", "expires_at")
+                        told.open[item.fact.body.approval_id] = _part(frame, *_APPROVAL)
                     elif isinstance(item.fact.body, f.ApprovalAnswered | f.ApprovalExpired):
                         told.open.pop(item.fact.body.approval_id, None)
                     elif isinstance(item.fact.body, f.ToolCalled) and item.fact.body.effect == "client":
-                        told.open[item.fact.body.tool_call_id] = _part(frame, "tool_call")
+                        told.open[item.fact.body.tool_call_id] = _part(frame, *_CLIENT_TOOL)
                     elif isinstance(item.fact.body, f.ToolReturned | f.ToolAnswered):
                         told.open.pop(item.fact.body.tool_call_id, None)
                 if text := "".join(said):
@@ -75,4 +77,4 @@ async def follow(
 
 
 def _part(frame: Json, *names: str) -> Json:
-    return {name: frame[name] for name in names}
+    return {name: frame[name] for name in names if frame.get(name) is not None}
