@@ -57,6 +57,7 @@ class Round:
     wrong: list[str] = field(default_factory=list)
     steady: list[Talk] = field(default_factory=list)
     _healing: list[asyncio.Task[None]] = field(default_factory=list)
+    _broken: list[str] = field(default_factory=list)
     _striking: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -108,6 +109,8 @@ class Round:
             await control.lift(fault.id)
             raise
         owned = {talk.thread_id: self._claim(talk) for talk in self.steady}
+        self._broken.append(hit.name)
+        broken = {*self._broken, ""}
         process = self.cluster.processes[hit.name]
         beyond = control.owners.get(partition, (-1, ""))[0] if partition is not None else -1
 
@@ -119,12 +122,14 @@ class Round:
                     await control.claimed(partition, beyond, TAKEN_OVER_S)
             if fault.action == "stop":
                 process.signal(signal.SIGCONT)
-            # Whose owner was another and stayed so all the time must have kept moving.
+            # Whose owner was whole, and stayed it all the time, must have kept moving.
+            also = {other.name for other in control.hits if other.mono_s >= hit.mono_s}
             moving = [
                 talk.thread_id
                 for talk in self.steady
-                if self._claim(talk) == owned[talk.thread_id] and self._claim(talk)[1] not in ("", hit.name)
+                if self._claim(talk) == owned[talk.thread_id] and self._claim(talk)[1] not in broken | also
             ]
+            self._broken.remove(hit.name)
             self.note(name, hit, moving, victim if timed else None)
 
         self._healing.append(asyncio.create_task(heal()))
