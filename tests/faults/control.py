@@ -51,6 +51,8 @@ class Control:
         self.hits: list[Hit] = []
         self.owners: dict[int, tuple[int, str]] = {}
         """Partition → the newest claim that stands, and the process that made it."""
+        self.claimants: dict[int, int] = {}
+        """Partition → the id of that process, by which one that died is told from its successor."""
 
     async def start(self) -> None:
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,9 +133,9 @@ class Control:
                         future.set_result(None)
                 elif "claimed" in said and line is not None:
                     async with self._news:
-                        self.owners[said["claimed"]] = max(
-                            (said["epoch"], line.name), self.owners.get(said["claimed"], (-1, ""))
-                        )
+                        if said["epoch"] > self.owners.get(said["claimed"], (-1, ""))[0]:
+                            self.owners[said["claimed"]] = (said["epoch"], line.name)
+                            self.claimants[said["claimed"]] = line.pid
                         self._news.notify_all()
                 elif "hit" in said and line is not None:
                     await self._struck(line, said)

@@ -146,8 +146,13 @@ class Round:
         self._striking.append(asyncio.create_task(wait()))
 
     def _claim(self, talk: Talk) -> tuple[int, str]:
-        """The claim on a thread's partition, and whose it is."""
-        return self.cluster.control.owners.get(partition_of(talk.thread_id.encode(), PARTITIONS), (-1, ""))
+        """The claim on a thread's partition, and whose it is; nobody's, where that process is there no more."""
+        control, partition = self.cluster.control, partition_of(talk.thread_id.encode(), PARTITIONS)
+        epoch, name = control.owners.get(partition, (-1, ""))
+        process = self.cluster.processes.get(name)
+        if process is None or not process.alive or process.pid != control.claimants[partition]:
+            return epoch, ""
+        return epoch, name
 
     def note(self, name: str, hit: Hit, moving: list[str], victim: Talk | None) -> None:
         """Write a fault down, now that it is healed."""
