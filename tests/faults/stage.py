@@ -29,6 +29,8 @@ from tests.faults.workload import Talk, Workload, steady, whole
 HIT_S = 60.0
 TAKEN_OVER_S = 45.0
 END_S = 120.0
+MOVES_MS = 1000
+"""A bystander had something new for its follower so shortly before the fault: it was not waiting for another's heal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ class Round:
             self.wrong.append(f"{name} never struck: nothing passed there within {HIT_S:g} s")
             await control.lift(fault.id)
             raise
-        owned = {talk.thread_id: self._claim(talk) for talk in self.steady}
+        moved = int(hit.mono_s * 1000) - MOVES_MS
+        owned = {talk.thread_id: self._claim(talk) for talk in self.steady if _last_ms(talk) > moved}
         self._broken.append(hit.name)
         broken = {*self._broken, ""}
         process = self.cluster.processes[hit.name]
@@ -127,7 +130,7 @@ class Round:
             moving = [
                 talk.thread_id
                 for talk in self.steady
-                if self._claim(talk) == owned[talk.thread_id] and self._claim(talk)[1] not in broken | also
+                if self._claim(talk) == owned.get(talk.thread_id) and self._claim(talk)[1] not in broken | also
             ]
             self._broken.remove(hit.name)
             self.note(name, hit, moving, victim if timed else None)
@@ -194,6 +197,12 @@ class Round:
                 await self.cluster.restart(process)
         self.cluster.proxy.weather = Weather()
         await self.cluster.ready()
+
+
+def _last_ms(talk: Talk) -> int:
+    """When the first follower of a talk's run saw something last."""
+    seen = talk.seen()
+    return seen[-1].mono_ms if seen else 0
 
 
 class Stage:
