@@ -57,7 +57,14 @@ class Boundaries:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self.tell(hello=name, pid=os.getpid())
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._listening.join(5)
+        self._socket.close()
 
     def tell(self, **said: Any) -> None:
         """Say something to the harness; what was said before the process dies still arrives."""
@@ -65,16 +72,17 @@ class Boundaries:
 
     def _listen(self) -> None:
         """What the harness says. Faults are swapped as a whole: the event loop's thread reads them without a lock."""
-        for line in self._socket.makefile("rb"):
-            said = json.loads(line)
-            if "place" in said:
-                fault = Placed(**said["place"])
-                self._placed = {**self._placed, fault.id: fault}
-                self.tell(placed=fault.id)
-            elif "lift" in said:
-                self._placed = {name: fault for name, fault in self._placed.items() if name != said["lift"]}
-                self._released.add(said["lift"])
-                self.tell(lifted=said["lift"])
+        with self._socket.makefile("rb") as lines:
+            for line in lines:
+                said = json.loads(line)
+                if "place" in said:
+                    fault = Placed(**said["place"])
+                    self._placed = {**self._placed, fault.id: fault}
+                    self.tell(placed=fault.id)
+                elif "lift" in said:
+                    self._placed = {name: fault for name, fault in self._placed.items() if name != said["lift"]}
+                    self._released.add(said["lift"])
+                    self.tell(lifted=said["lift"])
 
     def passing(self, boundary: str, kind: str, streams: Collection[str], text: str = "") -> Placed | None:
         """Something passes a boundary. Kills or stops this process when a fault strikes; one that holds is given."""

@@ -33,6 +33,7 @@ class _Line:
     name: str
     pid: int
     writer: asyncio.StreamWriter
+    halted: bool = False
     answers: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
 
@@ -51,6 +52,8 @@ class Control:
         self.hits: list[Hit] = []
         self.owners: dict[int, tuple[int, str]] = {}
         """Partition → the newest claim that stands, and the process that made it."""
+        self.claimants: dict[int, int] = {}
+        """Partition → the id of that process, by which one that died is told from its successor."""
 
     async def start(self) -> None:
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -107,6 +110,8 @@ class Control:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.answers[answer] = future
         self._tell(line, said)
+        if line.halted:
+            return  # it stands still: it will read this before anything else once it goes on
         # One that dies or is stopped meanwhile cannot answer; its successor is told when it starts.
         with suppress(TimeoutError):
             await asyncio.wait_for(future, ANSWER_S)
@@ -120,6 +125,8 @@ class Control:
         with suppress(OSError, asyncio.IncompleteReadError):
             while raw := await reader.readline():
                 said = json.loads(raw)
+                if line is not None:
+                    line.halted = False
                 if "hello" in said:
                     line = self._lines[said["hello"]] = _Line(said["hello"], said["pid"], writer)
                     for fault, kind in self._wanted.values():
@@ -131,9 +138,9 @@ class Control:
                         future.set_result(None)
                 elif "claimed" in said and line is not None:
                     async with self._news:
-                        self.owners[said["claimed"]] = max(
-                            (said["epoch"], line.name), self.owners.get(said["claimed"], (-1, ""))
-                        )
+                        if said["epoch"] > self.owners.get(said["claimed"], (-1, ""))[0]:
+                            self.owners[said["claimed"]] = (said["epoch"], line.name)
+                            self.claimants[said["claimed"]] = line.pid
                         self._news.notify_all()
                 elif "hit" in said and line is not None:
                     await self._struck(line, said)
@@ -146,6 +153,7 @@ class Control:
 
     async def _struck(self, line: _Line, said: dict[str, Any]) -> None:
         found = self._wanted.get(said["hit"])
+        line.halted = found is not None and found[0].action == "stop"
         if found is not None and not found[0].every:
             # It has struck: nowhere else, then.
             await self.lift(said["hit"], but=line.pid)

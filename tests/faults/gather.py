@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TOPICS = ("parley.commands", "parley.events", "parley.rejected")
 LEDGER_TOOLS = ("ledger__pay", "ledger__book", "ledger__reserve", "ledger__look", "append_line")
 REST_S = 60.0
+PAUSE_S = 5.0
+"""A bystander says a word every 100 ms; a takeover elsewhere, which it must not notice, takes longer than this."""
 SCHEMA = "parley"
 
 
@@ -66,7 +68,7 @@ async def gather(stage: Stage, scenario: str, limits: Limits | None = None) -> E
         committed=done,
         faults=tuple(stage.faults),
         memory=tuple(stage.memory),
-        limits=limits or Limits(),
+        limits=limits or Limits(pause_s=PAUSE_S),
     )
 
 

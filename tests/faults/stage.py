@@ -23,11 +23,14 @@ from tests.faults.clients import Record, now_ms
 from tests.faults.cluster import PARTITIONS, Cluster
 from tests.faults.control import Hit
 from tests.faults.evidence import Evidence, Fault, Memory
+from tests.faults.proxy import Weather
 from tests.faults.workload import Talk, Workload, steady, whole
 
 HIT_S = 60.0
 TAKEN_OVER_S = 45.0
 END_S = 120.0
+MOVES_MS = 1000
+"""A bystander had something new for its follower so shortly before the fault: it was not waiting for another's heal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Round:
     wrong: list[str] = field(default_factory=list)
     steady: list[Talk] = field(default_factory=list)
     _healing: list[asyncio.Task[None]] = field(default_factory=list)
+    _broken: list[str] = field(default_factory=list)
     _striking: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -74,7 +78,6 @@ class Round:
         self,
         blow: Blow,
         message: str | None = None,
-        passing: int = 1,
         victim: Talk | None = None,
         *,
         timed: bool = False,
@@ -90,7 +93,6 @@ class Round:
             kind=blow.kind,
             text=blow.text,
             stream=victim.thread_id if blow.boundary.split(".")[0] not in ("commit", "claim") else None,
-            passing=passing,
         )
         await self.cluster.control.place(fault, "dispatcher")
         self.work.saying(victim, message or whole(f"{self.name} {fault.id}"))
@@ -108,17 +110,29 @@ class Round:
             self.wrong.append(f"{name} never struck: nothing passed there within {HIT_S:g} s")
             await control.lift(fault.id)
             raise
-        moving = [talk for talk in self.steady if self._owner(talk) not in ("", hit.name)]
+        moved = int(hit.mono_s * 1000) - MOVES_MS
+        owned = {talk.thread_id: self._claim(talk) for talk in self.steady if _last_ms(talk) > moved}
+        self._broken.append(hit.name)
+        broken = {*self._broken, ""}
         process = self.cluster.processes[hit.name]
         beyond = control.owners.get(partition, (-1, ""))[0] if partition is not None else -1
 
         async def heal() -> None:
             if fault.action == "kill":
                 await self.cluster.restart(process)
-            elif partition is not None:
+            if partition is not None:
                 with suppress(TimeoutError):
                     await control.claimed(partition, beyond, TAKEN_OVER_S)
+            if fault.action == "stop":
                 process.signal(signal.SIGCONT)
+            # Whose owner was whole, and stayed it all the time, must have kept moving.
+            also = {other.name for other in control.hits if other.mono_s >= hit.mono_s}
+            moving = [
+                talk.thread_id
+                for talk in self.steady
+                if self._claim(talk) == owned.get(talk.thread_id) and self._claim(talk)[1] not in broken | also
+            ]
+            self._broken.remove(hit.name)
             self.note(name, hit, moving, victim if timed else None)
 
         self._healing.append(asyncio.create_task(heal()))
@@ -134,10 +148,16 @@ class Round:
 
         self._striking.append(asyncio.create_task(wait()))
 
-    def _owner(self, talk: Talk) -> str:
-        return self.cluster.control.owners.get(partition_of(talk.thread_id.encode(), PARTITIONS), (-1, ""))[1]
+    def _claim(self, talk: Talk) -> tuple[int, str]:
+        """The claim on a thread's partition, and whose it is; nobody's, where that process is there no more."""
+        control, partition = self.cluster.control, partition_of(talk.thread_id.encode(), PARTITIONS)
+        epoch, name = control.owners.get(partition, (-1, ""))
+        process = self.cluster.processes.get(name)
+        if process is None or not process.alive or process.pid != control.claimants[partition]:
+            return epoch, ""
+        return epoch, name
 
-    def note(self, name: str, hit: Hit, moving: list[Talk], victim: Talk | None) -> None:
+    def note(self, name: str, hit: Hit, moving: list[str], victim: Talk | None) -> None:
         """Write a fault down, now that it is healed."""
         self.faults.append(
             Fault(
@@ -147,7 +167,7 @@ class Round:
                 struck_wall_ms=hit.wall_ms,
                 healed_mono_ms=now_ms(),
                 healed_wall_ms=time.time_ns() // 1_000_000,
-                bystanders=tuple(talk.thread_id for talk in moving),
+                bystanders=tuple(moving),
                 victims=(victim.thread_id,) if victim is not None else (),
             )
         )
@@ -175,8 +195,14 @@ class Round:
                 process.signal(signal.SIGCONT)
             if not process.alive:
                 await self.cluster.restart(process)
-        self.cluster.proxy.weather.__init__()  # type: ignore[misc]
+        self.cluster.proxy.weather = Weather()
         await self.cluster.ready()
+
+
+def _last_ms(talk: Talk) -> int:
+    """When the first follower of a talk's run saw something last."""
+    seen = talk.seen()
+    return seen[-1].mono_ms if seen else 0
 
 
 class Stage:

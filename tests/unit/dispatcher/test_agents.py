@@ -99,6 +99,17 @@ async def test_while_history_is_away_it_is_said_so() -> None:
         await context_of(history)
 
 
+async def test_while_history_is_away_the_newest_version_that_is_known_answers() -> None:
+    history = Answers()
+    assert await history.agents.resolve(WORKSPACE, "a", 1) == 1
+    history.newest = 2
+    assert await history.agents.resolve(WORKSPACE, "a", None) == 2
+    history.away = True
+    assert await history.agents.resolve(WORKSPACE, "a", None) == 2
+    with pytest.raises(HistoryUnavailable):
+        await history.agents.resolve(WORKSPACE, "b", None)
+
+
 async def test_the_context_is_waited_for_once_and_then_read_again_beside() -> None:
     history = Answers()
     assert await context_of(history) == "first"

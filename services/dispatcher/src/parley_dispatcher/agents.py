@@ -56,14 +56,21 @@ class Agents:
         return version is not None and (workspace_id, agent_id, version) in self._specs
 
     async def resolve(self, workspace_id: str, agent_id: str, version: int | None) -> int | None:
-        """The version to answer with: the one named, else the newest; None when there is no such agent."""
+        """The version to answer with: the one named, else the newest; None when there is no such agent. While history
+        is away, the newest that is known here has to do: threads that are at hand go on without it."""
         if self.known(workspace_id, agent_id, version):
             return version
         if version is not None:
             spec = await self._wait_for(workspace_id, agent_id, version)
             if spec is not None:
                 return version
-        view = await self._history.agent(workspace_id, agent_id, None)
+        try:
+            view = await self._history.agent(workspace_id, agent_id, None)
+        except HistoryUnavailable:
+            known = [v for (workspace, agent, v) in self._specs if (workspace, agent) == (workspace_id, agent_id)]
+            if not known:
+                raise
+            return max(known)
         if view is None or view.deleted:
             return None
         self._specs[(workspace_id, agent_id, view.version)] = view.spec
