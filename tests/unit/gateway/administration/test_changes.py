@@ -223,6 +223,10 @@ async def test_what_another_gateway_made_a_moment_ago_is_waited_for_in_every_con
         ("PATCH", f"{BASE}/agents/cook", {"name": "Chef"}),
         ("POST", f"{BASE}/chat/threads", {"agent_id": "cook"}),
         ("POST", "/api/org/chat/message/sync", {"structure_id": WORKSPACE, "role_id": "cook", "message": "hi"}),
+        ("POST", "/api/v3/organizations/default/ai/agents/cook/chat", {"message": "hi"}),
+        ("POST", "/api/agents/cook/chat", {"message": "hi"}),
+        ("POST", "/mcp", _tool("create_chat_thread", {"agent_id": "cook"})),
+        ("POST", "/mcp", _tool("do", {"structure_id": WORKSPACE, "role_id": "cook", "message": "hi"})),
     ]
     for method, path, body in requests:
         late = known.agents.pop("cook")
@@ -232,10 +236,16 @@ async def test_what_another_gateway_made_a_moment_ago_is_waited_for_in_every_con
             known.put(late)
 
         monkeypatch.setattr(core.hub, "come_to", heard)
-        found = await ask(app, method, path, key=here.admin_key, body=body)
+        accept = {"Accept": "application/json, text/event-stream"} if path == "/mcp" else {}
+        found = await ask(app, method, path, key=here.admin_key, body=body, headers=accept)
         assert found.status in (200, 201), (path, found.body)
+        assert b'"isError":true' not in found.body, (path, found.body)
         known.put(late)
     assert (await admin(here, "GET", "/agents/nobody", 1)).status == 404
+
+
+def _tool(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
 
 
 async def test_only_the_operator_says_where_calls_go_and_with_which_secret(here: World) -> None:
