@@ -442,7 +442,14 @@ async def test_a_partition_that_is_wanted_is_given_once_its_step_has_ended(
         await everything(world)
         assert len(world.read.of(thread, f.ModelReturned)) == 1, "the step under way is not broken off"
         assert world.read.of(thread, f.ToolCalled) == [], "no step is begun"
-        # The other dispatcher is gone again: what was held back is begun here.
+        # An older assignment is heard of late: what was given is no longer ours to go on with.
+        dispatcher.worker._wanted(frozenset())
+        await world.ask(kept, post("/text and on"))
+        await world.read.ended(kept, 2)
+        await everything(world)
+        assert world.read.of(thread, f.ToolCalled) == [], "a step is begun that will be broken off"
+        # The other dispatcher is gone again, the group leaves the partition here: what was held back is begun.
+        await dispatcher.worker._assigned(frozenset({0, 1}))
         dispatcher.worker._wanted(frozenset())
         await world.read.ended(thread, 2)
     assert len(world.read.of(thread, f.ModelCalled)) == 3

@@ -58,6 +58,8 @@ class Worker:
         self._joined = asyncio.Event()
         self._giving: asyncio.Task[None] | None = None
         self._asked: frozenset[int] = frozenset()
+        self._given: frozenset[int] = frozenset()
+        """Partitions that the group was told we give, until it says whose they are."""
         self.stopped: dict[int, str] = {}
         """Partitions that cannot be gone on with, and why: they are tried again rarely."""
 
@@ -142,6 +144,7 @@ class Worker:
                 self._claim(partition)
             # A kept partition is not claimed again: its tail goes on, and shows a foreign claim if there is one.
         self._paused.clear()
+        self._given = frozenset()
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         """Runs go on over a rebalance; only the offsets are made good."""
@@ -154,7 +157,7 @@ class Worker:
         if self._giving is not None:
             self._giving.cancel()
         for partition, owner in self.owners.items():
-            if partition not in partitions and owner.leaving.is_set():
+            if partition not in partitions and partition not in self._given and owner.leaving.is_set():
                 owner.stay()
         self._giving = asyncio.get_running_loop().create_task(self._give(partitions)) if partitions else None
 
@@ -164,6 +167,8 @@ class Worker:
         await self._commit_once()
         _log.info("giving the partitions %s to another dispatcher", sorted(partitions))
         self._giving = None
+        # From here on they are as good as gone: whoever is asked for nothing more in this moment does not keep them.
+        self._given |= partitions
         self._group.give(partitions)
 
     def _release(self, partition: int) -> None:
