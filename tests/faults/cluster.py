@@ -351,11 +351,19 @@ class Cluster:
         atexit.unregister(self.kill)
 
 
-def left_behind() -> list[str]:
-    """The command lines of children of this process that still run: there should be none."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
+def children() -> frozenset[int]:
+    """The processes that this one has started."""
+    return frozenset(child.pid for child in psutil.Process().children())
+
+
+def left_behind(others: frozenset[int]) -> list[str]:
+    """The command lines of what this process has started, and they in turn, that still run: there should be none beside
+    `others`, which were there before (the systems of other tests)."""
+    found: list[str] = []
+    for child in psutil.Process().children():
+        if child.pid in others:
+            continue
         with suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(child.cmdline())[:200])
+            running = [p for p in (child, *child.children(recursive=True)) if p.status() != psutil.STATUS_ZOMBIE]
+            found.extend(" ".join(process.cmdline())[:200] for process in running)
     return found

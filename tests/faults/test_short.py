@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.cluster import children
 from tests.faults.scenarios import SHORT
 from tests.faults.suite import nothing_left, run
 
@@ -19,9 +20,10 @@ from tests.faults.suite import nothing_left, run
 @pytest.mark.timeout(400)
 async def test_every_promise_holds_while_parts_die_and_stall(tmp_path: Path) -> None:
     seed = int(os.environ.get("SEED") or secrets.randbelow(1_000_000))
+    others = children()
     # A short path: the control's socket has to fit into 100 characters.
     with tempfile.TemporaryDirectory(prefix="pf-", ignore_cleanup_errors=True) as folder:
         outcome = await run(SHORT, Path(folder), seed, keep=tmp_path)
-    nothing_left(outcome)
+    nothing_left(outcome, others)
     found = [f"{result.name}: {violation}" for result in outcome.results for violation in result.violations]
     assert not found, f"SEED={seed}, evidence in {tmp_path}:\n" + "\n".join(found[:30])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from parley_standalone.terminal.screen import Screen
 
 _AT_ONCE = 8
+_OTHERS = 36 + 10 + 6 + 9 + 4 * 2
+"""The columns of an id, of the least of a title, of the time and of the status, and what is between."""
 _STEPS = ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (86400 * 60, 86400, "d"))
 _STYLES = {
     "completed": "green",
@@ -52,11 +54,13 @@ async def show(native: Native, screen: Screen, *, limit: int, archived: bool, cl
         screen.say("no threads yet: `parley chat` begins one" if not archived else "no archived threads", "dim")
         return
     now = clock()
+    # Where it is narrow the agents give way, too: an id is there to be copied, and how the run stands to be read.
+    agent = max(8, min(30, screen.columns - _OTHERS))
     rows = [
         (
             (thread["id"], "bold"),
             (story.short(thread["title"] or "", 60), ""),
-            (story.short(thread["agent_id"] or "", 30), "cyan"),
+            (story.short(thread["agent_id"] or "", agent), "cyan"),
             (age(thread["last_message_at"] or thread["created_at"], now), "dim"),
             (thread["status"], _STYLES.get(thread["status"], "dim")),
         )
