@@ -11,6 +11,7 @@ from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import stopped
 from parley_dispatcher.tools.base import Result
 from parley_events import facts as f
+from parley_events import ids
 from parley_events.codec import Fact
 from parley_events.errors import RecordTooLarge
 
@@ -62,6 +63,23 @@ class Journal:
         """End a run that is being cancelled; nothing for any other."""
         if run.status == "cancelling":
             self.finish(owner, state, run, stopped(run))
+
+
+def called_of(run: Run, call: int, use: ToolUse, effect: str, due_at_ms: int | None = None) -> f.ToolCalled:
+    """The intent of a call, with its effect key: the same however often the call is tried, and by whom."""
+    return f.ToolCalled.model_validate(
+        {
+            "run_id": run.run_id,
+            "call": call,
+            "index": use.index,
+            "tool_call_id": use.tool_call_id,
+            "name": use.name,
+            "arguments": use.given,
+            "effect": effect,
+            "effect_key": use.effect_key or ids.derived_uuid("effect", run.run_id, str(call), str(use.index)),
+            "due_at_ms": due_at_ms,
+        }
+    )
 
 
 def returned_of(run: Run, call: int, use: ToolUse, status: str, result: Result, ms: int = 0) -> f.ToolReturned:

@@ -357,11 +357,10 @@ class Owner:
         Where that took longer than `TRUST_S`, what was read is old (the log was slow, or the process stood still): then
         the tail is looked at again. Called right after the append.
         """
-        if self.closed or fact.seq is None:
+        if fact.seq is None:
             raise NotOwner(f"partition {self.partition} is not ours any more")
         looked = self._world.elapsed()
-        if self.states.read.get(fact.stream, 0) < fact.seq:
-            await self._shown((fact.stream, fact.seq))
+        await self._seen(fact.stream, fact.seq)
         if (late := self._world.elapsed() - looked) > TRUST_S:
             _log.info("partition %d: looking again before an effect, %.1f s have passed", self.partition, late)
             await self.look()
@@ -377,8 +376,7 @@ class Owner:
 
     async def _seen(self, stream: str, seq: int) -> None:
         """Until the tail has shown all of a stream up to `seq`."""
-        if self.closed:
-            raise NotOwner(f"partition {self.partition} is not ours any more")
+        self._check_ours()
         if self.states.read.get(stream, 0) < seq:
             await self._shown((stream, seq))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from parley_dispatcher.journal import Journal, returned_of
+from parley_dispatcher.journal import Journal, called_of, returned_of
 from parley_dispatcher.owner import Owner
 from parley_dispatcher.prompt import NOBODY_THERE, instead
 from parley_dispatcher.state import Run, ThreadState, ToolUse
@@ -18,7 +18,6 @@ from parley_dispatcher.steps import CallTools
 from parley_dispatcher.tools import terms_of
 from parley_dispatcher.tools.base import Result, Tool
 from parley_events import facts as f
-from parley_events import ids
 from parley_events.body import AgentSpec, Approval, ClientTool, WaitsFor
 from parley_events.clock import Clock
 
@@ -85,17 +84,7 @@ class Parking:
     async def _hand_over(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, declared: ClientTool
     ) -> None:
-        called = f.ToolCalled(
-            run_id=run.run_id,
-            call=call,
-            index=use.index,
-            tool_call_id=use.tool_call_id,
-            name=use.name,
-            arguments=use.given,
-            effect="client",
-            effect_key=ids.derived_uuid("effect", run.run_id, str(call), str(use.index)),
-            due_at_ms=self._clock() + declared.expires_s * 1000,
-        )
+        called = called_of(run, call, use, "client", self._clock() + declared.expires_s * 1000)
         await owner.keep(state.workspace_id, called)
         self._journal.append(owner, state, run, called)
 

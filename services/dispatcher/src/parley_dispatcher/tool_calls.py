@@ -17,14 +17,12 @@ from pydantic import BaseModel, ValidationError
 
 from parley_dispatcher.errors import HistoryUnavailable, NotOwner, Parked, ToolDoubt, ToolError
 from parley_dispatcher.history import History
-from parley_dispatcher.journal import Journal, returned_of
+from parley_dispatcher.journal import Journal, called_of, returned_of
 from parley_dispatcher.owner import EVENTS_TOPIC, Owner, World
 from parley_dispatcher.prompt import NOT_RUN, UNKNOWN_OUTCOME
 from parley_dispatcher.state import Run, ThreadState, ToolUse
 from parley_dispatcher.steps import CallTools
 from parley_dispatcher.tools.base import Call, Result, Tool, Verdict
-from parley_events import facts as f
-from parley_events import ids
 from parley_events.clock import Clock
 from parley_events.errors import ObjectsUnavailable
 from parley_events.positions import PartitionPosition
@@ -95,19 +93,9 @@ class ToolCalls:
     async def _call_tool(
         self, owner: Owner, state: ThreadState, run: Run, call: int, use: ToolUse, tool: Tool | None, ask: Ask
     ) -> None:
-        key = use.effect_key or ids.derived_uuid("effect", run.run_id, str(call), str(use.index))
         begun = use.called is not None
         if not begun:
-            called = f.ToolCalled(
-                run_id=run.run_id,
-                call=call,
-                index=use.index,
-                tool_call_id=use.tool_call_id,
-                name=use.name,
-                arguments=use.given,
-                effect=tool.effect if tool else "read_only",
-                effect_key=key,
-            )
+            called = called_of(run, call, use, tool.effect if tool else "read_only")
             await owner.keep(state.workspace_id, called)
             intent = self._journal.append(owner, state, run, called)
             if tool is not None and tool.effect != "read_only":
@@ -117,7 +105,7 @@ class ToolCalls:
                     return
         began = self._clock()
         with self._world.instruments.tool_call(state, run, use, tool) as came:
-            status, result = came(await self._outcome(owner, state, run, use, tool, key, ask, begun))
+            status, result = came(await self._outcome(owner, state, run, use, tool, ask, begun))
         returned = returned_of(run, call, use, status, result, self._clock() - began)
         await owner.keep(state.workspace_id, returned)
         self._journal.returned(owner, state, run, returned)
@@ -129,7 +117,6 @@ class ToolCalls:
         run: Run,
         use: ToolUse,
         tool: Tool | None,
-        key: str,
         ask: Ask,
         begun: bool,
     ) -> tuple[str, Result]:
@@ -144,7 +131,7 @@ class ToolCalls:
             arguments = tool.arguments.model_validate(use.given)
         except ValidationError as error:
             return "error", Result(f"The arguments do not fit: {_problems(error)}")
-        call = self._call(state, run, use, key, ask)
+        call = self._call(state, run, use, ask)
         # An answer of another agent takes as long as that agent's own limits allow.
         limit_s = None if tool.name == "ask_agent" else tool.timeout_s or self._tool_timeout_s
         doubt = begun
@@ -172,7 +159,7 @@ class ToolCalls:
                 doubt = True
         return "unknown", _UNKNOWN
 
-    def _call(self, state: ThreadState, run: Run, use: ToolUse, key: str, ask: Ask) -> Call:
+    def _call(self, state: ThreadState, run: Run, use: ToolUse, ask: Ask) -> Call:
         shelf = _Shelf(self._world)
         return Call(
             workspace_id=state.workspace_id,
@@ -180,13 +167,13 @@ class ToolCalls:
             run_id=run.run_id,
             agent_id=run.agent_id,
             tool_call_id=use.tool_call_id,
-            effect_key=key,
+            effect_key=use.effect_key,
             clock=self._clock,
             skills=shelf,
             knowledge=shelf,
             objects=self._world.objects,
             effects=self._effects,
-            ask=partial(ask, use, key),
+            ask=partial(ask, use, use.effect_key),
             attachments=state.attachments,
             artifacts=state.artifacts,
         )
