@@ -1,4 +1,5 @@
-"""Requests straight to an ASGI application, and its answer send by send: what a server would write, and when."""
+"""Requests straight to an ASGI application, and its answer send by send: what a server would write, and when. Each
+answer is held against the document of its contract."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.types import ASGIApp, Message
+
+from tests.support.documented import check
 
 LIMIT_S = 20.0
 
@@ -128,6 +131,8 @@ async def exchange(
     finally:
         made._task.cancel()
         await asyncio.gather(made._task, return_exceptions=True)
+    if made.sends and not made._left.is_set():
+        check(method, path, made.status, made.headers, made.body, made.over)
 
 
 async def ask(app: ASGIApp, method: str, path: str, **options: Any) -> Exchange:

@@ -36,6 +36,7 @@ from parley_gateway.history import History
 from parley_gateway.http import failure
 from parley_gateway.limits import Limits
 from parley_gateway.mcp import McpServer
+from parley_gateway.openapi.routes import routes as document_routes
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
 from parley_gateway.settings import Settings
@@ -142,6 +143,7 @@ def build(
         app.router.routes.extend(dialect.routes(core))
     app.router.routes.extend(administration.routes(core))
     app.router.routes.extend(mcp.routes())
+    app.router.routes.extend(document_routes())
     app.add_exception_handler(HTTPException, _framework_error)
     return app
 

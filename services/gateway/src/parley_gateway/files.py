@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,13 +40,16 @@ _PIECE = 256 * 1024
 _SAFE = re.compile(r"[^A-Za-z0-9 ._()+-]")
 
 
+Base64 = Annotated[str, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
+
+
 def _content(value: Any) -> str | Long:
     if not isinstance(value, str | Long):
         raise ValueError("a string is needed")
     return value
 
 
-Content = Annotated[str | Long, PlainValidator(_content)]
+Content = Annotated[str | Long, PlainValidator(_content, json_schema_input_type=Base64)]
 """Bytes in base64, as a body brings them."""
 
 

@@ -162,16 +162,16 @@ async def _agent(core: Core, request: Request, who: Principal) -> AgentView:
     return inbound.agent(await core.workspaces.knowing(who.workspace_id, name), name)
 
 
-_POLLED = "/ai/chat/executions/{run_id}"
+POLLED = "/ai/chat/executions/{run_id}"
 
 PATHS: dict[str, dict[str, Handler]] = {
     CHAT: {"POST": _chat},
     f"{CHAT}/runs/{{run_id}}/events": {"GET": _events},
     f"{AI}/sessions/{{session_id}}": {"GET": _session},
     f"{AI}/agents/{{agent_id}}/sessions/{{session_id}}": {"GET": _session},
-    _POLLED: {"GET": _execution},
-    f"/api/v3{_POLLED}": {"GET": _execution},
-    f"/api/v3/organizations/{{organisation}}{_POLLED}": {"GET": _execution},
+    POLLED: {"GET": _execution},
+    f"/api/v3{POLLED}": {"GET": _execution},
+    f"/api/v3/organizations/{{organisation}}{POLLED}": {"GET": _execution},
 }
 """Every path, with its methods."""
 
