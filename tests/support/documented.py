@@ -92,8 +92,15 @@ def _hold(place: tuple[str, str, str, str, str], value: Any, where: str) -> None
 def _validator(contract: str, path: str, method: str, status: str, kind: str) -> Validator:
     document = _closed_document(contract)
     content = document["paths"][path][method]["responses"][status]["content"][kind]
-    schema = content.get("x-itemSchema", content["schema"])
+    schema = frame_schema(content["schema"]) if kind == STREAM else content["schema"]
     return Draft202012Validator({**schema, "components": document["components"]})
+
+
+def frame_schema(event: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the data of a stream's frames."""
+    data = event["properties"]["data"]
+    told = data.get("anyOf", [data])[-1]
+    return dict(told["contentSchema"])
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -44,6 +45,7 @@ from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
+from parley_events.serve import Http
 from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
 from parley_gateway.core import Core
@@ -420,6 +422,8 @@ class Past:
                 await self._grown.wait_for(lambda: all(map(self._reached, wanted)))
         except TimeoutError:
             return JSONResponse({"error": "behind"}, 503)
+        if re.fullmatch("(more)*", request.query_params.get("cursor", "")) is None:
+            return JSONResponse({"error": "bad_cursor"}, 400)
         found = self._find(path.split("/"), request)
         return JSONResponse({"error": "not_found"}, 404) if found is None else JSONResponse(found)
 
@@ -950,7 +954,7 @@ class World:
         """One more gateway; its address."""
         app, history = self._build(**changes)
         config = uvicorn.Config(
-            app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=3, ws="none", http="httptools"
+            app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=3, ws="none", http=Http
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from parley_events.clock import rfc3339
 from parley_events.telemetry.port import ABOUT
@@ -48,6 +50,17 @@ def set_up_logs(level: str, file: Path | None) -> None:
     root.setLevel(level.upper())
     for noisy in ("httpx2", "httpcore2", "anthropic", "asyncio", "urllib3", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Http(HttpToolsProtocol):
+    """What is no HTTP at all belongs to no contract; it is refused in the shape that most of them have."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse it, and close the connection."""
+        body = orjson.dumps({"error": {"code": "invalid_request", "message": "this is no HTTP request"}})
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -94,6 +107,7 @@ def server_of(
     they get `grace_s`. Without `signals` only `should_exit` stops it."""
     config = uvicorn.Config(
         app,
+        http=Http,
         host=host,
         port=port,
         log_config=None,

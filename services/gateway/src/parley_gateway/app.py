@@ -157,7 +157,8 @@ def drain(app: FastAPI) -> None:
 async def _framework_error(request: Request, error: Exception) -> Response:
     """What the router itself refuses, in the shape of the contract that the path belongs to."""
     assert isinstance(error, HTTPException)
-    flat = any(dialect.flat and request.url.path.startswith(dialect.base) for dialect in DIALECTS.values())
+    path = request.url.path
+    flat = any(dialect.flat and path.startswith((dialect.base, *dialect.also)) for dialect in DIALECTS.values())
     if error.status_code == 404:
         return failure(Problem("not_found", "there is nothing at this address", 404), flat)
     if error.status_code == 405:

@@ -43,7 +43,6 @@ BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
 _LIMITS = "parley.limits"
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
 
@@ -94,7 +93,10 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
             log.exception("%s %s failed", request.method, path)
             return failure(Problem("internal", "something went wrong on our side; it is in the logs", 500), flat)
 
-    return Route(path, serve, methods=_METHODS)
+    route = Route(path, serve)
+    # Whatever the method: what is not served is refused here, in the dialect's words.
+    route.methods = None
+    return route
 
 
 def _limited(response: Response, request: Request) -> Response:
@@ -181,7 +183,10 @@ def places(error: ValidationError) -> list[dict[str, str]]:
 
 
 async def raw_body(request: Request, limit: int) -> bytearray:
-    """The bytes of a body, up to a limit; a Problem 408 or 413."""
+    """The bytes of a body, up to a limit; a Problem 408, 413 or 415."""
+    encoding = request.headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise Problem("unsupported_media_type", "send the body as it is, without Content-Encoding", 415)
     length = request.headers.get("content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(limit)

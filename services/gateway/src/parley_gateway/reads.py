@@ -299,9 +299,10 @@ def thread_of_approval(approval_id: str) -> str:
     return thread_id
 
 
-def check_position(text: str) -> None:
-    """A Problem 400 unless the text is a position that Parley gave out."""
+def check_position(text: str | None) -> None:
+    """A Problem 400 unless the text is a position that Parley gave out, or there is none."""
     try:
-        parse_position(text)
+        if text is not None:
+            parse_position(text)
     except (Undecodable, ValueError):
         raise invalid("the position is not one that Parley gave out", "bad_position") from None

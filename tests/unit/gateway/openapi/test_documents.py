@@ -28,7 +28,7 @@ from parley_gateway.errors import REFUSALS
 from parley_gateway.openapi.codes import CODES
 from parley_gateway.openapi.contracts import CONTRACTS, documents
 from parley_gateway.openapi.document import codes_of, document
-from tests.support.documented import closed
+from tests.support.documented import closed, frame_schema
 from tests.unit.gateway.world import world
 
 SOURCE = Path(__file__).parents[4] / "services" / "gateway" / "src" / "parley_gateway"
@@ -109,8 +109,9 @@ def test_every_example_is_what_its_schema_says(name: str) -> None:
                 found += 1
                 hold(strict, content["schema"], example, said["operationId"])
         for content in (each["text/event-stream"] for each in contents if "text/event-stream" in each):
-            for frame in re.findall(r"^data: (.*)$", content["example"], re.M):
-                hold(strict, content["x-itemSchema"], json.loads(frame), said["operationId"])
+            for frame in content["examples"].values():
+                schema = frame_schema(content["schema"])
+                hold(strict, schema, json.loads(frame["value"]["data"]), said["operationId"])
         for parameter in said["parameters"]:
             if "example" in parameter:
                 hold(strict, parameter["schema"], parameter["example"], said["operationId"])

@@ -29,7 +29,8 @@ from parley_gateway.administration import outbound
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.errors import Unavailable, invalid, not_found
-from parley_gateway.http import REPLAYED, Wire, answer, body_of, idempotency_key, query_limit
+from parley_gateway.http import REPLAYED, Wire, answer, body_of, idempotency_key, min_position, query_limit
+from parley_gateway.reads import check_position
 
 TOPIC = "parley.rejected"
 LOOK_BACK = 500
@@ -53,6 +54,7 @@ async def list_rejected(core: Core, request: Request, who: Principal) -> Respons
     """The newest first, without their bodies."""
     who.to_administer()
     limit = query_limit(request)
+    check_position(min_position(request))  # the log itself is read, up to its end
     found: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
     async with core.reading_rejected, aclosing(_records(core, None)) as records:
         async for record in records:
@@ -66,6 +68,7 @@ async def list_rejected(core: Core, request: Request, who: Principal) -> Respons
 async def show_rejected(core: Core, request: Request, who: Principal) -> Response:
     """One record, its bytes made visible."""
     who.to_administer()
+    check_position(min_position(request))
     name, record = await _find(core, request, who)
     return answer(200, outbound.rejected(name, record) | outbound.rejected_bytes(record))
 

@@ -16,15 +16,16 @@ from parley_gateway.dialects import org_agents, org_chat, threads, tool_chat
 
 
 class Dialect(NamedTuple):
-    """`base`: where its paths begin. `flat`: its error shape (see `errors.Problem.body`)."""
+    """`base`: where its paths begin, `also`: where others do. `flat`: its error shape (see `errors.Problem.body`)."""
 
     base: str
     flat: bool
     routes: Callable[[Core], list[Route]]
+    also: tuple[str, ...] = ()
 
 
 DIALECTS: dict[str, Dialect] = {
-    "threads": Dialect(threads.BASE, True, threads.routes),
+    "threads": Dialect(threads.BASE, True, threads.routes, ("/api/v1/knowledge", "/mcp")),
     "org_agents": Dialect(org_agents.BASE, False, org_agents.routes),
     "org_chat": Dialect(org_chat.BASE, False, org_chat.routes),
     "tool_chat": Dialect(tool_chat.BASE, False, tool_chat.routes),

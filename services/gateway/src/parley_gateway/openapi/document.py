@@ -229,13 +229,29 @@ def _answer(answer: Answer, operation: Operation, forms: _Forms) -> Json:
         if answer.example is not None:
             content["application/json"]["example"] = answer.example
     if answer.events is not None:
-        # What `itemSchema` is from OpenAPI 3.2 on.
-        content["text/event-stream"] = {"schema": {"type": "string"}, "x-itemSchema": forms[answer.events]}
-        if answer.stream:
-            content["text/event-stream"]["example"] = "".join(f"{frame}\n\n" for frame in answer.stream)
+        content["text/event-stream"] = {
+            "schema": _event(forms[answer.events], answer.done),
+            "examples": {f"frame {at}": {"value": _frame(text)} for at, text in enumerate(answer.stream, 1)},
+        }
     if answer.file:
         content["*/*"] = {"schema": {}}
     return {**said, "content": content} if content else said
+
+
+def _event(data: Json, done: bool) -> Json:
+    """An event of a stream: until OpenAPI 3.2 has `itemSchema`, the schema of a stream is that of each of its events.
+    `done`: the last one is no JSON, but `[DONE]`."""
+    told: Json = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    fields: Json = {
+        "id": {"type": "string", "description": "The cursor to resume from."},
+        "data": {"anyOf": [{"const": "[DONE]"}, told]} if done else told,
+    }
+    return {"type": "object", "properties": fields, "required": ["data"]}
+
+
+def _frame(text: str) -> Json:
+    """An event as it is written, as fields."""
+    return dict(line.split(": ", 1) for line in text.split("\n"))
 
 
 def _refusal(status: int, codes: Sequence[str], flat: bool) -> Json:

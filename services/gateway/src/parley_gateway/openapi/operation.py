@@ -49,14 +49,16 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one status says. `body`: the type of its JSON; `events`: the type of each frame, where it may be a stream;
-    `file`: the bytes of one. Several may be given, and none. `stream`: a stream as it is seen, as an example."""
+    """What one status says. `body`: the type of its JSON; `events`: the type of each frame's data, where it may be a
+    stream; `stream`: such a stream as it is seen, as an example; `done`: it ends with `[DONE]`; `file`: the bytes of a
+    file. Several may be given, and none."""
 
     what: str
     body: Any = None
     example: Any = None
     events: Any = None
     stream: Sequence[str] = ()
+    done: bool = False
     file: bool = False
     headers: tuple[str, ...] = ()
 

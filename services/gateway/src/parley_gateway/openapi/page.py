@@ -108,10 +108,22 @@ def _message(told: Json) -> str:
 def _answer(status: str, answer: Json) -> str:
     parts = [f"<h3>{status}</h3><p>{_text(answer['description'])}</p>"]
     for kind, content in answer.get("content", {}).items():
-        form = content.get("x-itemSchema", content["schema"])
-        each = "each frame " if "x-itemSchema" in content else ""
-        parts.append(f"<p><code>{escape(kind)}</code>: {each}{_type(form)}</p>{_example(content.get('example'))}")
+        if kind == "text/event-stream":
+            frames = (told["value"] for told in content["examples"].values())
+            stream = "\n\n".join("\n".join(f"{name}: {value}" for name, value in frame.items()) for frame in frames)
+            form = f"each frame {_type(_data(content['schema']))}"
+            parts.append(f"<p><code>{kind}</code>: {form}</p>{_example(stream)}")
+        else:
+            told = _example(content.get("example"))
+            parts.append(f"<p><code>{escape(kind)}</code>: {_type(content['schema'])}</p>{told}")
     return "".join(parts)
+
+
+def _data(event: Json) -> Json:
+    """The schema of what an event's data is."""
+    data: Json = event["properties"]["data"]
+    told: Json = data.get("anyOf", [data])[-1]
+    return dict(told["contentSchema"])
 
 
 def _example(value: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from parley_gateway.dialects.org_chat import shapes, wire
 from parley_gateway.dialects.org_chat.routes import BASE, ROOT
 from parley_gateway.openapi.operation import (
@@ -158,7 +156,7 @@ CONTRACT = Contract(
             {200: Answer("The messages.", list[shapes.Message], [MESSAGE], headers=(LINK,))},
             parameters=(
                 *_NODE,
-                Parameter("include", Literal["events"], "`events`: with tool calls, their results and the rest."),
+                Parameter("include", str, "`events`: with tool calls, their results and the rest."),
                 *PAGE,
             ),
             errors=_NAMING,

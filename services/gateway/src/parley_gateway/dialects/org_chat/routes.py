@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
 from parley_gateway.dialects.org_chat import inbound, outbound, wire
-from parley_gateway.errors import Missing
+from parley_gateway.errors import Missing, invalid
 from parley_gateway.http import (
     REPLAYED,
     Handler,
@@ -120,7 +121,7 @@ async def _history(core: Core, request: Request, who: Principal) -> Response:
     try:
         page = await core.reads.messages(who, thread_id, params, min_position(request))
     except Missing:
-        return answer(200, [])
+        return _nothing(params["cursor"])
     names = {known.id: known.spec.name for known in workspace.agents.values()}
     headers = {}
     if page.next_cursor is not None:
@@ -145,7 +146,7 @@ async def _artifacts(core: Core, request: Request, who: Principal) -> Response:
     try:
         page = await core.reads.files(who, thread_id, params, min_position(request))
     except Missing:
-        return answer(200, [])
+        return _nothing(params["cursor"])
     headers = {}
     if page.next_cursor is not None:
         again = {name: query(request, name) for name in ("structure_id", "role_id")}
@@ -159,6 +160,13 @@ async def _artifact(core: Core, request: Request, who: Principal) -> Response:
     params = {"name": request.path_params["name"], "sha256": query(request, "sha256")}
     file = await core.reads.file(who, thread_id, params, min_position(request))
     return await files.download(core.objects, who.workspace_id, file)
+
+
+def _nothing(cursor: Any) -> Response:
+    """Nothing was said to the node yet, so no page of it was ever given out."""
+    if cursor is not None:
+        raise invalid("the cursor is not one that Parley gave out", "bad_cursor")
+    return answer(200, [])
 
 
 async def _own_thread(core: Core, request: Request, who: Principal) -> str:

@@ -89,6 +89,8 @@ async def _remove(core: Core, request: Request, who: Principal) -> Response:
 async def check_attached(core: Core, who: Principal, knowledge_ids: Sequence[str], again: str | None) -> None:
     """A Problem 404 unless the workspace has all documents that a message names. `again`: the run that the message has
     if it is repeated; then what was decided counts, whatever was removed since."""
+    if not all(map(is_uuid, knowledge_ids)):
+        raise not_found("document")
     try:
         await core.reads.there(who, tuple(dict.fromkeys(knowledge_ids)))
     except Problem as problem:

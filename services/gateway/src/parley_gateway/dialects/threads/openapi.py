@@ -119,6 +119,7 @@ DOCUMENT = {
     "characters": 20,
     "created_at": AT,
 }
+ADDED = {"title": "Tone of voice", "content": "Short and friendly.", "content_type": "text/markdown"}
 FACT = {
     "type": "run.completed",
     "seq": 5,
@@ -160,6 +161,7 @@ _THREADS = (
         {201: Answer("The thread.", shapes.Thread, THREAD), 202: Answer(_LATER, shapes.Accepted, {"id": THREAD_ID})},
         request=wire.NewThread,
         example={"agent_id": "assistant", "title": "Leads", "system_prompt": "You help me triage inbound leads."},
+        optional=True,
         errors=("unknown_agent", "exists"),
     ),
     Operation(
@@ -482,7 +484,7 @@ _KNOWLEDGE = (
             202: Answer(_LATER, shapes.Accepted, {"id": DOCUMENT["id"], "status": "accepted"}),
         },
         request=wire.NewDocument,
-        example={"title": "Tone of voice", "content": "Short and friendly.", "content_type": "text/markdown"},
+        example=ADDED,
         errors=("invalid_document", "unsupported_document", "too_many", "exists"),
     ),
     Operation(

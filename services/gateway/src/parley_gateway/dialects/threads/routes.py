@@ -37,6 +37,7 @@ from parley_gateway.http import (
     traceparent,
     wants,
 )
+from parley_gateway.reads import check_position
 from parley_gateway.workspaces import DEFAULT_AGENT
 
 # ---- threads
@@ -228,17 +229,19 @@ async def _file(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _thread_events(core: Core, request: Request, who: Principal) -> Response:
+    limit = query_limit(request)
     view = await core.reads.thread(who, request.path_params["thread_id"], min_position(request))
     if _as_page(request):
-        return await _page(core, request, who, view.id, None, 0, None)
+        return await _page(core, request, who, view.id, None, 0, None, limit)
     feed = await core_.thread_feed(core, who, view.id, resume_point(request), restarts=True)
     return core_.stream(core, feed, outbound.Frames(view.id), {})
 
 
 async def _run_events(core: Core, request: Request, who: Principal) -> Response:
+    limit = query_limit(request)
     run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
     if _as_page(request):
-        return await _page(core, request, who, run.thread_id, run.id, run.posted_seq - 1, run.ended_seq)
+        return await _page(core, request, who, run.thread_id, run.id, run.posted_seq - 1, run.ended_seq, limit)
     feed = await core_.run_feed(core, who, run, resume_point(request), restarts=True)
     return core_.stream(core, feed, outbound.Frames(run.thread_id), {"Parley-Run-Id": run.id})
 
@@ -246,6 +249,7 @@ async def _run_events(core: Core, request: Request, who: Principal) -> Response:
 async def _every_event(core: Core, request: Request, who: Principal) -> Response:
     """Every fact of every thread that the key may see, from now on."""
     who.to_read(None)
+    check_position(min_position(request))  # what begins now has nothing to wait for
     return core_.stream(core, core_.everything(core, who), outbound.EveryThread(), {})
 
 
@@ -254,10 +258,16 @@ def _as_page(request: Request) -> bool:
 
 
 async def _page(
-    core: Core, request: Request, who: Principal, thread_id: str, run_id: str | None, begin: int, end: int | None
+    core: Core,
+    request: Request,
+    who: Principal,
+    thread_id: str,
+    run_id: str | None,
+    begin: int,
+    end: int | None,
+    limit: int,
 ) -> Response:
     """A page of facts: of the thread, or of one run of it that begins after `begin` and, if known, ends with `end`."""
-    limit = query_limit(request)
     text = query(request, "cursor") or resume_point(request)
     cursor = START if text is None else parse_cursor(text)
     after = max(begin, cursor.done)

@@ -194,6 +194,7 @@ async def _cancel_many(core: Core, request: Request, who: Principal) -> Response
     """Stop the oldest open runs of a filter, each by a command of its own. An Idempotency-Key covers each run's: a
     repeated request stops, and names, what is open then."""
     asked = await body_of(request, wire.RunFilter, core.settings.body_mb)
+    idempotency_key(request)  # a bad one is refused, also where there is nothing to stop
     if not asked.model_dump(exclude_none=True):
         raise invalid("at least one of agent_id, user_id, thread_id, older_than_s is wanted")
     agent_id = None if asked.agent_id is None else (await agent_named(core, who, asked.agent_id)).id

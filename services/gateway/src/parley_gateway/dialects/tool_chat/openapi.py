@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from parley_gateway.dialects.tool_chat import shapes, wire
 from parley_gateway.dialects.tool_chat.routes import CHAT
 from parley_gateway.openapi.operation import (
     LIMIT,
-    MIN_POSITION,
     RESUME,
     RUN_ID,
     WAIT,
@@ -64,7 +61,7 @@ CONTRACT = Contract(
                 _CONVERSATION,
                 Parameter("before", _NUMBER, "The newest below this id. Not with `after`."),
                 Parameter("after", _NUMBER, "The oldest above this id."),
-                Parameter("include", Literal["tools"], "`tools`: what server-side tools said, too."),
+                Parameter("include", str, "`tools`: what server-side tools said, too."),
             ),
             errors=("unknown_agent",),
         ),
@@ -115,7 +112,7 @@ CONTRACT = Contract(
                 200: Answer("It is cleared.", shapes.Cleared, {"success": True, "deleted": 150}),
                 202: Answer("It will be.", shapes.Cleared, {"success": True, "deleted": 150}),
             },
-            parameters=(_CONVERSATION, MIN_POSITION),
+            parameters=(_CONVERSATION,),
             errors=("unknown_agent", "deleted", "bad_position", "behind", "session_expired"),
         ),
         Operation(

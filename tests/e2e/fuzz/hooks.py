@@ -1,0 +1,46 @@
+"""What the fuzzer does beside its own: real ids in the place of the documents' examples, and a count of what was
+answered. It runs in schemathesis' process; `test_fuzz` hands it what it needs in the environment."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+
+REAL: dict[str, str] = json.loads(os.environ["PARLEY_FUZZ_REAL"])
+"""Example → what is there."""
+KEPT: set[str] = set(json.loads(os.environ["PARLEY_FUZZ_KEPT"]))
+"""Ids of what nobody may take away: the keys that are asked with, the agent that is talked to."""
+TALLY = Path(os.environ["PARLEY_FUZZ_TALLY"])
+
+answers: Counter[str] = Counter()
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: object) -> None:
+    """Name what is there where the example of an id stands; but delete nothing that others are tried on."""
+    for part in (case.path_parameters, case.query, case.body):
+        if isinstance(part, dict):
+            for name, value in part.items():
+                if isinstance(value, str) and case.method != "DELETE":
+                    part[name] = REAL.get(value, value)
+    if (case.method == "DELETE" and case.path.endswith("}")) or case.path.endswith("/rotate"):
+        for name, value in (case.path_parameters or {}).items():
+            if value in KEPT:
+                case.path_parameters[name] = "another"
+
+
+@schemathesis.hook
+def after_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], response: Any) -> None:
+    """Count the answer."""
+    answers[f"{case.method} {case.path} {response.status_code}"] += 1
+
+
+@atexit.register
+def _told() -> None:
+    TALLY.write_text(json.dumps(answers))
