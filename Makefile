@@ -16,7 +16,7 @@ SERVICES := gateway dispatcher history standalone
 export BASE_IMAGE PARLEY_TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help up cluster reset compose-up compose-down images test check unit contract e2e faults guards bench fmt sync jars lock
+.PHONY: help up cluster reset compose-up compose-down images test check unit contract e2e faults guards fuzz bench fmt sync jars lock
 
 help: ## list what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ faults: jars ## break everything at every moment, and check each promise (SEED= 
 
 guards: jars ## take each guard out once: the fault suite must notice (ONLY=; ten minutes)
 	@$(BIN)/python -m tests.faults.guards
+
+fuzz: $(STAMP) ## ask whatever the OpenAPI documents allow, and what they do not (COUNT=100 SEED=1; minutes)
+	FUZZ_COUNT=$(or $(COUNT),100) FUZZ_SEED=$(or $(SEED),1) FUZZ_LIMIT_S=3000 $(BIN)/pytest -q -s tests/e2e/test_fuzz.py
 
 bench: jars ## measure first delta, streams and CPU (about ten minutes)
 	$(BIN)/python -m tests.bench

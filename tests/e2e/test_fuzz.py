@@ -25,10 +25,10 @@ from tests.support.system import System, start, stop
 FOLDER = Path(__file__).parent / "fuzz"
 ROOT = Path(__file__).parents[2]
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
-COUNT = os.environ.get("COUNT", "5")
+COUNT = os.environ.get("FUZZ_COUNT", "5")
 """How many requests are made up for an operation, beside those that its document implies."""
-SEED = os.environ.get("SEED", "1")
-LIMIT_S = float(os.environ.get("LIMIT_S", "240"))
+SEED = os.environ.get("FUZZ_SEED", "1")
+LIMIT_S = float(os.environ.get("FUZZ_LIMIT_S", "240"))
 """How long one document may take on a machine that is busy with other things; on a quiet one it takes seconds."""
 CHECKS = (
     "not_a_server_error",

@@ -202,6 +202,9 @@ async def test_a_repeated_message_is_answered_as_before_whatever_was_removed_sin
     assert again.headers["idempotency-replayed"] == "true"
     for headers in ({"Idempotency-Key": "other"}, {}):
         assert (await http(here, "POST", url, asked, headers=headers)).status == 404
+    for none in ("", "x", "0" * 99):
+        refused = await http(here, "POST", url, {"content": "hi", "knowledge_ids": [none]}, headers=key)
+        assert (refused.status, refused.json()["error"]) == (404, "not_found"), "no document can be called that"
 
 
 async def test_a_lead_is_a_bounded_json_object(here: World) -> None:
