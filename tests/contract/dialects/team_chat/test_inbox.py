@@ -132,6 +132,17 @@ async def test_who_comes_back_for_the_answer_has_read_it_then(here: World, path:
     assert await unread(here) == []
 
 
+async def test_who_looks_again_and_again_sends_one_mark(here: World) -> None:
+    conversation = await left_behind(here, "Late.")
+    run = run_id_of(here.dispatcher.written[conversation][0])
+    for _ in range(3):
+        for path in (f"{AGENT}/runs/{run}", f"{AGENT}/runs/{run}/events"):
+            assert (await do(here, "GET", path)).status == 200
+            assert await unread(here) == []
+    asked = [command for command in here.dispatcher.heard if command.type == "thread.mark_read"]
+    assert len(asked) == 1 and len(marks(here, conversation)) == 1
+
+
 async def test_a_run_that_is_looked_at_before_it_has_ended_is_not_read(here: World) -> None:
     stage = Stage(here)
     late = await do(here, "POST", f"{AGENT}/chat", params={"wait": "0"}, body={"message": "hi"})
