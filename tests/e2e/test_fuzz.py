@@ -18,6 +18,7 @@ import pytest
 
 from parley_gateway.administration import openapi as administration
 from parley_gateway.dialects.org_chat import openapi as org_chat
+from parley_gateway.dialects.team_chat import openapi as team_chat
 from parley_gateway.dialects.threads import openapi as threads
 from parley_gateway.openapi.contracts import CONTRACTS
 from tests.support.system import System, start, stop
@@ -81,6 +82,8 @@ def things(system: System) -> Things:
         chat = "/api/v3/organizations/default/ai/agents/assistant/chat"
         session = post(chat, {"message": "Hello!"})["sessionId"]
         run = post(f"/api/v1/chat/threads/{session}/messages", {"content": SAVES}, wait="")["run"]["id"]
+        [*_, said] = client.get("/agents/assistant/history", params={"conversation_id": session}).json()["messages"]
+        answer = said["id"]
         parked = post("/api/v1/chat/threads", {"agent_id": "scripted"})["id"]
         post(f"/api/v1/chat/threads/{parked}/messages", {"content": PUBLISHES}, wait="1")
         [approval, *_] = client.get("/api/v1/chat/approvals", params={"status": "open"}).json()["items"]
@@ -95,6 +98,7 @@ def things(system: System) -> Things:
         "org_chat": {**chats, **node},
         "org_agents": chats,
         "tool_chat": chats,
+        "team_chat": {**chats, team_chat.ANSWER: answer},
         "administration": {administration.ID: key},
     }
     return Things(real, [*keys, "assistant"])

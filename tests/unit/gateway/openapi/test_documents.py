@@ -20,6 +20,7 @@ from parley_gateway.dialects import DIALECTS
 from parley_gateway.dialects.org_agents.routes import PATHS as ORG_AGENTS
 from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
 from parley_gateway.dialects.org_chat.routes import ROOT
+from parley_gateway.dialects.team_chat.routes import everywhere as team_chat
 from parley_gateway.dialects.threads.access import BASE
 from parley_gateway.dialects.threads.routes import ELSEWHERE
 from parley_gateway.dialects.threads.routes import PATHS as THREADS
@@ -38,6 +39,7 @@ METHODS = {
     "org_chat": {ROOT + path: set(methods) for path, methods in ORG_CHAT.items()},
     "org_agents": {path: set(methods) for path, methods in ORG_AGENTS.items()},
     "tool_chat": {path: set(methods) for path, methods in TOOL_CHAT.items()},
+    "team_chat": {path: set(methods) for path, methods in team_chat().items()},
     "administration": {ADMINISTRATION + path: set(methods) for path, methods in ADMINISTERED.items()},
 }
 """The methods of every path that a contract serves, by the routes."""

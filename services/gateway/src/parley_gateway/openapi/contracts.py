@@ -12,6 +12,7 @@ from parley_events.body import Json
 from parley_gateway.administration import openapi as administration
 from parley_gateway.dialects.org_agents import openapi as org_agents
 from parley_gateway.dialects.org_chat import openapi as org_chat
+from parley_gateway.dialects.team_chat import openapi as team_chat
 from parley_gateway.dialects.threads import openapi as threads
 from parley_gateway.dialects.tool_chat import openapi as tool_chat
 from parley_gateway.openapi.document import document
@@ -22,6 +23,7 @@ CONTRACTS: dict[str, Contract] = {
     "org_chat": org_chat.CONTRACT,
     "org_agents": org_agents.CONTRACT,
     "tool_chat": tool_chat.CONTRACT,
+    "team_chat": team_chat.CONTRACT,
     "administration": administration.CONTRACT,
 }
 """Every contract, by its name."""
