@@ -80,6 +80,7 @@ def test_a_document_is_openapi(name: str) -> None:
     assert found["openapi"] == "3.1.0"
     ids = [said["operationId"] for methods in found["paths"].values() for said in methods.values()]
     assert len(set(ids)) == len(ids)
+    assert not [schema for schema in found["components"]["schemas"] if "__" in schema], "two shapes have one name"
 
 
 @contracts

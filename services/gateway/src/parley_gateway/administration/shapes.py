@@ -26,7 +26,7 @@ class Key(Told):
     revoked: bool
 
 
-class NewKey(Told):
+class MadeKey(Told):
     """A new key. `key` is shown this once."""
 
     id: str
