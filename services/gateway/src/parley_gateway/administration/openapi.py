@@ -164,7 +164,7 @@ _KEYS = (
         "keys",
         "Make a key for a user.",
         {
-            status: Answer(what, shapes.NewKey, {**KEY, "key": "prl_..."})
+            status: Answer(what, shapes.MadeKey, {**KEY, "key": "prl_..."})
             for status, what in ((201, "The key, shown this once."), (202, _LATER))
         },
         request=wire.NewKey,

@@ -26,7 +26,7 @@ class Key(Told):
     revoked: bool
 
 
-class NewKey(Told):
+class MadeKey(Told):
     """A new key. `key` is shown this once."""
 
     id: str
@@ -54,7 +54,7 @@ class Accepted(Told):
     id: str
 
 
-class Limits(Told):
+class AgentLimits(Told):
     steps: int
     seconds: int
     max_tokens: int
@@ -72,7 +72,7 @@ class Agent(Told):
     system_prompt: str
     temperature: float | None
     tools: list[str]
-    limits: Limits
+    limits: AgentLimits
     version: int
     base_url: str | None = None
     api_key: str | None = None
