@@ -52,11 +52,11 @@ async def _chat(core: Core, request: Request, who: Principal) -> Response:
 
 async def _stream(core: Core, request: Request, who: Principal) -> Response:
     agent, asked, _ = await _asked(core, request, who)
+    frames = _frames(request)
     said = await _say(core, request, who, agent, asked, pieces=True)
     if said.outcome.pending:
         return _accepted(request, said, "queued")
     feed = await core_.feed_of(core, who, said, restarts=False)
-    frames = _frames(request)
 
     def read() -> None:
         core.marks.read(who, said.thread_id, frames.ended_seq)
@@ -142,8 +142,8 @@ async def _events(core: Core, request: Request, who: Principal) -> Response:
     run, thread = await core.reads.run_in(who, request.path_params["run_id"], min_position(request))
     if run.agent_id != agent.id:
         raise not_found("run of this agent")
-    feed = await core_.run_feed(core, who, run, resume_point(request), restarts=False)
     frames = _frames(request)
+    feed = await core_.run_feed(core, who, run, resume_point(request), restarts=False)
 
     def read() -> None:
         core.marks.read(who, thread.id, frames.ended_seq)
