@@ -13,7 +13,7 @@ from typing import Any
 import schemathesis
 
 REAL: dict[str, str] = json.loads(os.environ["PARLEY_FUZZ_REAL"])
-"""Example → what is there."""
+"""Example → what is there; and `DELETE <path>` → what is there to be deleted."""
 KEPT: set[str] = set(json.loads(os.environ["PARLEY_FUZZ_KEPT"]))
 """Ids of what nobody may take away: the keys that are asked with, the agent that is talked to."""
 TALLY = Path(os.environ["PARLEY_FUZZ_TALLY"])
@@ -24,11 +24,14 @@ answers: Counter[str] = Counter()
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: object) -> None:
     """Name what is there where the example of an id stands; but delete nothing that others are tried on."""
+    doomed = REAL.get(f"DELETE {case.path}")
     for part in (case.path_parameters, case.query, case.body):
         if isinstance(part, dict):
             for name, value in part.items():
-                if isinstance(value, str) and case.method != "DELETE":
+                if isinstance(value, str) and (case.method != "DELETE" or name == "agent_id"):
                     part[name] = REAL.get(value, value)
+                elif isinstance(value, str) and doomed is not None:
+                    part[name] = doomed if value in REAL else value
     if (case.method == "DELETE" and case.path.endswith("}")) or case.path.endswith("/rotate"):
         for name, value in (case.path_parameters or {}).items():
             if value in KEPT:
