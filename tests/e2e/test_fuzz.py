@@ -84,6 +84,12 @@ def things(system: System) -> Things:
         run = post(f"/api/v1/chat/threads/{session}/messages", {"content": SAVES}, wait="")["run"]["id"]
         [*_, said] = client.get("/agents/assistant/history", params={"conversation_id": session}).json()["messages"]
         answer = said["id"]
+        doomed = {
+            f"DELETE {base}/agents/{{agent_id}}/conversations/{{conversation_id}}": post(
+                "/agents/assistant/conversations", {}
+            )["id"]
+            for base in ("", "/api")
+        }
         parked = post("/api/v1/chat/threads", {"agent_id": "scripted"})["id"]
         post(f"/api/v1/chat/threads/{parked}/messages", {"content": PUBLISHES}, wait="1")
         [approval, *_] = client.get("/api/v1/chat/approvals", params={"status": "open"}).json()["items"]
@@ -98,7 +104,7 @@ def things(system: System) -> Things:
         "org_chat": {**chats, **node},
         "org_agents": chats,
         "tool_chat": chats,
-        "team_chat": {**chats, team_chat.ANSWER: answer},
+        "team_chat": {**chats, **doomed, team_chat.ANSWER: answer},
         "administration": {administration.ID: key},
     }
     return Things(real, [*keys, "assistant"])
