@@ -2,7 +2,8 @@
 contract's own shape and words with a status that the row names; nothing is a 500, and nothing comes of it.
 
 The endpoints are those of the OpenAPI documents, so that a new one is in the table as soon as it is served. What is
-foreign, and what a key may not do, is in `test_rights`; a key that is used again in `test_idempotency`.
+foreign, and what a key may not do, is in `test_rights`; a key that is used again in `test_idempotency`; what
+no ASGI server hands on in `tests/unit/gateway/test_sockets`.
 """
 
 from __future__ import annotations
@@ -103,6 +104,14 @@ FILES: tuple[tuple[str, Any, int, str], ...] = (
     ),
 )
 """What cannot be attachments."""
+DOCUMENTS: tuple[tuple[str, str, int, str], ...] = (
+    ("no base64", "%%%", 400, "invalid_document"),
+    ("cut base64", "aGVsbG8", 400, "invalid_document"),
+    ("empty", "", 400, "invalid_document"),
+    ("no text", base64.b64encode(bytes(range(256))).decode(), 400, "invalid_document"),
+    ("26 MiB", base64.b64encode(b"x" * (26 * MEBI)).decode(), 413, "too_large"),
+)
+"""What cannot be a document."""
 QUERIES: dict[str, tuple[tuple[str, ...], str]] = {
     "limit": (("0", "-1", "201", "1.5", "many", "", "٣", "1e2", "9" * 400, "NaN"), "bad_limit"),
     "cursor": (("x", "%", "eyJ9", "é"), "bad_cursor"),
@@ -217,6 +226,25 @@ async def test_what_is_odd_and_allowed_is_no_error_of_ours(scene: Scene, contrac
             assert found.status < 500, where
 
 
+async def test_a_session_that_has_expired_is_404_in_every_contracts_words() -> None:
+    now = 1_776_695_400_000
+    async with world(sockets=False, clock=lambda: now, session_idle_s=60) as here:
+        app = here.gateways[0][0]
+        chat = "/api/v3/organizations/default/ai/agents/scripted/chat"
+        said = await ask(app, "POST", chat, key=here.key, body={"message": "hi"})
+        session = said.json()["sessionId"]
+        again = {"message": "hi", "sessionId": session}
+        assert (await ask(app, "POST", chat, key=here.key, body=again)).status == 200
+        now += 61_000
+        for name, path, body in (
+            ("org_agents", chat, again),
+            ("threads", f"/api/v1/chat/threads/{session}/messages", {"content": "hi"}),
+            ("tool_chat", "/api/agents/scripted/chat", {"message": "hi", "conversation_id": session}),
+        ):
+            found = await ask(app, "POST", path, key=here.key, body=body)
+            assert (found.status, problem(CONTRACTS[name], found, name)) == (404, "session_expired"), name
+
+
 # ---- the table
 
 
@@ -321,6 +349,10 @@ def _bad_bodies(operation: Operation, path: str, options: dict[str, Any]) -> Ite
         if operation.path.endswith(("/messages", "/message", "/sync", "/chat")):
             for what, text, status, code in TEXTS:
                 yield Bad(f"message: {what}", status, code, path, {**options, "body": {**body, name: text}})
+    if "content_base64" in schema.get("properties", {}):
+        for what, content, status, code in DOCUMENTS:
+            document = {"title": "t", "content_base64": content, "content_type": "text/plain"}
+            yield Bad(f"document: {what}", status, code, path, {**options, "body": document})
     if "attachments" in schema.get("properties", {}):
         for what, files, status, code in FILES:
             yield Bad(f"attachments: {what}", status, code, path, {**options, "body": {**body, "attachments": files}})
