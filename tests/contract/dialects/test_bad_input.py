@@ -240,6 +240,7 @@ async def test_a_session_that_has_expired_is_404_in_every_contracts_words() -> N
             ("org_agents", chat, again),
             ("threads", f"/api/v1/chat/threads/{session}/messages", {"content": "hi"}),
             ("tool_chat", "/api/agents/scripted/chat", {"message": "hi", "conversation_id": session}),
+            ("team_chat", "/agents/scripted/chat", {"message": "hi", "conversation_id": session}),
         ):
             found = await ask(app, "POST", path, key=here.key, body=body)
             assert (found.status, problem(CONTRACTS[name], found, name)) == (404, "session_expired"), name
