@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,9 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
                     part[name] = REAL.get(value, value)
                 elif isinstance(value, str) and doomed is not None:
                     part[name] = doomed if value in REAL else value
-    if (case.method == "DELETE" and case.path.endswith("}")) or case.path.endswith("/rotate"):
-        for name, value in (case.path_parameters or {}).items():
-            if value in KEPT:
-                case.path_parameters[name] = "another"
+    taken = re.search(r"{(\w+)}(/rotate)?$", case.path)
+    if taken is not None and (case.method == "DELETE" or taken[2]) and case.path_parameters.get(taken[1]) in KEPT:
+        case.path_parameters[taken[1]] = "another"
 
 
 @schemathesis.hook
