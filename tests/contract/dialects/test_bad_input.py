@@ -122,9 +122,9 @@ QUERIES: dict[str, tuple[tuple[str, ...], str]] = {
     "version": (("0", "-1", "x", "9" * 30), "invalid_request"),
     "pinned": (("maybe", ""), "invalid_request"),
     "archived": (("maybe", "2"), "invalid_request"),
-    "order": (("up",), "invalid_request"),
-    "kind": (("all",), "invalid_request"),
-    "status": (("any",), "invalid_request"),
+    "order": (("up", "", "ASC"), "invalid_request"),
+    "kind": (("all", ""), "invalid_request"),
+    "status": (("any", ""), "invalid_request"),
     "structure_id": (("x", "", "1"), "invalid_structure_id"),
     "role_id": (("",), "invalid_request"),
 }

@@ -7,7 +7,7 @@ as a `Told` in the dialect's `shapes`, and every answer in the tests is held aga
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
@@ -21,7 +21,6 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC."""
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Flag = Annotated[bool, WithJsonSchema({"type": "boolean"})]
-Bytes = Annotated[bytes, WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})]
 
 
 class Told(BaseModel):
@@ -79,7 +78,7 @@ class Operation:
     example: Json | None = None
     parameters: tuple[Parameter, ...] = ()
     errors: tuple[str, ...] = ()
-    optional: bool = field(default=False)
+    optional: bool = False
     """Whether the body may be left out."""
 
 

@@ -190,10 +190,10 @@ def _accepted(said: Said) -> dict[str, object]:
 
 
 async def _messages(core: Core, request: Request, who: Principal) -> Response:
-    order = query(request, "order") or "asc"
-    if order not in ("asc", "desc"):
+    order = query(request, "order")
+    if order not in (None, "asc", "desc"):
         raise invalid("order must be asc or desc")
-    params = {"limit": query_limit(request), "cursor": query(request, "cursor"), "order": order}
+    params = {"limit": query_limit(request), "cursor": query(request, "cursor"), "order": order or "asc"}
     position = min_position(request)
     view = await core.reads.thread(who, request.path_params["thread_id"], position)
     page = await core.reads.messages(who, view.id, params, position)
