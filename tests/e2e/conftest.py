@@ -1,14 +1,33 @@
-"""One running system per kind for the tests that only talk to it; tests that break parts start their own."""
+"""The running systems that tests share; each is started when the first test asks for it, and serves all of them.
+
+How a new file uses them: a test that only talks to Parley takes `cluster` or `standalone`, or `system` to run on both
+kinds. Others' threads, keys and agents are there too, so it makes what it looks at under names of its own (a thread,
+or with the `admin_key` of `ready()` a workspace, a user, a key, an agent), and never counts what all have. A test that
+kills or stalls a part takes `breakable`. Only one that needs other settings, a file of agents, or a start or stop to
+look at starts a system of its own (`tests.support.system.start`), once per file: a cluster costs five seconds.
+
+What takes none of `SHARED` is marked `own_system`: `make test` runs those beside the others (`tests/lanes.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.system import System, start, stop
 
+HERE = Path(__file__).parent
+SHARED = {"cluster", "standalone", "system"}
 MODEL = {"PARLEY_MODEL_BACKOFF_MS": "20", "PARLEY_MODEL_STALL_S": "1"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests of this folder by the systems that they ask for."""
+    for item in items:
+        if HERE in item.path.parents and not SHARED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("own_system")
 
 
 @pytest.fixture(scope="session")
