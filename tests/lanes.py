@@ -4,8 +4,8 @@ A lane is a list of commands, one after the other until one fails. Each lane has
 broker, a database, systems), so lanes never meet. A lane that went well is printed whole as soon as it is over; those
 that failed are printed whole at the end, so that the last thing on the screen is what failed and why.
 
-Every test is in exactly one lane: folders divide them, and `tests/e2e` is divided by the mark `own_system`, which its
-`conftest.py` gives by what a test asks for.
+Every test is in exactly one lane: folders divide them, and the mark `breaks` divides `tests/e2e` (its `conftest.py`).
+All of `tests/faults` has it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LANES: Mapping[str, Sequence[Command]] = {
         (sys.executable, "-m", "mypy"),
         (*_PYTEST, "tests/unit", "tests/contract"),
     ),
-    "shared": ((*_PYTEST, "-m", "not own_system", "tests/e2e", "tests/faults"),),
-    "own": ((*_PYTEST, "-m", "own_system", "tests/e2e"),),
+    "whole": ((*_PYTEST, "-m", "not breaks", "tests/e2e"),),
+    "broken": ((*_PYTEST, "-m", "breaks", "tests/e2e", "tests/faults"),),
 }
 _END_S = 60.0
 """For the systems of two lanes to stop in turn."""

@@ -6,28 +6,26 @@ or with the `admin_key` of `ready()` a workspace, a user, a key, an agent), and 
 kills or stalls a part takes `breakable`. Only one that needs other settings, a file of agents, or a start or stop to
 look at starts a system of its own (`tests.support.system.start`), once per file: a cluster costs five seconds.
 
-What takes none of `SHARED` is marked `own_system`: `make test` runs those beside the others (`tests/lanes.py`).
+`make test` runs those that break parts beside the others (`tests/lanes.py`): whoever takes `breakable` is marked
+`breaks` here, a file that breaks a system of its own says `pytestmark = pytest.mark.breaks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.system import System, start, stop
 
-HERE = Path(__file__).parent
-SHARED = {"cluster", "standalone", "system"}
 MODEL = {"PARLEY_MODEL_BACKOFF_MS": "20", "PARLEY_MODEL_STALL_S": "1"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divide the tests of this folder by the systems that they ask for."""
+    """Mark what breaks parts, for the lane that it runs in."""
     for item in items:
-        if HERE in item.path.parents and not SHARED.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker("own_system")
+        if "breakable" in getattr(item, "fixturenames", ()):
+            item.add_marker("breaks")
 
 
 @pytest.fixture(scope="session")
