@@ -33,14 +33,15 @@ LANES: Mapping[str, Sequence[Command]] = {
 _END_S = 60.0
 """For the systems of two lanes to stop in turn."""
 _LINE_BYTES = 1 << 24
-_PROGRESS = re.compile(r"\[ *\d+%\]$")
+_PROGRESS = re.compile(r"\[ *(\d+)%\]$")
 
 
 async def run(lane: str, commands: Sequence[Command], say: Callable[[str], None]) -> tuple[int, list[str]]:
     """The status of the first command that failed, or 0, and all lines that were printed. What shows how far the tests
-    are is said at once."""
+    are is said at once, every ten percent."""
     lines: list[str] = []
     for command in commands:
+        tens = 0
         try:
             # In a session of its own: a Ctrl-C at the terminal reaches it once, through `_end`.
             process = await asyncio.create_subprocess_exec(
@@ -52,8 +53,9 @@ async def run(lane: str, commands: Sequence[Command], say: Callable[[str], None]
             assert process.stdout is not None
             async for line in process.stdout:
                 lines.append(line.decode(errors="replace").rstrip("\n"))
-                if how_far := _PROGRESS.search(lines[-1]):
-                    say(f"{lane}: {how_far[0]}")
+                if (found := _PROGRESS.search(lines[-1])) and int(found[1]) // 10 > tens:
+                    tens = int(found[1]) // 10
+                    say(f"{lane}: {found[1]} %")
             status = await process.wait()
         except BaseException:
             await _end(process)

@@ -88,9 +88,10 @@ async def test_what_failed_is_said_at_once_and_whole_at_the_end(tmp_path: Path) 
 
 
 async def test_the_way_so_far_is_shown_while_it_runs() -> None:
-    status, said = await outcome(a=[python("print('.' * 9 + ' [ 37%]'); print('other')")])
-    assert (status, said[0]) == (0, "a: [ 37%]")
-    assert not any(text.startswith("a: other") for text in said)
+    lines = ["." * 9 + f" [{percent:3d}%]" for percent in (4, 9, 12, 15, 20, 100)]
+    status, said = await outcome(a=[python(f"for line in {lines!r}: print(line)"), python("print('other')")])
+    assert (status, said[:3]) == (0, ["a: 12 %", "a: 20 %", "a: 100 %"])
+    assert said[3].startswith("==== a: passed") and len(said) == 5
 
 
 async def test_every_command_of_a_lane_must_go_well() -> None:
