@@ -31,7 +31,7 @@ LANES: Mapping[str, Sequence[Command]] = {
     "broken": ((*_PYTEST, "-m", "breaks", "tests/e2e", "tests/faults"),),
 }
 _END_S = 60.0
-"""For the systems of two lanes to stop in turn."""
+"""A lane stops its systems one after the other."""
 _LINE_BYTES = 1 << 24
 _PROGRESS = re.compile(r"\[ *(\d+)%\]$")
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,11 +113,13 @@ def test_nothing_is_left_behind_when_it_is_stopped(tmp_path: Path, number: signa
     pid_file = tmp_path / "pid"
     busy = f"import os, time; open({str(pid_file)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
     code = f"import sys; from tests import lanes; sys.exit(lanes.main({{'a': [(sys.executable, '-c', {busy!r})]}}))"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=TOP, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=TOP)
+    until = time.monotonic() + LIMIT_S
     while not (pid_file.exists() and pid_file.read_text().endswith(" ")):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
     process.send_signal(number)
-    process.communicate(timeout=LIMIT_S)
+    process.wait(LIMIT_S)
     assert process.returncode != 0
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
