@@ -106,6 +106,8 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         raise Refused("unknown_agent", f"there is no agent {agent_id!r} in this workspace")
     if body.agent_id is not None and body.agent_id != agent_id:
         raise Refused("invalid", f"the thread is bound to the agent {agent_id!r}")
+    if body.play is not None and state.team_id not in (None, body.play.team_id):
+        raise Refused("invalid", f"the thread is bound to the team {state.team_id!r}")
     principal = body.principal
     run = ids.run_id(state.stream, command.id)
     return f.MessagePosted(
@@ -127,6 +129,7 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         system_append=body.system_append,
         opened=opened,
         unattended=body.unattended,
+        play=body.play,
     )
 
 
