@@ -324,7 +324,9 @@ class Reference:
         start = origin.body
         assert isinstance(start, f.MessagePosted | f.ChildStarted)
         own = [
-            fact for fact in self.streams[stream] if getattr(fact.body, "run_id", None) == run and fact is not origin
+            fact
+            for fact in self.streams[stream]
+            if (getattr(fact.body, "run_id", None) == run and fact is not origin) or _speaks_in(fact.body, run)
         ]
         end = next((fact for fact in own if fact.body.type in f.RUN_ENDS), None)
         calls = [fact.body for fact in own if isinstance(fact.body, f.ModelCalled)]
@@ -341,7 +343,7 @@ class Reference:
             body = fact.body
             if isinstance(body, f.RunWaiting):
                 status = "waiting"
-            elif isinstance(body, f.ModelCalled) or (
+            elif isinstance(body, f.ModelCalled | f.ChildStarted) or (
                 status == "waiting"
                 and (
                     isinstance(
@@ -697,6 +699,11 @@ class Reference:
 def _seq(fact: Fact) -> int:
     assert fact.seq is not None
     return fact.seq
+
+
+def _speaks_in(body: f.FactBody, run: str) -> bool:
+    """Whether a member of the team that answers in this run begins."""
+    return isinstance(body, f.ChildStarted) and body.parent_run_id == run and body.member is not None
 
 
 def _said(blocks: tuple[Block, ...]) -> str:

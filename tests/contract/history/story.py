@@ -303,11 +303,18 @@ def _step_of_run(
         _approval(rng, writer, stream, ws, run)
     elif choice == 9:
         child = ids.child_run_id(stream, f"{run}/{writer.seqs[stream]}")
+        member = rng.choice((None, 1))
         writer.write(
             stream,
             ws,
             f.ChildStarted(
-                run_id=child, parent_run_id=run, tool_call_id="x", agent_id="helper", agent_version=2, text="do"
+                run_id=child,
+                parent_run_id=run,
+                tool_call_id="x",
+                agent_id="helper",
+                agent_version=2,
+                text="do",
+                member=member,
             ),
         )
         runs.append(child)

@@ -106,8 +106,9 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         raise Refused("unknown_agent", f"there is no agent {agent_id!r} in this workspace")
     if body.agent_id is not None and body.agent_id != agent_id:
         raise Refused("invalid", f"the thread is bound to the agent {agent_id!r}")
-    if body.play is not None and state.team_id not in (None, body.play.team_id):
-        raise Refused("invalid", f"the thread is bound to the team {state.team_id!r}")
+    team_id = opened.team_id if opened is not None else state.team_id
+    if body.play is not None and team_id not in (None, body.play.team_id):
+        raise Refused("invalid", f"the thread is bound to the team {team_id!r}")
     principal = body.principal
     run = ids.run_id(state.stream, command.id)
     return f.MessagePosted(

@@ -82,6 +82,8 @@ def needs(facts: Iterable[Fact]) -> Needs:
             made_runs.add(body.run_id)
         elif (run_id := getattr(body, "run_id", None)) is not None and run_id not in made_runs:
             found.runs.add(run_id)
+        if isinstance(body, f.ChildStarted) and body.member is not None and body.parent_run_id not in made_runs:
+            found.runs.add(body.parent_run_id)
         if isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
             found.approvals.add(body.approval_id)
         elif isinstance(body, f.KeyRotated | f.KeyRevoked):
