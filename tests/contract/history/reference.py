@@ -85,6 +85,7 @@ class Reference:
             "workspace_id": facts[0].workspace_id,
             "title": shown(values["title"]),
             "agent_id": seed.agent_id,
+            "team_id": seed.team_id,
             "user_id": seed.user_id,
             "channel": seed.channel,
             "pinned": values["pinned"],

@@ -210,7 +210,8 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
     if stream not in writer.seqs:
         owner, idle_s = rng.choice(["ada", "bob", None]), rng.choice([None, 1, 60])
         end_user = rng.choice([None, None, "kim"])
-        more["opened"] = ThreadSeed(user_id=owner, agent_id="assistant", idle_s=idle_s, end_user=end_user)
+        seed = {"user_id": owner, "agent_id": "assistant", "idle_s": idle_s, "end_user": end_user}
+        more["opened"] = ThreadSeed.model_validate({**seed, "team_id": rng.choice([None, None, "pair"])})
     if rng.random() < 0.2:
         more["context"] = {"step": step, "nul": "\x00"}
     if rng.random() < 0.2:

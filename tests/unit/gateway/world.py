@@ -577,7 +577,7 @@ class Past:
             opened = body.seed if isinstance(body, f.ThreadCreated) else getattr(body, "opened", None)
             if opened is not None:
                 view = {
-                    **opened.model_dump(exclude={"team_id"}),
+                    **opened.model_dump(),
                     "id": thread,
                     "workspace_id": fact.workspace_id,
                     "pinned": False,
@@ -607,6 +607,7 @@ class Past:
             if view["user_id"] == query["user_id"]
             and view["archived"] == (query.get("archived") == "true")
             and query.get("agent_id") in (None, view["agent_id"])
+            and query.get("team_id") in (None, view["team_id"])
         ]
         return {"items": views[::-1][:limit], "next_cursor": None, "total": len(views)}
 

@@ -19,7 +19,7 @@ PostgreSQL is away.
     GET /workspaces/{w}/teams                              → TeamList
     GET /workspaces/{w}/teams/{team_id}/versions?version=&limit=&cursor=     → TeamVersions
         (404 while the agent or team is deleted; `version`: that one alone)
-    GET /workspaces/{w}/threads?user_id=&agent_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
+    GET /workspaces/{w}/threads?user_id=&agent_id=&team_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
     GET /workspaces/{w}/messages?thread_id=|user_id=&agent_id=&tools=&before=|after=&limit=   → NumberedPage
@@ -195,6 +195,7 @@ class ThreadView(Shape):
     workspace_id: str
     title: str | None
     agent_id: str | None
+    team_id: str | None = None
     user_id: str | None
     channel: str
     pinned: bool

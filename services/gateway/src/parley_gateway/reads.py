@@ -52,7 +52,7 @@ class Reads:
     ) -> ThreadView:
         """A thread that the key may see and read; Problem 404 or 403. `what`: how the client calls it."""
         view = await self.visible(principal, thread_id, min_position, what)
-        principal.to_read(view.agent_id)
+        principal.to_read(view.agent_id, view.team_id)
         return view
 
     async def visible(

@@ -212,6 +212,7 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
         archived=_bool(request, "archived") or False,
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
+        team_id=query.get("team_id"),
         pinned=_bool(request, "pinned"),
         channel=query.get("channel"),
         limit=_limit(request),

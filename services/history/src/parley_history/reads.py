@@ -186,6 +186,7 @@ async def threads(
     archived: bool,
     user_id: str | None,
     agent_id: str | None,
+    team_id: str | None,
     pinned: bool | None,
     channel: str | None,
     limit: int,
@@ -193,7 +194,7 @@ async def threads(
     now_ms: int,
 ) -> Answer:
     """Most recent activity first. Raises BadCursor."""
-    wanted = (workspace_id, archived, user_id, agent_id, pinned, channel)
+    wanted = (workspace_id, archived, user_id, agent_id, team_id, pinned, channel)
     active_ms, thread_id = _open_cursor(cursor, str)
     rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1, now_ms)
     return {
@@ -419,6 +420,7 @@ def _thread(row: Row) -> Answer:
         "workspace_id": str(row["workspace_id"]),
         "title": row["title"],
         "agent_id": row["agent_id"],
+        "team_id": row["team_id"],
         "user_id": row["user_id"],
         "channel": row["channel"],
         "pinned": row["pinned"],

@@ -99,20 +99,22 @@ WHERE t.workspace_id = $1 AND t.id = $2 AND NOT t.deleted
 
 -- name: threads
 SELECT t.*, coalesce(s.seq, 0) AS seq,
-       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $10)
+       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $11)
            AS expired_now
 FROM threads t LEFT JOIN streams s ON s.key = t.id
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
-  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
-  AND ($7::bigint IS NULL OR (t.active_ms, t.id) < ($7, $8::text))
-ORDER BY t.active_ms DESC, t.id DESC LIMIT $9
+  AND ($5::text IS NULL OR t.team_id = $5)
+  AND ($6::bool IS NULL OR t.pinned = $6) AND ($7::text IS NULL OR t.channel = $7)
+  AND ($8::bigint IS NULL OR (t.active_ms, t.id) < ($8, $9::text))
+ORDER BY t.active_ms DESC, t.id DESC LIMIT $10
 
 -- name: threads_total
 SELECT count(*) FROM threads t
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
-  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
+  AND ($5::text IS NULL OR t.team_id = $5)
+  AND ($6::bool IS NULL OR t.pinned = $6) AND ($7::text IS NULL OR t.channel = $7)
 
 -- name: messages_asc
 SELECT * FROM messages WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
