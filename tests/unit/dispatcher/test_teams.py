@@ -17,7 +17,18 @@ from parley_events import facts as f
 from parley_events.body import Limits, TeamMode, TeamPlay, ThreadSeed, Usage
 from parley_events.ids import member_run_id
 from tests.unit.dispatcher.test_parked import approve, parked, published, result
-from tests.unit.dispatcher.world import ANN, Gate, World, agent, eventually, make_world, new_thread, post, within
+from tests.unit.dispatcher.world import (
+    ANN,
+    Gate,
+    HeldModel,
+    World,
+    agent,
+    eventually,
+    make_world,
+    new_thread,
+    post,
+    within,
+)
 
 NAMES = ("ada", "bob", "cyd")
 LEAD = "lead"
@@ -217,6 +228,31 @@ async def test_who_drains_lets_nobody_else_begin(world: World) -> None:
     assert [who for who, _ in cast.asked] == ["ada"]
     async with world.dispatcher(providers={"claude": cast}):
         assert (await world.read.ended(thread, 4)).type == "run.completed"
+
+
+async def test_who_drains_lets_a_member_leave_between_two_steps(world: World) -> None:
+    thread, model = new_thread(), HeldModel()
+    pair = play(members=("scripted", "scripted"))
+    async with world.dispatcher(providers={"scripted": model, "claude": Cast()}) as dispatcher:
+        await world.ask(thread, to_team("/text one HOLD\n/tool clock\n/text two", play=pair))
+        await within(model.holding.wait())
+        dispatcher.runner.draining = True
+        model.gate.open()
+        await world.read.wait_for(thread, f.ModelReturned, count=2)
+        await eventually(lambda: not dispatcher.owner(thread).running)
+    assert world.read.of(thread, f.ToolCalled) == []
+    async with world.dispatcher(providers={"scripted": model, "claude": Cast()}):
+        assert (await world.read.ended(thread, 3)).type == "run.completed"
+
+
+async def test_a_members_own_words_are_not_among_the_answers_that_it_is_shown(world: World) -> None:
+    thread, model = new_thread(), HeldModel()
+    async with world.dispatcher(providers={"scripted": model, "claude": Cast()}):
+        alone = play("sequential", ("scripted",))
+        await world.ask(thread, to_team("/text mine\n/tool clock\n/show messages", play=alone))
+        await world.read.ended(thread, 2)
+    shown = "".join(block.text for block in world.read.of(thread, f.ModelReturned)[1].blocks)
+    assert "mine" in shown and "<answers>" not in shown
 
 
 async def test_cancelling_ends_everyone_and_the_run_last(world: World) -> None:
