@@ -178,9 +178,24 @@ class Dispatcher:
 
     # ---- the steps of a run
 
+    def member(self, posted: Fact, at: int, round: int = 0) -> Fact:
+        """A member of the team that answers begins; its steps are told as those of a message."""
+        run, play = run_id_of(posted), posted.body.play  # type: ignore[attr-defined]
+        body = f.ChildStarted(
+            run_id=ids.member_run_id(run, round, at),
+            parent_run_id=run,
+            tool_call_id="",
+            agent_id=play.members[at],
+            agent_version=1,
+            text="",
+            member=at,
+            round=round,
+        )
+        return self.append(posted.stream, body)
+
     def called(self, posted: Fact, turn: int = 0, attempt: int = 1) -> int:
         body = posted.body
-        assert isinstance(body, f.MessagePosted)
+        assert isinstance(body, f.MessagePosted | f.ChildStarted)
         fact = self.append(
             posted.stream,
             f.ModelCalled(
@@ -338,7 +353,7 @@ Play = Callable[[Dispatcher, Fact], Awaitable[None]]
 
 
 def run_id_of(posted: Fact) -> str:
-    assert isinstance(posted.body, f.MessagePosted)
+    assert isinstance(posted.body, f.MessagePosted | f.ChildStarted)
     return posted.body.run_id
 
 
