@@ -237,6 +237,27 @@ class Reference:
                 found.append({**row, "client": client})
         return sorted(found, key=lambda row: row["number"])
 
+    def said(self, streams: list[str]) -> list[Answer]:
+        """Questions and answers of threads, in the order of their numbers."""
+        rows = [row for stream in streams for row in self.messages(stream) if row["role"] in ("user", "assistant")]
+        return sorted(rows, key=lambda row: row["number"])
+
+    def unread(self, user: str, streams: list[str]) -> list[Answer]:
+        """The answers beyond what the user has read of each thread, by their times."""
+        found = []
+        for stream in streams:
+            marks = [
+                fact.body.up_to
+                for fact in self.streams[stream]
+                if isinstance(fact.body, f.ThreadRead) and fact.body.user_id == user
+            ]
+            found += [
+                row
+                for row in self.messages(stream)
+                if row["role"] == "assistant" and row["seq"] > max(marks, default=0)
+            ]
+        return sorted(found, key=lambda row: (row["time_ms"], row["thread_id"], row["seq"]))
+
     def files(self, stream: str) -> list[Answer]:
         """The newest file of each kind and name, newest first: of what was posted, or made, since the last clear."""
         facts = self.streams[stream]
@@ -428,7 +449,8 @@ class Reference:
         over = any(isinstance(fact.body, f.ThreadExpired | f.ThreadDeleted) for fact in facts)
         runs = [fact.body.run_id for fact in facts if isinstance(fact.body, f.MessagePosted)]
         if seed is not None and seed.idle_s is not None and not over and all(map(self._end_of(stream).get, runs)):
-            found.add((stream, "session", facts[-1].time_ms + 1000 * seed.idle_s))
+            happened = [fact for fact in facts if not isinstance(fact.body, f.ThreadRead)]
+            found.add((stream, "session", happened[-1].time_ms + 1000 * seed.idle_s))
         return found
 
     def _end_of(self, stream: str) -> dict[str, Fact]:

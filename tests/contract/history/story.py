@@ -238,7 +238,7 @@ def _thread_fact(rng: random.Random, step: int) -> f.FactBody:
     if choice == 3:
         return f.ThreadCleared()
     if choice == 4:
-        return f.ThreadRead(user_id="ada", up_to=step)
+        return f.ThreadRead(user_id=("ada", "bob")[step % 2], up_to=step % 40)
     if choice == 5:
         return f.ThreadExpired(idle_since_ms=step)
     return f.ThreadDeleted() if rng.random() < 0.3 else f.ThreadUpdated(title=None, changes=("title",))

@@ -205,7 +205,8 @@ class SettleTool(CommandBody):
 
 
 class MarkRead(CommandBody):
-    """Move the principal's read mark of the thread forward to `up_to`. Outcome: `thread.read`."""
+    """Move the principal's read mark of the thread forward to `up_to`, a seq: all that came up to it was read. Outcome:
+    `thread.read`."""
 
     type: ClassVar[str] = "thread.mark_read"
     up_to: int = Field(ge=0)

@@ -103,6 +103,9 @@ class ThreadExpired(FactBody):
 
 
 class ThreadRead(FactBody):
+    """The user has read all of the thread up to the seq `up_to`. A mark only moves forward: one that names less than
+    another before it changes nothing."""
+
     type: ClassVar[str] = "thread.read"
     user_id: str
     up_to: int

@@ -184,8 +184,9 @@ def _run(state: ThreadState, run_id: str) -> Run:
 
 
 def _mark_read(state: ThreadState, command: Command, body: c.MarkRead) -> f.FactBody:
+    """Nobody has read what is not there yet."""
     visible(state, command)
-    return f.ThreadRead(user_id=body.principal.user_id, up_to=body.up_to)
+    return f.ThreadRead(user_id=body.principal.user_id, up_to=min(body.up_to, state.seq))
 
 
 # ---- workspaces

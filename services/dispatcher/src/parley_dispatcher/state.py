@@ -29,7 +29,7 @@ _OUTCOME_SIZE = 400
 class ThreadState:
     """A thread. `seq` 0: there is none yet. `open_runs` are those of `runs` that have not ended, oldest first.
     `attachments` and `artifacts` are its shelf: what came with messages, and what tools made, the newest of a name.
-    `approvals`: the run and the call that each approval was about. `last_ms`: when something was last put on record.
+    `approvals`: the run and the call that each approval was about. `last_ms`: when something last happened in it.
     `size` is about what it holds in memory, in bytes."""
 
     stream: str
@@ -102,7 +102,8 @@ def evolve(state: State, fact: Fact) -> None:
         if change is not None:
             change(state, fact.body)
         return
-    if fact.seq is not None:
+    if fact.seq is not None and not isinstance(fact.body, f.ThreadRead):
+        # That someone has read it keeps no session from expiring.
         state.last_ms = fact.time_ms
     fold = _THREAD.get(type(fact.body))
     if fold is not None:

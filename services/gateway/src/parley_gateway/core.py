@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 from starlette.responses import Response
 
@@ -32,6 +33,7 @@ from parley_gateway.feed.join import PAGE, Feed
 from parley_gateway.feed.sse import EventStream, Feeding, Show
 from parley_gateway.history import History
 from parley_gateway.limits import Limits
+from parley_gateway.marks import Marks
 from parley_gateway.reads import Reads
 from parley_gateway.runs import RunTold
 from parley_gateway.send import Outcome, Sender
@@ -39,6 +41,8 @@ from parley_gateway.settings import Settings
 from parley_gateway.telemetry import Instruments
 from parley_gateway.uploads import Uploads
 from parley_gateway.workspaces import Workspaces
+
+Value = TypeVar("Value")
 
 BOUND_LIMIT = 50_000
 
@@ -58,6 +62,7 @@ class Core:
     objects: Objects
     uploads: Uploads
     reads: Reads
+    marks: Marks
     clock: Clock
     new_uuid: NewUuid
     new_secret: Callable[[], bytes]
@@ -66,10 +71,16 @@ class Core:
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
+    renewed: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """How often a thread that everybody has one of was deleted and begun anew, by the first one's id."""
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:
         """Remember whom a thread is bound to; that never changes."""
         _remember(self.bound, thread_id, agent_id)
+
+    def renew(self, thread_id: str, times: int) -> None:
+        """Remember how often the thread was begun anew."""
+        _remember(self.renewed, thread_id, max(times, self.renewed.get(thread_id, 0)))
 
     async def end_user(self, principal: Principal, thread_id: str, what: str) -> str | None:
         """For whom the thread is kept; a Problem 404 when it must be read, and the key does not see it. `what`: how the
@@ -80,8 +91,7 @@ class Core:
         return self.end_users[thread_id]
 
 
-def _remember(where: OrderedDict[str, str | None], thread_id: str, value: str | None) -> None:
-    """That never changes."""
+def _remember(where: OrderedDict[str, Value], thread_id: str, value: Value) -> None:
     where[thread_id] = value
     if len(where) > BOUND_LIMIT:
         where.popitem(last=False)
@@ -247,11 +257,13 @@ async def _started(feed: Feed, begin: int | None) -> None:
         raise
 
 
-def stream(core: Core, feed: Feeding, show: Show, headers: Mapping[str, str]) -> Response:
-    """The feed as the answer to a request."""
+def stream(
+    core: Core, feed: Feeding, show: Show, headers: Mapping[str, str], then: Callable[[], None] | None = None
+) -> Response:
+    """The feed as the answer to a request. `then`: what is done once its client has had all of it."""
     settings = core.settings
     made = EventStream(
-        feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers, counts=core.hub.counts
+        feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers, counts=core.hub.counts, then=then
     )
     core.instruments.first_delta(made)
     return made

@@ -265,6 +265,45 @@ async def client_call(
     return None if row is None else _message(row)
 
 
+async def message(con: Connection, workspace_id: str, thread_id: str, message_id: str) -> Answer | None:
+    row = await con.row(SQL["message"], workspace_id, thread_id, message_id)
+    return None if row is None else _message(row)
+
+
+async def said(
+    con: Connection,
+    workspace_id: str,
+    *,
+    thread_id: str | None,
+    user_id: str | None,
+    agent_id: str | None,
+    channels: Sequence[str],
+    before: int | None,
+    limit: int,
+) -> Answer:
+    """Questions and answers, ascending: the newest whose number is below `before`. Of one thread, or of all that the
+    user has with the agent in these channels (without those that are kept for somebody else)."""
+    rows = await con.fetch(SQL["said"], workspace_id, thread_id, user_id, agent_id, channels, before, limit)
+    return {"items": [_message(row) for row in rows[::-1]]}
+
+
+async def inbox(con: Connection, workspace_id: str, user_id: str, agent_id: str, *, limit: int) -> Answer:
+    """The newest answers beyond the user's marks, ascending, and how many there are."""
+    rows = await con.fetch(SQL["inbox"], workspace_id, user_id, agent_id, limit)
+    unread = await con.value(SQL["inbox_total"], workspace_id, user_id, agent_id)
+    return {"items": [_message(row) for row in rows[::-1]], "unread": unread}
+
+
+async def unread(con: Connection, workspace_id: str, user_id: str, agent_id: str, after: str, *, limit: int) -> Answer:
+    """The user's threads with the agent that have something unread, by id."""
+    rows = await con.fetch(SQL["unread"], workspace_id, user_id, agent_id, after, limit)
+    return {"items": [dict(row) for row in rows]}
+
+
+async def deleted(con: Connection, workspace_id: str, user_id: str, agent_id: str, channel: str) -> Answer:
+    return {"count": await con.value(SQL["deleted"], workspace_id, user_id, agent_id, channel)}
+
+
 async def files(
     con: Connection,
     workspace_id: str,

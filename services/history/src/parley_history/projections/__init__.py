@@ -24,6 +24,7 @@ FOLDS: dict[str, Fold] = {
     f.ThreadCleared.type: threads.thread_cleared,
     f.ThreadForked.type: threads.thread_forked,
     f.ThreadExpired.type: threads.thread_expired,
+    f.ThreadRead.type: threads.thread_read,
     f.MessagePosted.type: threads.message_posted,
     f.ChildStarted.type: runs.child_started,
     f.ModelCalled.type: runs.model_called,
@@ -59,7 +60,6 @@ FOLDS: dict[str, Fold] = {
 
 STORED_ONLY: frozenset[str] = frozenset(
     {
-        f.ThreadRead.type,
         f.ThreadCancelling.type,
     }
 )

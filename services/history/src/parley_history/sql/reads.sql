@@ -172,6 +172,48 @@ WHERE t.workspace_id = $1 AND m.workspace_id = $1 AND NOT t.deleted AND t.user_i
   AND t.end_user IS NULL AND m.client AND m.tool_call_id = $4 AND m.tool_status IS NOT NULL
 ORDER BY m.tool_status IN ('running', 'waiting') DESC, m.number DESC LIMIT 1
 
+-- name: message
+SELECT m.* FROM messages m JOIN threads t ON t.id = m.thread_id
+WHERE m.workspace_id = $1 AND m.thread_id = $2 AND m.id = $3 AND NOT t.deleted
+
+-- name: said
+-- Questions and answers by their numbers: of one thread, or of those that a user has with an agent in these channels.
+SELECT m.* FROM threads t CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND role IN ('user', 'assistant')
+      AND ($6::bigint IS NULL OR number < $6)
+    ORDER BY number DESC LIMIT $7
+) m
+WHERE t.workspace_id = $1 AND NOT t.deleted
+  AND CASE WHEN $2::text IS NULL
+      THEN t.user_id = $3 AND t.agent_id = $4 AND t.channel = ANY($5::text[]) AND t.end_user IS NULL ELSE t.id = $2 END
+ORDER BY m.number DESC LIMIT $7
+
+-- name: inbox
+SELECT m.* FROM threads t CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND role = 'assistant' AND seq > t.read_seq
+    ORDER BY seq DESC LIMIT $4
+) m
+WHERE t.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.answered_seq > t.read_seq AND NOT t.deleted
+  AND t.end_user IS NULL
+ORDER BY m.created_ms DESC, m.thread_id DESC, m.seq DESC LIMIT $4
+
+-- name: inbox_total
+SELECT count(*) FROM threads t JOIN messages m ON m.thread_id = t.id AND m.role = 'assistant' AND m.seq > t.read_seq
+WHERE t.workspace_id = $1 AND m.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.answered_seq > t.read_seq
+  AND NOT t.deleted AND t.end_user IS NULL
+
+-- name: unread
+SELECT id AS thread_id, answered_seq FROM threads
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND answered_seq > read_seq AND NOT deleted
+  AND end_user IS NULL AND id > $4
+ORDER BY id LIMIT $5
+
+-- name: deleted
+SELECT count(*) FROM threads
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND channel = $4 AND deleted
+
 -- name: files
 SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (
     SELECT DISTINCT ON (kind, name) kind, name, content_type, size, sha256, seq, run_id, created_ms FROM files
