@@ -12,7 +12,7 @@ from parley_events.codec import Fact
 from parley_events.facts import ApprovalRequested, ToolCalled
 from parley_gateway.dialects.org_agents.routes import CHAT as CHAT_OF_ORG_AGENTS
 from parley_gateway.dialects.tool_chat.routes import CHAT as TOOLS
-from tests.contract.dialects.test_rights import DEEDS, TEAM, Deed, Scene, code_of, staged
+from tests.contract.dialects.test_rights import DEEDS, TEAM, TEAMS, Deed, Scene, code_of, staged
 from tests.support.asgi import Exchange, ask
 from tests.support.sse import frame_of
 from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, silence, tool_block, world
@@ -35,6 +35,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     f"{TEAM}/chat": {"message": "another"},
     **{f"{below}{TEAM}/chat/stream": {"message": "another"} for below in ("", "/api")},
     **{f"{below}{TEAM}/conversations": {"title": "another"} for below in ("", "/api")},
+    **{deed.path: {"message": "another"} for deed in TEAMS if deed.method == "POST"},
     "/api/v1/workspaces": {"name": "another"},
     "/api/v1/keys": {"user": "another", "scopes": ["chat"]},
     "/api/v1/agents": {"name": "another"},
@@ -69,6 +70,7 @@ EFFECTS = {
     f"{TEAM}/chat": "message.posted",
     **{f"{below}{TEAM}/chat/stream": "message.posted" for below in ("", "/api")},
     **{f"{below}{TEAM}/conversations": "thread.created" for below in ("", "/api")},
+    **{deed.path: "message.posted" for deed in TEAMS if deed.method == "POST"},
     **dict.fromkeys(MARK_READ, "thread.read"),
     "/api/v1/workspaces": "workspace.created",
     "/api/v1/keys": "key.created",

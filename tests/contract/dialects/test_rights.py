@@ -70,6 +70,17 @@ TEAM_CHAT = [
         )
     ),
 ]
+TEAMS = [
+    deed._replace(path=below + deed.path)
+    for below in ("", "/api")
+    for deed in (
+        Deed("POST", "/teams/{team_id}/chat", "chat with team", {"message": "hi"}),
+        Deed("POST", "/teams/{team_id}/chat/stream", "chat with team", {"message": "hi"}),
+        Deed("GET", "/teams/{team_id}/runs/{run_id}", "read of team"),
+        Deed("GET", "/teams/{team_id}/runs/{run_id}/events", "read of team"),
+    )
+]
+OF_A_TEAM = {deed.path for deed in TEAMS}
 DEEDS = [
     Deed("POST", f"{CHAT}/threads", "chat", {"agent_id": "scripted"}),
     Deed("GET", f"{CHAT}/threads", "read", query=True),
@@ -116,6 +127,7 @@ DEEDS = [
     Deed("POST", TOOLS, "chat", {"message": "hi"}),
     Deed("GET", f"{TOOLS}/runs/{{run_id}}/events", "read"),
     *TEAM_CHAT,
+    *TEAMS,
     Deed("POST", "/api/v1/workspaces", "admin", {"name": "w"}),
     Deed("POST", "/api/v1/keys", "admin", {"user": "u", "scopes": ["chat"]}),
     Deed("GET", "/api/v1/keys", "admin"),
@@ -142,23 +154,33 @@ DEEDS = [
 """Every route there is; the last one takes the thread away."""
 
 GRANTS: dict[tuple[str, ...], set[str]] = {
-    ("*",): {"chat", "read", "all", "edit", "approve", "see"},
-    ("*", "admin"): {"chat", "read", "all", "edit", "approve", "see", "admin"},
-    ("chat",): {"chat"},
-    ("read",): {"read", "all", "see"},
-    ("chat", "read"): {"chat", "read", "all", "see"},
+    ("*",): {"chat", "read", "all", "edit", "approve", "see", "chat with team", "read of team"},
+    ("*", "admin"): {
+        "chat",
+        "read",
+        "all",
+        "edit",
+        "approve",
+        "see",
+        "admin",
+        "chat with team",
+        "read of team",
+    },
+    ("chat",): {"chat", "chat with team"},
+    ("read",): {"read", "all", "see", "read of team"},
+    ("chat", "read"): {"chat", "read", "all", "see", "chat with team", "read of team"},
     ("agent:scripted",): {"chat", "read", "see"},
     ("agent:assistant",): set(),
-    ("read", "agent:scripted"): {"chat", "read", "all", "see"},
-    ("chat", "agent:scripted"): {"chat", "read", "see"},
-    ("chat", "agent:assistant"): {"chat"},
-    ("team:pair",): set(),
+    ("read", "agent:scripted"): {"chat", "read", "all", "see", "read of team"},
+    ("chat", "agent:scripted"): {"chat", "read", "see", "chat with team"},
+    ("chat", "agent:assistant"): {"chat", "chat with team"},
+    ("team:pair",): {"chat with team", "read of team"},
     ("prompt:override",): set(),
     ("approve",): {"approve", "see"},
-    ("chat", "approve"): {"chat", "approve", "see"},
+    ("chat", "approve"): {"chat", "approve", "see", "chat with team"},
     ("admin",): {"admin", "edit"},
 }
-"""What scopes allow with what belongs to the agent `scripted`."""
+"""What scopes allow with what belongs to the agent `scripted`, or to the team `pair`."""
 
 
 class Scene(NamedTuple):
@@ -176,7 +198,8 @@ class Scene(NamedTuple):
             options["body"] = {**deed.body, **(node if deed.path.startswith(ORG) else {})}
         if deed.query:
             options["params"] = {**node, "agent_id": "scripted"}
-        path, _, asked = deed.path.format(**self.places).partition("?")
+        places = self.places | ({"run_id": self.places["run_of_team"]} if deed.path in OF_A_TEAM else {})
+        path, _, asked = deed.path.format(**places).partition("?")
         options["params"] = {**options.get("params", {}), **dict(parse_qsl(asked))}
         app = self.here.gateways[0][0]
         if path == f"{CHAT}/events":
@@ -199,8 +222,11 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def parked_once(d: Dispatcher, posted: Fact) -> None:
-    """A run with everything that somebody may answer, which ends without an answer."""
+    """A run with everything that somebody may answer, which ends without an answer; a team's with nothing."""
     call = d.called(posted)
+    if posted.body.play is not None:  # type: ignore[attr-defined]
+        d.completed(posted)
+        return
     tools = (
         tool_block("publish", call, {"text": "a secret"}),
         tool_block("get_weather", call, {"location": "a secret"}),
@@ -223,10 +249,12 @@ async def staged(here: World) -> Scene:
         params={"wait": ""},
     )
     kept = (await ask(app, "POST", "/agents/scripted/conversations", key=here.key, body={"title": "a secret"})).json()
+    asked = await ask(app, "POST", "/teams/pair/chat", key=here.key, body={"message": "a secret"})
     document = {"title": "t", "content": "a secret"}
     added = (await ask(app, "POST", "/api/v1/knowledge", key=here.key, body=document)).json()["id"]
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
     places |= {"session_id": thread, "organisation": "default"}
+    places |= {"run_of_team": asked.headers["parley-run-id"]}
     places |= {"tool_call_id": "call-3-get_weather", "conversation_id": kept["id"]}
     return Scene(
         here,

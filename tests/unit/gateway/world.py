@@ -160,7 +160,7 @@ class Dispatcher:
             time_ms=self._clock(),
             body=body,
             workspace_id=envelope.pop("workspace_id", state.workspace_id),
-            run_id=getattr(body, "run_id", None),
+            run_id=body.parent_run_id if isinstance(body, f.ChildStarted) else getattr(body, "run_id", None),
             call=getattr(body, "call", None)
             if isinstance(body, f.ModelReturned | f.ModelFailed | f.RunCancelled)
             else None,
@@ -676,7 +676,8 @@ class Past:
             bodies = [body for fact, body in self._bodies(stream) if fact.workspace_id == w]
             opened = next((body.opened for body in bodies if getattr(body, "opened", None) is not None), None)
             if opened is not None and any(isinstance(body, f.ThreadDeleted) for body in bodies):
-                count += all(getattr(opened, name) == query[name] for name in ("user_id", "agent_id", "channel"))
+                names = ("user_id", "agent_id", "team_id", "channel")
+                count += all(getattr(opened, name) == query.get(name) for name in names)
         return count
 
     def _told(self, thread: str) -> dict[str, RunTold]:

@@ -30,7 +30,7 @@ PostgreSQL is away.
         (questions and answers, ascending: the newest, or those with numbers below `before`; `channel` may be repeated)
     GET /workspaces/{w}/inbox?user_id=&agent_id=&limit=    → Inbox
     GET /workspaces/{w}/unread?user_id=&agent_id=&after=&limit=   → UnreadPage   (by id, those above `after`)
-    GET /workspaces/{w}/deleted?user_id=&agent_id=&channel=   → Count         (threads that were deleted)
+    GET /workspaces/{w}/deleted?user_id=&agent_id=&team_id=&channel=   → Count         (threads that were deleted)
     GET /workspaces/{w}/threads/{id}/files?kind=&name=&sha256=&limit=&cursor=   → FilePage
         (the newest of each kind and name, newest first; with `sha256` the one with these bytes)
     GET /workspaces/{w}/runs?agent_id=&user_id=&thread_id=&until_ms=&limit=&cursor=   → OpenRunPage

@@ -287,8 +287,15 @@ async def _unread(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
-    names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "channel"))
-    return await reads.deleted(con, workspace, *names)
+    query = request.query_params
+    return await reads.deleted(
+        con,
+        workspace,
+        query.get("user_id", ""),
+        agent_id=query.get("agent_id"),
+        team_id=query.get("team_id"),
+        channel=query.get("channel", ""),
+    )
 
 
 async def _files(con: Connection, workspace: str, request: Request) -> Any:

@@ -300,8 +300,10 @@ async def unread(con: Connection, workspace_id: str, user_id: str, agent_id: str
     return {"items": [dict(row) for row in rows]}
 
 
-async def deleted(con: Connection, workspace_id: str, user_id: str, agent_id: str, channel: str) -> Answer:
-    return {"count": await con.value(SQL["deleted"], workspace_id, user_id, agent_id, channel)}
+async def deleted(
+    con: Connection, workspace_id: str, user_id: str, *, agent_id: str | None, team_id: str | None, channel: str
+) -> Answer:
+    return {"count": await con.value(SQL["deleted"], workspace_id, user_id, agent_id, team_id, channel)}
 
 
 async def files(

@@ -212,7 +212,8 @@ ORDER BY id LIMIT $5
 
 -- name: deleted
 SELECT count(*) FROM threads
-WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND channel = $4 AND deleted
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id IS NOT DISTINCT FROM $3 AND team_id IS NOT DISTINCT FROM $4
+  AND channel = $5 AND deleted
 
 -- name: files
 SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (

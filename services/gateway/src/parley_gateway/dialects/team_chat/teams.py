@@ -18,17 +18,15 @@ from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
 from parley_gateway.dialects.team_chat import inbound, outbound, plays, wire
 from parley_gateway.dialects.team_chat.access import API, WAIT_S, below_api
+from parley_gateway.dialects.team_chat.posting import headers, post
 from parley_gateway.errors import not_found
 from parley_gateway.http import (
-    REPLAYED,
     Handler,
     answer,
     body_of,
-    idempotency_key,
     min_position,
     query_wait,
     resume_point,
-    traceparent,
 )
 
 TEAM = "/teams/{team_id}"
@@ -43,9 +41,9 @@ async def _chat(core: Core, request: Request, who: Principal) -> Response:
     run, shown = await core_.told(feed, said.run_id, said.thread_id, WAIT_S if wait_s is None else wait_s)
     if run.ended_seq is None:
         return _accepted(request, said, run.status if run.posted_seq else "queued" if said.queued else "running")
-    headers = _headers(said)
     story = plays.told(shown, said.run_id)
-    return answer(200, plays.answered(story, said.thread_id, await _names(core, who), headers), headers)
+    found = plays.answered(story, said.thread_id, await _names(core, who), headers(said))
+    return answer(200, found, headers(said))
 
 
 async def _stream(core: Core, request: Request, who: Principal) -> Response:
@@ -53,7 +51,7 @@ async def _stream(core: Core, request: Request, who: Principal) -> Response:
     if said.outcome.pending:
         return _accepted(request, said, "queued")
     feed = await core_.feed_of(core, who, said, restarts=False, inside=True)
-    return core_.stream(core, feed, plays.Frames(said.run_id), _headers(said))
+    return core_.stream(core, feed, plays.Frames(said.run_id), headers(said))
 
 
 async def _say(core: Core, request: Request, who: Principal, *, pieces: bool) -> Said:
@@ -62,19 +60,12 @@ async def _say(core: Core, request: Request, who: Principal, *, pieces: bool) ->
     who.to_chat(None, team.id)
     asked = await body_of(request, wire.NewTeamMessage, core.settings.body_mb)
     workspace = await core.workspaces.get(who.workspace_id)
-    body = inbound.post_to_team(who, asked, team, workspace)
-    key = idempotency_key(request)
-
-    async def to(thread_id: str) -> Said:
-        command_id = core.sender.command_id(who, "message.post", thread_id, key)
-        command = core.sender.command(
-            who, command_id, thread_id, body, asked.model_dump(), traceparent=traceparent(request)
-        )
-        return await core_.say(core, who, command, follow=True, pieces=pieces)
-
-    if asked.conversation_id is None:
-        return await to(inbound.default_team_conversation(who, team))
-    return await to(inbound.conversation_id(asked.conversation_id))
+    if asked.conversation_id is not None and not who.may_chat(None):
+        # A key that is bound to teams: the conversation decides, so it must be known.
+        found = await core.reads.visible(who, asked.conversation_id, None, "conversation")
+        who.to_chat(found.agent_id, found.team_id)
+    body, default = inbound.post_to_team(who, asked, team, workspace), inbound.default_conversation(who, team)
+    return await post(core, request, who, asked, body, default, pieces=pieces)
 
 
 async def _names(core: Core, who: Principal) -> plays.Names:
@@ -82,13 +73,9 @@ async def _names(core: Core, who: Principal) -> plays.Names:
     return {agent.id: agent.spec.name for agent in workspace.agents.values()}
 
 
-def _headers(said: Said) -> dict[str, str]:
-    return {"Parley-Run-Id": said.run_id, **(REPLAYED if said.outcome.repeated else {})}
-
-
 def _accepted(request: Request, said: Said, status: str) -> Response:
     found = outbound.accepted(said.run_id, said.thread_id, status, _events_url(request, said.run_id))
-    return answer(202, found, _headers(said))
+    return answer(202, found, headers(said))
 
 
 def _events_url(request: Request, run_id: str) -> str:
