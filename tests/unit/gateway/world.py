@@ -663,7 +663,8 @@ class Past:
         found: dict[str, list[Any]] = {}
         for stream in self.facts:
             view = self._thread(w, stream)
-            if view is None or (view["user_id"], view["agent_id"]) != (query["user_id"], query["agent_id"]):
+            asked = (query["user_id"], query["agent_id"], None)
+            if view is None or (view["user_id"], view["agent_id"], view["end_user"]) != asked:
                 continue
             marks = [body.up_to for _, body in self._bodies(stream) if isinstance(body, f.ThreadRead)]
             rows = self._messages(w, stream, {"roles": "assistant"}, 10_000)["items"]

@@ -195,18 +195,21 @@ SELECT m.* FROM threads t CROSS JOIN LATERAL (
     WHERE thread_id = t.id AND workspace_id = $1 AND role = 'assistant' AND seq > t.read_seq
     ORDER BY seq DESC LIMIT $4
 ) m
-WHERE t.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.answered_seq > t.read_seq AND NOT t.deleted
+WHERE t.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.unread AND NOT t.deleted
   AND t.end_user IS NULL
 ORDER BY m.created_ms DESC, m.thread_id DESC, m.seq DESC LIMIT $4
 
 -- name: inbox_total
-SELECT count(*) FROM threads t JOIN messages m ON m.thread_id = t.id AND m.role = 'assistant' AND m.seq > t.read_seq
-WHERE t.workspace_id = $1 AND m.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.answered_seq > t.read_seq
-  AND NOT t.deleted AND t.end_user IS NULL
+SELECT coalesce(sum(m.answers), 0)::bigint FROM threads t CROSS JOIN LATERAL (
+    SELECT count(*) AS answers FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND role = 'assistant' AND seq > t.read_seq
+) m
+WHERE t.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.unread AND NOT t.deleted
+  AND t.end_user IS NULL
 
 -- name: unread
 SELECT id AS thread_id, answered_seq FROM threads
-WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND answered_seq > read_seq AND NOT deleted
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND unread AND NOT deleted
   AND end_user IS NULL AND id > $4
 ORDER BY id LIMIT $5
 

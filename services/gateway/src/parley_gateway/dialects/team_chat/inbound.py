@@ -86,7 +86,8 @@ def conversation_of(message_id: str, within: str | None, name: str) -> str:
 
 
 def no_message(name: str) -> Problem:
-    return invalid(f"{name} names no message of the conversation", "bad_cursor")
+    code = "bad_cursor" if name == "before" else "invalid_request"
+    return invalid(f"{name} names no message of the conversation", code)
 
 
 def post_message(principal: Principal, asked: NewMessage, answering: AgentView) -> PostMessage:
