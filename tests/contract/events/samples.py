@@ -20,6 +20,7 @@ from parley_events.body import (
     McpTool,
     Note,
     Principal,
+    TeamPlay,
     TeamSpec,
     ThreadSeed,
     Usage,
@@ -115,6 +116,7 @@ AGENT = AgentSpec(
 TEAM = TeamSpec(
     team_id="founders", name="Gründer", members=("assistant", "researcher"), mode="debate", lead="assistant"
 )
+PLAY = TeamPlay(team_id="founders", team_version=4, name="Gründer", members=("assistant", "researcher"), mode="debate")
 
 _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
     c.CreateThread(principal=WHO, seed=SEED),
@@ -146,6 +148,7 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         system_append="Und freundlich: ☀️",
         on_busy="queue",
         unattended=("client_tool",),
+        play=PLAY,
     ),
     c.CancelRun(principal=WHO, run_id=RUN, reason=TEXT),
     c.CancelThread(principal=WHO, reason=TEXT),
@@ -231,6 +234,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         system_append="Und freundlich: ☀️",
         opened=SEED,
         unattended=("approval", "client_tool"),
+        play=PLAY,
     ),
     f.ChildStarted(
         run_id=f"{THREAD}.r0123456789abcdef",
@@ -239,6 +243,8 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         agent_id="analyst",
         agent_version=2,
         text=TEXT,
+        member=3,
+        round=1,
     ),
     f.ModelCalled(
         run_id=RUN,

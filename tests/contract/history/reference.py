@@ -85,6 +85,7 @@ class Reference:
             "workspace_id": facts[0].workspace_id,
             "title": shown(values["title"]),
             "agent_id": seed.agent_id,
+            "team_id": seed.team_id,
             "user_id": seed.user_id,
             "channel": seed.channel,
             "pinned": values["pinned"],
@@ -236,6 +237,27 @@ class Reference:
                 found.append({**row, "client": client})
         return sorted(found, key=lambda row: row["number"])
 
+    def said(self, streams: list[str]) -> list[Answer]:
+        """Questions and answers of threads, in the order of their numbers."""
+        rows = [row for stream in streams for row in self.messages(stream) if row["role"] in ("user", "assistant")]
+        return sorted(rows, key=lambda row: row["number"])
+
+    def unread(self, user: str, streams: list[str]) -> list[Answer]:
+        """The answers beyond what the user has read of each thread, by their times."""
+        found = []
+        for stream in streams:
+            marks = [
+                fact.body.up_to
+                for fact in self.streams[stream]
+                if isinstance(fact.body, f.ThreadRead) and fact.body.user_id == user
+            ]
+            found += [
+                row
+                for row in self.messages(stream)
+                if row["role"] == "assistant" and row["seq"] > max(marks, default=0)
+            ]
+        return sorted(found, key=lambda row: (row["time_ms"], row["thread_id"], row["seq"]))
+
     def files(self, stream: str) -> list[Answer]:
         """The newest file of each kind and name, newest first: of what was posted, or made, since the last clear."""
         facts = self.streams[stream]
@@ -324,7 +346,9 @@ class Reference:
         start = origin.body
         assert isinstance(start, f.MessagePosted | f.ChildStarted)
         own = [
-            fact for fact in self.streams[stream] if getattr(fact.body, "run_id", None) == run and fact is not origin
+            fact
+            for fact in self.streams[stream]
+            if (getattr(fact.body, "run_id", None) == run and fact is not origin) or _speaks_in(fact.body, run)
         ]
         end = next((fact for fact in own if fact.body.type in f.RUN_ENDS), None)
         calls = [fact.body for fact in own if isinstance(fact.body, f.ModelCalled)]
@@ -341,7 +365,7 @@ class Reference:
             body = fact.body
             if isinstance(body, f.RunWaiting):
                 status = "waiting"
-            elif isinstance(body, f.ModelCalled) or (
+            elif isinstance(body, f.ModelCalled | f.ChildStarted) or (
                 status == "waiting"
                 and (
                     isinstance(
@@ -425,7 +449,8 @@ class Reference:
         over = any(isinstance(fact.body, f.ThreadExpired | f.ThreadDeleted) for fact in facts)
         runs = [fact.body.run_id for fact in facts if isinstance(fact.body, f.MessagePosted)]
         if seed is not None and seed.idle_s is not None and not over and all(map(self._end_of(stream).get, runs)):
-            found.add((stream, "session", facts[-1].time_ms + 1000 * seed.idle_s))
+            happened = [fact for fact in facts if not isinstance(fact.body, f.ThreadRead)]
+            found.add((stream, "session", happened[-1].time_ms + 1000 * seed.idle_s))
         return found
 
     def _end_of(self, stream: str) -> dict[str, Fact]:
@@ -697,6 +722,11 @@ class Reference:
 def _seq(fact: Fact) -> int:
     assert fact.seq is not None
     return fact.seq
+
+
+def _speaks_in(body: f.FactBody, run: str) -> bool:
+    """Whether a member of the team that answers in this run begins."""
+    return isinstance(body, f.ChildStarted) and body.parent_run_id == run and body.member is not None
 
 
 def _said(blocks: tuple[Block, ...]) -> str:

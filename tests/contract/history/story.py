@@ -210,7 +210,8 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
     if stream not in writer.seqs:
         owner, idle_s = rng.choice(["ada", "bob", None]), rng.choice([None, 1, 60])
         end_user = rng.choice([None, None, "kim"])
-        more["opened"] = ThreadSeed(user_id=owner, agent_id="assistant", idle_s=idle_s, end_user=end_user)
+        seed = {"user_id": owner, "agent_id": "assistant", "idle_s": idle_s, "end_user": end_user}
+        more["opened"] = ThreadSeed.model_validate({**seed, "team_id": rng.choice([None, None, "pair"])})
     if rng.random() < 0.2:
         more["context"] = {"step": step, "nul": "\x00"}
     if rng.random() < 0.2:
@@ -237,7 +238,7 @@ def _thread_fact(rng: random.Random, step: int) -> f.FactBody:
     if choice == 3:
         return f.ThreadCleared()
     if choice == 4:
-        return f.ThreadRead(user_id="ada", up_to=step)
+        return f.ThreadRead(user_id=("ada", "bob")[step % 2], up_to=step % 40)
     if choice == 5:
         return f.ThreadExpired(idle_since_ms=step)
     return f.ThreadDeleted() if rng.random() < 0.3 else f.ThreadUpdated(title=None, changes=("title",))
@@ -303,11 +304,18 @@ def _step_of_run(
         _approval(rng, writer, stream, ws, run)
     elif choice == 9:
         child = ids.child_run_id(stream, f"{run}/{writer.seqs[stream]}")
+        member = rng.choice((None, 1))
         writer.write(
             stream,
             ws,
             f.ChildStarted(
-                run_id=child, parent_run_id=run, tool_call_id="x", agent_id="helper", agent_version=2, text="do"
+                run_id=child,
+                parent_run_id=run,
+                tool_call_id="x",
+                agent_id="helper",
+                agent_version=2,
+                text="do",
+                member=member,
             ),
         )
         runs.append(child)

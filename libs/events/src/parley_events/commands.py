@@ -18,6 +18,7 @@ from parley_events.body import (
     Json,
     McpServer,
     Principal,
+    TeamPlay,
     TeamSpec,
     ThreadSeed,
     WaitsFor,
@@ -119,6 +120,7 @@ class PostMessage(CommandBody):
     the dispatcher looks it up), and `workspace_seq` the newest fact of the workspace that it saw: the answer is made
     with settings and documents that are no older. `author` defaults to the principal. `unattended`: what the run, and
     the runs inside it, cannot wait for, since nobody is there to answer: such a call gets an error result at once.
+    `play`: a team answers, and `agent_id` names its lead.
     """
 
     type: ClassVar[str] = "message.post"
@@ -147,6 +149,7 @@ class PostMessage(CommandBody):
     system_append: str | None = None
     on_busy: Literal["queue"] = "queue"
     unattended: tuple[WaitsFor, ...] = ()
+    play: TeamPlay | None = None
 
 
 class CancelRun(CommandBody):
@@ -202,7 +205,8 @@ class SettleTool(CommandBody):
 
 
 class MarkRead(CommandBody):
-    """Move the principal's read mark of the thread forward to `up_to`. Outcome: `thread.read`."""
+    """Move the principal's read mark of the thread forward to `up_to`, a seq: all that came up to it was read. Outcome:
+    `thread.read`."""
 
     type: ClassVar[str] = "thread.mark_read"
     up_to: int = Field(ge=0)

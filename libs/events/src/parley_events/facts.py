@@ -23,6 +23,7 @@ from parley_events.body import (
     Json,
     McpServer,
     Note,
+    TeamPlay,
     TeamSpec,
     ThreadSeed,
     Usage,
@@ -102,6 +103,9 @@ class ThreadExpired(FactBody):
 
 
 class ThreadRead(FactBody):
+    """The user has read all of the thread up to the seq `up_to`. A mark only moves forward: one that names less than
+    another before it changes nothing."""
+
     type: ClassVar[str] = "thread.read"
     user_id: str
     up_to: int
@@ -111,7 +115,7 @@ class MessagePosted(Numbered):
     """A message, and what becomes of it. `opened`: the thread was made by this very fact.
 
     `numbers` are the integer ids of the system row (if a client shows one), the question and the answer. `unattended`:
-    what the run cannot wait for (see `commands.PostMessage`).
+    what the run cannot wait for (see `commands.PostMessage`). `play`: a team answers it, and the run's agent sums up.
     """
 
     type: ClassVar[str] = "message.posted"
@@ -144,13 +148,16 @@ class MessagePosted(Numbered):
     system_append: str | None = None
     opened: ThreadSeed | None = None
     unattended: tuple[WaitsFor, ...] = ()
+    play: TeamPlay | None = None
 
 
 # ---- a run
 
 
 class ChildStarted(FactBody):
-    """A run inside a run: an agent asked another. It belongs to the parent's call `tool_call_id`."""
+    """A run inside a run. An agent asked another: it belongs to the parent's call `tool_call_id`. Or a team answers:
+    `member` is the agent's place in the play of the parent's message (from 0), `round` the play's (from 0); it is asked
+    what the message says, and `text` and `tool_call_id` are empty. The two differ by `member`."""
 
     type: ClassVar[str] = "child.started"
     content: ClassVar[tuple[str, ...]] = ("text",)
@@ -160,6 +167,8 @@ class ChildStarted(FactBody):
     agent_id: str
     agent_version: int
     text: str
+    member: int | None = None
+    round: int = 0
 
 
 class ModelCalled(FactBody):

@@ -73,6 +73,12 @@ def child_run_id(thread_id: str, effect_key: str) -> str:
     return f"{thread_id}.r{_tail('child:' + effect_key)}"
 
 
+def member_run_id(run: str, round: int, member: int) -> str:
+    """The id of the run in which a member of a team speaks, in that round of the play of `run`."""
+    thread_id = run[:_THREAD_ID_LENGTH]
+    return f"{thread_id}.r{_tail(f'member:{run}:{round}:{member}')}"
+
+
 def question_id(thread_id: str, command_id: str) -> str:
     """The id of the message that a `message.post` command posts."""
     return f"{thread_id}.m{_tail(command_id)}"

@@ -106,6 +106,9 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         raise Refused("unknown_agent", f"there is no agent {agent_id!r} in this workspace")
     if body.agent_id is not None and body.agent_id != agent_id:
         raise Refused("invalid", f"the thread is bound to the agent {agent_id!r}")
+    team_id = opened.team_id if opened is not None else state.team_id
+    if body.play is not None and team_id not in (None, body.play.team_id):
+        raise Refused("invalid", f"the thread is bound to the team {team_id!r}")
     principal = body.principal
     run = ids.run_id(state.stream, command.id)
     return f.MessagePosted(
@@ -127,6 +130,7 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         system_append=body.system_append,
         opened=opened,
         unattended=body.unattended,
+        play=body.play,
     )
 
 
@@ -180,8 +184,9 @@ def _run(state: ThreadState, run_id: str) -> Run:
 
 
 def _mark_read(state: ThreadState, command: Command, body: c.MarkRead) -> f.FactBody:
+    """Nobody has read what is not there yet."""
     visible(state, command)
-    return f.ThreadRead(user_id=body.principal.user_id, up_to=body.up_to)
+    return f.ThreadRead(user_id=body.principal.user_id, up_to=min(body.up_to, state.seq))
 
 
 # ---- workspaces

@@ -28,6 +28,9 @@ from parley_history.projections.tools import call_status, resume
 
 
 def child_started(view: View, fact: Fact, body: ChildStarted) -> None:
+    """A run that a team answers has no model turn of its own before its members'."""
+    if body.member is not None and (parent := _open_run(view, body.parent_run_id)) is not None:
+        parent.status = "running"
     view.runs.put(
         RunRow(
             id=body.run_id,

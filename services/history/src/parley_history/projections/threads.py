@@ -12,6 +12,7 @@ from parley_events.facts import (
     ThreadDeleted,
     ThreadExpired,
     ThreadForked,
+    ThreadRead,
     ThreadUpdated,
 )
 from parley_history.projections.files import add_files
@@ -60,6 +61,14 @@ def thread_expired(view: View, fact: Fact, body: ThreadExpired) -> None:
     row = _changed(view, fact)
     if row is not None:
         row.expired = True
+
+
+def thread_read(view: View, fact: Fact, body: ThreadRead) -> None:
+    """The mark of its own user moves, forward only; nothing shows those of others."""
+    row = view.threads.get(fact.stream)
+    if row is not None and row.user_id == body.user_id and row.read_seq < body.up_to:
+        view.threads.change(row.id)
+        row.read_seq = body.up_to
 
 
 def message_posted(view: View, fact: Fact, body: MessagePosted) -> None:
@@ -140,6 +149,8 @@ def add_message(view: View, message: MessageRow, run: RunRow | None) -> bool:
     view.messages[(message.thread_id, message.seq, message.part)] = message
     view.threads.change(thread.id)
     thread.message_count += 1
+    if message.role == "assistant":
+        thread.answered_seq = message.seq
     thread.last_message_ms = max(thread.last_message_ms or 0, message.created_ms)
     thread.active_ms = max(thread.active_ms, message.created_ms)
     thread.updated_ms = max(thread.updated_ms, message.created_ms)
@@ -188,7 +199,7 @@ def _hide_messages(view: View, fact: Fact) -> ThreadRow | None:
     if row is None:
         return None
     row.cleared_seq = view.cleared[row.id] = fact.seq or 0
-    row.message_count = 0
+    row.message_count = row.answered_seq = 0
     row.last_message_ms = None
     row.active_ms = max(row.active_ms, fact.time_ms)
     for key in [key for key in view.messages if key[0] == row.id]:

@@ -76,11 +76,13 @@ async def _list(core: Core, request: Request, who: Principal) -> Response:
         agent_id = known.id if known else asked_agent
     elif len(who.agents) == 1 and not who.may_read(None):
         (agent_id,) = who.agents
-    who.to_read(agent_id)
+    team_id = next(iter(who.teams)) if agent_id is None and len(who.teams) == 1 and not who.may_read(None) else None
+    who.to_read(agent_id, team_id)
     pinned, archived = query_flag(request, "pinned"), query_flag(request, "archived")
     params = {
         "user_id": user_id,
         "agent_id": agent_id,
+        "team_id": team_id,
         "pinned": None if pinned is None else str(pinned).lower(),
         "archived": None if archived is None else str(archived).lower(),
         "limit": query_limit(request),
