@@ -1,4 +1,4 @@
-"""Every endpoint that is served has a page that shows it. That the page does, its own test sees (`support/pages.py`)."""
+"""Every endpoint that is served has a page that shows it. That the page does, its own test sees."""
 
 from __future__ import annotations
 
