@@ -166,6 +166,17 @@ async def test_a_run_is_left_and_resumed_at_every_id_on_another_gateway(here: Wo
     assert frames_of(again) == [], "past the end nothing is left that has an id"
 
 
+async def test_a_place_may_stand_in_the_query_too(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = story
+    await tongue.prepare(here)
+    x = await do(here, tongue.message())
+    run = x.headers["parley-run-id"]
+    for frame in frames_of(x):
+        headed = await get(here, tongue.events(run), headers={"Last-Event-ID": str(frame.id)})
+        asked = await get(here, tongue.events(run), params={"after": str(frame.id)})
+        assert asked.status == 200 and asked.parts == headed.parts, frame.id
+
+
 async def test_a_run_that_waited_and_was_stopped_is_resumed_at_every_id_on_another_gateway(
     here: World, staying: Tongue
 ) -> None:
