@@ -21,7 +21,7 @@ from parley_events.partition import partition_of
 from parley_gateway.dialects.org_chat.inbound import default_thread
 from tests.contract.dialects.tongues import TONGUES, Tongue
 from tests.e2e.test_restarts import whole_again
-from tests.support.contracts import AGENT, IN, follow, history, later, send, tongue_of
+from tests.support.contracts import AGENT, IN, follow, history, later, send, told, tongue_of
 from tests.support.processes import kill
 from tests.support.sse import Frame
 from tests.support.system import System, collect, eventually, new_thread
@@ -126,7 +126,7 @@ async def told_alike(system: System, tongues: dict[str, Tongue], one: Begun, thr
             assert [frame.type for frame in frames if frame.type in tongue.ends.values()] == [frames[-1].type], where
             assert frames[-1].type == tongue.ends["completed"], where
             for asked in (client, second):
-                again = await collect(asked, "GET", tongue.events(one.run))
+                again = told(await collect(asked, "GET", tongue.events(one.run)))
                 assert tongue.text(again) == script.text, where
                 assert tongue.facts(again) == tongue.facts(frames), where
             polled = await second.get(tongue.run(one.run)) if tongue.run(one.run) != tongue.events(one.run) else None

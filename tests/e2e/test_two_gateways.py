@@ -11,7 +11,7 @@ import asyncio
 import pytest
 
 from tests.contract.dialects.tongues import TONGUES
-from tests.support.contracts import tongue_of
+from tests.support.contracts import told, tongue_of
 from tests.support.sse import Frame
 from tests.support.system import System, collect, stream
 
@@ -50,13 +50,13 @@ async def test_a_chat_is_taken_up_on_the_other_gateway_wherever_it_is(cluster: S
         async with stream(client, "POST", url, json=body) as (response, frames):
             events = tongue.events(response.headers["Parley-Run-Id"])
             async for frame in frames:
-                seen.append(frame)
+                seen += told([frame])
                 if len(seen) % EVERY == 0 and frame.type not in tongue.ends.values():
                     # In turn: the id of a moment ago, and one from some pieces ago, whose sequel lies behind already.
                     place = len(seen) if len(joined) % 2 else max(1, len(seen) - 8)
                     headers = {"Last-Event-ID": seen[place - 1].id or ""}
                     joined.append((place, asyncio.create_task(collect(second, "GET", events, headers=headers))))
-        rests = [(place, await task) for place, task in joined]
+        rests = [(place, told(await task)) for place, task in joined]
     assert seen[-1].type == tongue.ends["completed"]
     assert tongue.text(seen) == TEXT
     thought = thought_of(seen)

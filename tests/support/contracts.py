@@ -93,6 +93,11 @@ async def history(name: str, system: System, client: httpx2.AsyncClient, thread:
     return [(row["role"], row["content"]) for row in rows if row["role"] in ("user", "assistant")]
 
 
+def told(frames: list[Frame]) -> list[Frame]:
+    """Those that tell something of the run: without the word with which a contract closes its streams."""
+    return [frame for frame in frames if isinstance(frame.data, dict)]
+
+
 async def follow(
     system: System, tongue: Tongue, run: str, seen: list[Frame], gateway: int = 0, limit_s: float = 90.0
 ) -> list[Frame]:
@@ -109,7 +114,7 @@ async def follow(
                     stream(client, "GET", tongue.events(run), headers=headers) as (_, frames),
                 ):
                     async for frame in frames:
-                        seen.append(frame)  # noqa: PERF401 - it grows as frames come
+                        seen += told([frame])
             except httpx2.TransportError:
                 pass
             except AssertionError as refused:
