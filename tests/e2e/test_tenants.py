@@ -56,6 +56,7 @@ async def staged(system: System, admin: httpx2.AsyncClient, owner: httpx2.AsyncC
         "organisation": "default",
         "thread_id": thread,
         "session_id": thread,
+        "conversation_id": thread,
         "run_id": parked["run_id"],
         "tool_call_id": next(call for call in parked["pending"] if call != approval["tool_call"]["id"]),
         "approval_id": approval["id"],

@@ -15,7 +15,7 @@ from tests.unit.gateway.world import WORKSPACE
 
 AI = "/api/v3/organizations/{own_organisation}/ai"
 NODE = {"structure_id": "{workspace}", "role_id": "scripted"}
-PERSONAL = {"thread_id", "run_id", "session_id", "tool_call_id", "sha256", "user"}
+PERSONAL = {"thread_id", "run_id", "session_id", "conversation_id", "tool_call_id", "sha256", "user"}
 """Names of what belongs to a user; everything else the users of a workspace have together."""
 FOREIGN = ("thread_id", "run_id", "tool_call_id", "approval_id", "knowledge_id", "key_id", "hidden", "hidden_uuid")
 """The names that must stand in no answer that a stranger gets."""

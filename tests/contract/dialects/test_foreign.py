@@ -64,6 +64,7 @@ async def staged(here: World) -> dict[str, str]:
         "user": "ann",
         "thread_id": thread,
         "session_id": thread,
+        "conversation_id": thread,
         "run_id": run_id_of(posted),
         "approval_id": approval["id"],
         "tool_call_id": next(fact.body.tool_call_id for _, fact in facts[thread] if isinstance(fact.body, ToolCalled)),
