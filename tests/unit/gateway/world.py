@@ -176,6 +176,15 @@ class Dispatcher:
         partition = partition_of(pieces[0].thread_id.encode(), PARTITIONS)
         self._producer.send(encode_pieces(partition, self.epochs[partition] if epoch is None else epoch, pieces))
 
+    def stale(self, posted: Fact, epoch: int, piece: Piece) -> None:
+        """What an owner writes whose claim was overtaken, and who does not know it: a piece, and the run's end."""
+        run = run_id_of(posted)
+        seq = (self.state(posted.stream).seq or 0) + 1
+        body = f.RunCompleted(run_id=run, message_id=ids.answer_id(run), stop_reason="end_turn", usage=Usage())
+        fact = replace(posted, type=body.type, seq=seq, epoch=epoch, body=body, causation_id=None)
+        self.pieces(piece, epoch=epoch)
+        self._producer.send(encode_fact(fact, partition_of(posted.stream.encode(), PARTITIONS)))
+
     # ---- the steps of a run
 
     def member(self, posted: Fact, at: int, round: int = 0) -> Fact:
