@@ -78,18 +78,20 @@ def replayed(facts: list[Fact]) -> Story:
     return story
 
 
+def run_id_of(posted: Fact) -> str:
+    assert isinstance(posted.body, f.MessagePosted)
+    return posted.body.run_id
+
+
 def ends_in(past: tuple[PastFact, ...], facts: list[Fact]) -> list[Any]:
     """The facts with which the fork ended what was unfinished, as facts of the source."""
-    if not past:
-        return []
-    first = past[0].body["run_id"].replace(FORK, THREAD)
-    up = next(fact.seq or 0 for fact in facts if isinstance(fact.body, f.MessagePosted) and fact.body.run_id == first)
+    posted = {ids.moved_id(fact.body.run_id, FORK, 0): fact for fact in facts if isinstance(fact.body, f.MessagePosted)}
     found = []
     for one in past:
         if one.body.get("reason") == REASON or one.body.get("result") in (NOT_KNOWN, NOT_MADE, NO_RESULT):
-            body = {**one.body, "run_id": one.body["run_id"].replace(FORK, THREAD)}
+            body = {**one.body, "run_id": run_id_of(posted[one.body["run_id"]])}
             if body.get("call") is not None:
-                body["call"] += up - past[0].seq
+                body["call"] += (posted[past[0].body["run_id"]].seq or 0) - past[0].seq
             found.append(f.FACTS[one.type].model_validate(body))
     return found
 
@@ -187,7 +189,7 @@ def test_what_was_cleared_in_the_source_is_not_taken_over() -> None:
     source.cancelled(list(source.thread.runs.values())[1])
     later = source.posted("three", "again")
     past = past_of(source.facts, THREAD, FORK, len(source.facts))
-    assert {one.body["run_id"] for one in past} == {later.run_id.replace(THREAD, FORK)}
+    assert {one.body["run_id"] for one in past} == {ids.moved_id(later.run_id, FORK, 0)}
 
 
 def test_what_a_fork_took_over_is_settled_and_stopped_where_it_ran() -> None:
@@ -198,6 +200,16 @@ def test_what_a_fork_took_over_is_settled_and_stopped_where_it_ran() -> None:
     assert code(story.asked(settle, "c2")) == "not_open"
     assert code(story.asked(c.CancelRun(principal=ANN, run_id=run), "c3")) == "not_open"
     assert source.asked(settle.model_copy(update={"run_id": None})).type == "tool.settled"
+
+
+def test_a_command_that_comes_in_both_threads_makes_two_runs() -> None:
+    """Producers may count their commands within a thread."""
+    source = conversation()
+    story = forked(source.facts, len(source.facts))
+    before = len(story.thread.runs)
+    story.posted("one", "again")
+    assert len(story.thread.runs) == before + 1
+    assert next(iter(story.thread.runs.values())).text == "hello"
 
 
 def test_a_fork_is_made_once() -> None:

@@ -3,10 +3,10 @@
 `Past` takes the source's facts in their order and gives what `commands.ForkThread` brings along; `sound_past` checks
 what came with a command, from whomever; `retelling` tells a past as facts of the fork.
 
-A past keeps what the facts say and when they were put on record. Changed are: the ids, which begin with the fork's;
-the seqs (and the calls, which are seqs), moved down together so that the last is 0 and the fork's own go on with 1;
-what is the fork's own to give (integer ids, ids of messages that are named by a seq); and what means nothing there
-(timers). A run that had not ended is ended: it is not gone on with in the fork.
+A past keeps what the facts say and when they were put on record. Changed are: the ids, which are the fork's own; the
+seqs (and the calls, which are seqs), moved down together so that the last is 0 and the fork's own go on with 1; the
+integer ids, which are minted anew; and what means nothing there (timers). A run that had not ended is ended: it is not
+gone on with in the fork.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pydantic import ValidationError
 
 from parley_events import facts as f
 from parley_events.body import Json, PastFact, Usage, json_bytes
-from parley_events.ids import is_sha256
+from parley_events.ids import fact_message_id, is_sha256, moved_id
 from parley_events.upcast import upcast
 
-MOST_RUNS = 2_000
-"""The most runs that a fork may take over, those inside runs counted too."""
-MOST_BYTES = 32 * 1024 * 1024
-"""The most that a past may have, as JSON."""
+MOST_FACTS = 10_000
+"""The most facts that a fork may take over: about a thousand questions with their answers. Each is looked at in one
+step of a dispatcher, which does nothing else meanwhile."""
+MOST_BYTES = 16 * 1024 * 1024
+"""The most that they may have together, as JSON."""
 REASON = "the thread was forked here"
 NOT_KNOWN = "The outcome of this call is not known here: nothing had come back of it when the thread was forked."
 NOT_MADE = "This call was not made: the thread was forked before."
@@ -58,7 +59,6 @@ _STARTS = (f.MessagePosted.type, f.ChildStarted.type)
 _SEQS = ("call", "shown")
 _AS_THEY_ARE = ("tool_call_id", "effect_key")
 """Fields whose values are the model's, or the world's."""
-_NAMED_BY_SEQ = (f.ToolCalled.type, f.ToolReturned.type, f.ToolAnswered.type)
 _OWN: Mapping[str, Json] = {
     f.MessagePosted.type: {"opened": None, "workspace_seq": None},
     f.ModelCalled.type: {"due_at_ms": None},
@@ -137,21 +137,23 @@ class Past:
             return  # of a run that was cleared away
         self._kept.append(one)
         self._size += len(json_bytes(one.body))
-        if len(self._runs) > MOST_RUNS:
-            raise PastTooLarge(f"more than {MOST_RUNS} runs")
+        _check_count(len(self._kept))
         if self._size > MOST_BYTES:
             raise PastTooLarge(f"more than {MOST_BYTES // 2**20} MiB")
 
     def made(self) -> tuple[PastFact, ...]:
-        """All that was taken, as facts of the fork; the runs that had not ended end with it."""
+        """All that was taken, as facts of the fork; the runs that had not ended end with it. Raises PastTooLarge."""
         if not self._kept:
             return ()
         last = self._kept[-1]
         ends = [body for run_id in reversed(self._runs) for body in self._end(run_id, self._runs[run_id])]
         whole = [*self._kept]
         for number, body in enumerate(ends, 1):
-            data = body.model_dump(mode="json")
-            whole.append(Told(last.seq + number, body.type, body.version, last.time_ms, data))
+            seq, data = last.seq + number, body.model_dump(mode="json")
+            if isinstance(body, f.ToolReturned):
+                data["message_id"] = fact_message_id(self._source, seq)
+            whole.append(Told(seq, body.type, body.version, last.time_ms, data))
+        _check_count(len(whole))
         down = whole[-1].seq
         return tuple(
             PastFact(
@@ -189,18 +191,21 @@ class Past:
             if name in _SEQS and isinstance(value, int):
                 moved[name] = value - down
             elif name not in ("numbers", *content, *_AS_THEY_ARE):
-                moved[name] = self._renamed(value)
+                moved[name] = self._renamed(value, down)
             elif name != "numbers":
                 moved[name] = value
-        if kind in _NAMED_BY_SEQ:
-            moved["message_id"] = ""
         return moved | _OWN.get(kind, {})
 
-    def _renamed(self, value: Any) -> Any:
+    def _renamed(self, value: Any, down: int) -> Any:
         """An id of the source's as one of the fork's; everything else as it is."""
         if isinstance(value, str) and value.startswith(f"{self._source}."):
-            return self._fork + value[len(self._source) :]
-        return [self._renamed(one) for one in value] if isinstance(value, list) else value
+            return moved_id(value, self._fork, down)
+        return [self._renamed(one, down) for one in value] if isinstance(value, list) else value
+
+
+def _check_count(count: int) -> None:
+    if count > MOST_FACTS:
+        raise PastTooLarge(f"more than {MOST_FACTS} facts")
 
 
 def _note(run: _Run, one: Told) -> None:
@@ -247,6 +252,8 @@ def body_of(one: PastFact) -> f.FactBody:
 def sound_past(past: tuple[PastFact, ...]) -> tuple[PastFact, ...]:
     """The past, if it is one that `Past` could have made; ValueError says what is wrong with it, and quotes nothing. A
     command may come from anyone who may write the topic, and what a view cannot hold would stop the projector."""
+    if len(past) > MOST_FACTS:
+        raise ValueError(f"a past may have at most {MOST_FACTS} facts")
     runs: set[str] = set()
     for place, one in enumerate(past):
         if place and one.seq <= past[place - 1].seq:
@@ -266,6 +273,4 @@ def sound_past(past: tuple[PastFact, ...]) -> tuple[PastFact, ...]:
                 raise ValueError("a file of the past is none")
     if past and past[-1].seq != 0:
         raise ValueError("the last seq of a past must be 0")
-    if len(runs) > MOST_RUNS:
-        raise ValueError(f"a past may have at most {MOST_RUNS} runs")
     return past
