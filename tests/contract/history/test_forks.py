@@ -27,8 +27,8 @@ def fork(writer: Writer, source: str, made: str, at: int | None = None) -> tuple
     past = Past(source, made, "ada")
     for fact in writer.written:
         if fact.stream == source and fact.seq is not None:
-            body = fact.body.model_dump(mode="json")
-            for one in told(Told(fact.seq, fact.type, fact.version, fact.time_ms, body)):
+            data = fact.body.model_dump(mode="json")
+            for one in told(Told(fact.seq, fact.type, fact.version, fact.time_ms, data)):
                 if at is None or one.seq <= at:
                     past.take(one)
     seed = ThreadSeed(user_id="ada", agent_id="assistant", title="Plans")
@@ -67,7 +67,7 @@ def conversation(writer: Writer) -> str:
 async def rows(client: Client, stream: str, **asked: Any) -> list[Any]:
     """All messages of a thread, page by page."""
     found: list[Any] = []
-    cursor: dict[str, str] = {}
+    cursor: dict[str, Any] = {}
     while True:
         page = await client.get(f"/workspaces/{WS}/threads/{stream}/messages", **asked, **cursor)
         found += page["items"]

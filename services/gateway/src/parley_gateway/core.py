@@ -65,6 +65,8 @@ class Core:
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
+    forking: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
+    """What a fork takes over may have 16 MiB: few are made at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.contract.dialects.threads.test_stream import tell
 from tests.contract.dialects.transcript import Stage, Transcript
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import Frame, frame_of, text_of
-from tests.unit.gateway.world import World, say
+from tests.unit.gateway.world import World, say, world
 
 BASE = "/api/v1/chat"
 PAGES = Path(__file__).parent / "transcripts"
@@ -138,7 +139,7 @@ async def until_the_end(here: World, thread: str, last: str) -> list[Frame]:
 
 def moved(data: dict[str, Any], fork: str, source: str, down: int) -> dict[str, Any]:
     """A frame of the source as the fork has it."""
-    there = {
+    there: dict[str, Any] = {
         name: moved_id(value, fork, down) if isinstance(value, str) and value.startswith(f"{source}.") else value
         for name, value in data.items()
     } | {"thread_id": fork}
@@ -246,6 +247,18 @@ async def test_too_much_is_refused_whole(here: World, monkeypatch: pytest.Monkey
     assert len(here.dispatcher.heard) == heard + 2
 
 
+async def test_few_are_made_at_a_time_and_nobody_waits_for_ever(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.dispatcher.play = say("ok")
+    thread = await said(here, "one")
+    monkeypatch.setattr("parley_gateway.dialects.threads.fork._ROOM_S", 0.05)
+    async with here.core.forking, here.core.forking:
+        found = await fork(here, thread)
+        assert (found.status, found.json()["error"]) == (503, "unavailable")
+    assert {x.status for x in await asyncio.gather(*(fork(here, thread) for _ in range(2)))} == {201}
+    assert (await fork(here, thread, at=99)).status == 400
+    assert not here.core.forking.locked(), "who was refused keeps no place"
+
+
 async def test_while_the_source_cannot_be_read_nothing_is_forked(here: World) -> None:
     here.dispatcher.play = say("ok")
     thread = await said(here, "one")
@@ -265,13 +278,12 @@ async def test_what_is_not_decided_in_time_is_told_with_its_id(here: World) -> N
     assert command.stream == found.json()["id"]
 
 
-async def test_a_large_past_goes_through_the_object_store(here: World) -> None:
+async def test_a_large_past_goes_through_the_object_store() -> None:
     """It is larger than a record."""
-    here.dispatcher.play = say("x" * 1_000_000)
-    thread = await said(here, *(f"{n} " + "y" * 200_000 for n in range(8)))
-    made = await forked(here, thread)
-    assert await contents(here, made) == await contents(here, thread)
-    [fact] = here.dispatcher.written[made]
-    assert isinstance(fact.body, f.ThreadForked)
-    [record] = [record for record, one in here.past.facts[made] if one.seq == 1]
-    assert len(record.value or b"") > 8 * 2**20, "made whole again by the one who reads it"
+    async with world(sockets=False, outcome_s=60.0) as here:
+        here.dispatcher.play = say("x" * 1_000_000)
+        thread = await said(here, *(f"{n} " + "y" * 200_000 for n in range(8)))
+        made = await forked(here, thread)
+        assert await contents(here, made) == await contents(here, thread)
+        [record] = [record for record, one in here.past.facts[made] if one.seq == 1]
+        assert len(record.value or b"") > 8 * 2**20, "made whole again by the one who reads it"

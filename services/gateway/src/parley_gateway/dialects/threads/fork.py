@@ -6,6 +6,10 @@ partition. `parley_events.past` says what is copied. Beside it: `routes`, which 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +28,7 @@ from parley_gateway.feed.join import PAGE
 from parley_gateway.http import REPLAYED, Handler, answer, body_of, idempotency_key, traceparent
 
 _READ_BACK_MS = 5000
+_ROOM_S = 10.0
 
 
 async def _fork(core: Core, request: Request, who: Principal) -> Response:
@@ -31,23 +36,24 @@ async def _fork(core: Core, request: Request, who: Principal) -> Response:
     asked = await body_of(request, wire.NewFork, core.settings.body_mb)
     key = idempotency_key(request)
     fork_id = core.sender.thread_id(who, "thread.fork", key)
-    try:
-        body = await _copy(core, who, source_id, fork_id, asked)
-    except Problem as problem:
-        if key is None or problem.status not in (404, 413) or not await _made(core, who, fork_id):
-            raise
-        # The source has gone, or grown, since this was asked first. What was made then stands, and is what is told.
-        body = inbound.fork_again(who, source_id, asked)
-    command = core.sender.command(
-        who,
-        core.sender.command_id(who, "thread.fork", fork_id, key),
-        fork_id,
-        body,
-        {"source": source_id, **asked.model_dump()},
-        fresh=key is None,
-        traceparent=traceparent(request),
-    )
-    outcome = await core.sender.ask(who, command)
+    async with _room(core):
+        try:
+            body = await _copy(core, who, source_id, fork_id, asked)
+        except Problem as problem:
+            if key is None or problem.status not in (404, 413) or not await _made(core, who, fork_id):
+                raise
+            # The source has gone, or grown, since this was asked first. What was made then stands, and is told.
+            body = inbound.fork_again(who, source_id, asked)
+        command = core.sender.command(
+            who,
+            core.sender.command_id(who, "thread.fork", fork_id, key),
+            fork_id,
+            body,
+            {"source": source_id, **asked.model_dump()},
+            fresh=key is None,
+            traceparent=traceparent(request),
+        )
+        outcome = await core.sender.ask(who, command)
     if outcome.pending:
         return answer(202, {"id": fork_id, "status": "accepted"})
     try:
@@ -57,6 +63,20 @@ async def _fork(core: Core, request: Request, who: Principal) -> Response:
         return answer(202, {"id": fork_id, "position": outcome.position})
     core.bind(fork_id, view.agent_id)
     return answer(201, outbound.thread(view), REPLAYED if outcome.repeated else None)
+
+
+@asynccontextmanager
+async def _room(core: Core) -> AsyncIterator[None]:
+    """A place among the few that read a source; a Problem 503 where none is free in time."""
+    try:
+        async with asyncio.timeout(_ROOM_S):
+            await core.forking.acquire()
+    except TimeoutError:
+        raise Unavailable("many threads are being forked just now; try again") from None
+    try:
+        yield
+    finally:
+        core.forking.release()
 
 
 async def _made(core: Core, who: Principal, fork_id: str) -> bool:
