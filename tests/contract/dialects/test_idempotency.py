@@ -20,9 +20,10 @@ from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, silence, tool
 TIMES = 20
 ELSEWHERE = {"/mcp", "/api/v1/rejected/{rejected_id}/redrive"}
 """Tried where they are: a call over MCP has its key in its `_meta`, too, and sending again needs what was set aside."""
-POSTS = [deed for deed in DEEDS if deed.method == "POST" and deed.needs != "later" and deed.path not in ELSEWHERE]
+POSTS = [deed for deed in DEEDS if deed.method == "POST" and deed.path not in ELSEWHERE]
 OTHER_BODIES: dict[str, dict[str, Any]] = {
     "/api/v1/chat/threads": {"agent_id": "scripted", "title": "another"},
+    "/api/v1/chat/threads/{thread_id}/fork": {"title": "another"},
     "/api/v1/chat/threads/{thread_id}/messages": {"content": "another"},
     "/api/v1/chat/runs/{run_id}/tools/{tool_call_id}": {"content": "another"},
     "/api/v1/chat/runs/{run_id}/tools/{tool_call_id}/settle": {"happened": False},
@@ -55,6 +56,7 @@ NOTHING_KEPT = {
 }
 EFFECTS = {
     "/api/v1/chat/threads": "thread.created",
+    "/api/v1/chat/threads/{thread_id}/fork": "thread.forked",
     "/api/v1/chat/threads/{thread_id}/messages": "message.posted",
     "/api/v1/chat/runs/{run_id}/cancel": "run.cancelling",
     "/api/v1/chat/runs/{run_id}/tools/{tool_call_id}": "tool.answered",

@@ -102,7 +102,7 @@ DEEDS = [
     Deed("GET", f"{CHAT}/approvals/{{approval_id}}", "see"),
     Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "approve", {"decision": "approve"}),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/cancel", "chat"),
-    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
+    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "chat", {"title": "t"}),
     Deed("POST", "/api/v1/knowledge", "edit", {"title": "t", "content": "c"}),
     Deed("GET", "/api/v1/knowledge", "all"),
     Deed("GET", "/api/v1/knowledge/{knowledge_id}", "all"),
@@ -293,7 +293,6 @@ def test_the_page_says_what_each_route_needs() -> None:
         "all": "read of all",
         "see": "read or approve",
         "edit": "`*` or admin",
-        "later": "not served yet",
     }
     rows = "\n".join(f"| `{d.method} {d.path}` | {words.get(d.needs, d.needs)} |" for d in DEEDS)
     table = f"\n| route | needs |\n|---|---|\n{rows}\n"
@@ -326,9 +325,7 @@ async def test_a_scope_allows_what_it_says_on_every_route(scene: Scene, scopes: 
     for deed in DEEDS:
         heard = len(scene.here.dispatcher.heard)
         found = await scene.do(deed, key)
-        if deed.needs == "later":
-            assert (found.status, code_of(found)) == (400, "unsupported"), deed
-        elif deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
+        if deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
             assert found.status not in (401, 403) and found.status < 500, (deed, found.status, found.body)
         else:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)
@@ -357,8 +354,7 @@ async def test_another_users_thread_is_not_there(scene: Scene) -> None:
     for deed in DEEDS:
         if any(one in deed.path for one in ("{thread_id}", "{run_id}", "{session_id}", "{conversation_id}")):
             found = await scene.do(deed, bob)
-            if deed.needs != "later":
-                assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
+            assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
     assert (await scene.do(DEEDS[1], bob)).json()["items"] == []
     _, boss = await new_key(scene.here, ("*", "admin"), "boss")
     assert (await scene.do(DEEDS[2], boss)).status == 200, "an admin of the workspace sees it"
@@ -413,7 +409,7 @@ async def test_tenants_never_meet(scene: Scene) -> None:
     own = {"api", "admin"}
     for deed in DEEDS:
         found = await scene.do(deed, foreign)
-        if deed.needs == "later" or deed.template() == ("POST", f"{CHAT}/threads"):
+        if deed.template() == ("POST", f"{CHAT}/threads"):
             continue
         if "{organisation}" in deed.path:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)

@@ -44,6 +44,7 @@ from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
+from parley_events.retelling import retold
 from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
 from parley_gateway.core import Core
@@ -145,8 +146,8 @@ class Dispatcher:
         numbered = body.type not in f.UNNUMBERED
         partition = partition_of(stream.encode(), PARTITIONS)
         if isinstance(body, f.Numbered):
-            self.numbers += body.numbers_wanted
-            numbers = tuple(range(self.numbers - body.numbers_wanted + 1, self.numbers + 1))
+            self.numbers += body.wanted
+            numbers = tuple(range(self.numbers - body.wanted + 1, self.numbers + 1))
             body = body.model_copy(update={"numbers": numbers})
         if isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
             body = body.model_copy(update={"message_id": ids.fact_message_id(stream, state.seq + 1)})
@@ -527,7 +528,10 @@ class Past:
         return None
 
     def _bodies(self, stream: str) -> list[tuple[Fact, Any]]:
-        return [(fact, fact.body) for _, fact in self.facts.get(stream, [])]
+        """The facts of a stream, and what it took over of another."""
+        own = [fact for _, fact in self.facts.get(stream, [])]
+        past = list(retold(own[0])) if own and isinstance(own[0].body, f.ThreadForked) else []
+        return [(fact, fact.body) for fact in [*own[:1], *past, *own[1:]]]
 
     def _page(self, stream: str, w: str, after: int, limit: int, descending: bool) -> Any:
         partition = partition_of(stream.encode(), PARTITIONS)
@@ -614,10 +618,13 @@ class Past:
     def _thread(self, w: str, thread: str) -> Any:
         view: Any = None
         for fact, body in self._bodies(thread):
-            opened = body.seed if isinstance(body, f.ThreadCreated) else getattr(body, "opened", None)
+            made = isinstance(body, f.ThreadCreated | f.ThreadForked)
+            opened = body.seed if made else getattr(body, "opened", None)
             if opened is not None:
+                taken_over = getattr(body, "past", ())
                 view = {
                     **opened.model_dump(),
+                    "cleared_seq": taken_over[0].seq - 1 if taken_over else 0,
                     "id": thread,
                     "workspace_id": fact.workspace_id,
                     "pinned": False,
@@ -635,8 +642,9 @@ class Past:
             if isinstance(body, f.MessagePosted):
                 view["message_count"] += 1
             elif isinstance(body, f.ThreadCleared):
-                view["message_count"] = 0
-            view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
+                view |= {"message_count": 0, "cleared_seq": fact.seq}
+            if (fact.seq or 0) > 0:
+                view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
         return view if view is not None and view["workspace_id"] == w else None
 
     def _threads(self, w: str, query: dict[str, str], limit: int) -> Any:
@@ -700,7 +708,9 @@ class Past:
 
     def _run(self, w: str, run: str) -> Any:
         told = self._told(run[:36]).get(run)
-        return told.view().model_dump(mode="json") if told is not None and told.workspace_id == w else None
+        if told is None or told.workspace_id != w or told.view().posted_seq <= 0:
+            return None
+        return told.view().model_dump(mode="json")
 
     def _open_runs(self, w: str, query: dict[str, str], limit: int) -> Any:
         items: list[Any] = []

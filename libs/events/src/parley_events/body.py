@@ -84,6 +84,17 @@ class ThreadSeed(Shape):
     end_user: str | None = None
 
 
+class PastFact(Shape):
+    """A fact of a thread's past, as a fork took it over: with the ids of the fork, a seq below the fork's own (at most
+    0), and the time at which it was put on record in the source. `version`: that of its body."""
+
+    seq: int = Field(le=0, ge=-(2**53))
+    type: str
+    version: int = 1
+    time_ms: int = Field(ge=0, le=2**53)
+    body: Json
+
+
 class Usage(Shape):
     """Tokens of one or several model calls."""
 

@@ -17,6 +17,7 @@ from parley_events.body import (
     Body,
     Json,
     McpServer,
+    PastFact,
     Principal,
     TeamPlay,
     TeamSpec,
@@ -26,6 +27,7 @@ from parley_events.body import (
 from parley_events.documents import MAX_CHARS, MAX_TITLE, MOST_ATTACHED, DocumentType
 from parley_events.file_names import content_type, file_name
 from parley_events.ids import is_sha256, is_uuid
+from parley_events.past import sound_past
 from parley_events.rates import checked_rate
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
@@ -98,13 +100,19 @@ class DeleteThread(CommandBody):
 
 
 class ForkThread(CommandBody):
-    """Make the thread that the stream names a copy of another, up to and with `at`. Outcome: `thread.forked`."""
+    """Make the thread that the stream names a copy of another, up to and with its fact `at`. Outcome: `thread.forked`.
+
+    The writer has read the source, and brings along what is copied (`past`, made by `past.Past`) and what the thread
+    is made with (`seed`): the source lies on another partition, and may be gone when this is decided.
+    """
 
     type: ClassVar[str] = "thread.fork"
-    content: ClassVar[tuple[str, ...]] = ("title",)
+    content: ClassVar[tuple[str, ...]] = ("title", "seed", "past")
     source_thread_id: str
     at: int | None = None
     title: str | None = None
+    seed: ThreadSeed | None = None
+    past: Annotated[tuple[PastFact, ...], AfterValidator(sound_past)] = ()
 
 
 class ClearThread(CommandBody):

@@ -23,6 +23,7 @@ from parley_events.body import (
     Json,
     McpServer,
     Note,
+    PastFact,
     TeamPlay,
     TeamSpec,
     ThreadSeed,
@@ -44,6 +45,11 @@ class Numbered(FactBody):
 
     numbers_wanted: ClassVar[int] = 1
     numbers: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        """How many numbers this very fact wants."""
+        return self.numbers_wanted
 
 
 # ---- a thread
@@ -86,13 +92,30 @@ class ThreadCleared(FactBody):
     by: str = ""
 
 
-class ThreadForked(FactBody):
+class ThreadForked(Numbered):
+    """The thread was made as a copy of another, up to and with its fact `at`.
+
+    `past` is what was copied, whole, so that nothing of the fork depends on its source: the facts that made the
+    source's messages, as they were (`retelling` tells them as facts of the fork); what was unfinished is ended in it.
+    `numbers` are the integer ids of its messages. The receipt has the seed too: a repeated request is answered with
+    the thread.
+    """
+
     type: ClassVar[str] = "thread.forked"
-    content: ClassVar[tuple[str, ...]] = ("title",)
+    content: ClassVar[tuple[str, ...]] = ("title", "seed", "past")
+    numbers_wanted: ClassVar[int] = 0
     source_thread_id: str
     at: int
     seed: ThreadSeed
     title: str | None = None
+    past: tuple[PastFact, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        return sum(numbers_of(one.type) for one in self.past)
+
+    def receipt(self) -> Json:
+        return self.model_dump(mode="json", exclude={"past", "numbers"})
 
 
 class ThreadExpired(FactBody):
@@ -627,3 +650,9 @@ FACTS: dict[str, type[FactBody]] = {
     )
 }
 """Every fact, by its type."""
+
+
+def numbers_of(kind: str) -> int:
+    """How many integer ids a fact of this type has."""
+    body = FACTS.get(kind)
+    return body.numbers_wanted if body is not None and issubclass(body, Numbered) else 0

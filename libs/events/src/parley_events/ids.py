@@ -99,6 +99,15 @@ def approval_id(thread_id: str, seq: int) -> str:
     return f"{thread_id}.p{seq}"
 
 
+def moved_id(some_id: str, thread_id: str, down: int) -> str:
+    """An id of one thread as one of another that took its facts over, their seqs `down` lower. It meets none that the
+    other thread makes for itself, whatever ids commands have: what is named by a command is named anew."""
+    kind, rest = some_id[_THREAD_ID_LENGTH + 1 : _THREAD_ID_LENGTH + 2], some_id[_THREAD_ID_LENGTH + 2 :]
+    if kind in ("t", "p") and rest.removeprefix("-").isdecimal():
+        return f"{thread_id}.{kind}{int(rest) - down}"
+    return f"{thread_id}.{kind}{_tail(f'{thread_id}:{rest}')}"
+
+
 def agent_uuid(workspace_id: str, agent_id: str) -> str:
     """The UUID of an agent or team, for contracts that know only UUIDs."""
     return derived_uuid("agent", workspace_id, agent_id)

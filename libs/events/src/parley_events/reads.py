@@ -195,7 +195,8 @@ class TeamVersions(Shape):
 
 
 class ThreadView(Shape):
-    """`user_id` None: shared by the workspace. Times are RFC 3339. `position`: the thread's newest fact in the view."""
+    """`user_id` None: shared by the workspace. Times are RFC 3339. `position`: the thread's newest fact in the view.
+    `cleared_seq`: what was posted up to there is not shown any more (below 0: it is a fork, and has a past)."""
 
     id: str
     workspace_id: str
@@ -215,6 +216,8 @@ class ThreadView(Shape):
     message_count: int
     expired: bool = False
     end_user: str | None = None
+    idle_s: int | None = None
+    cleared_seq: int = 0
     position: str
 
 

@@ -1,8 +1,9 @@
 """What a command means: `decide(state, command, …)` gives its one outcome. Pure; no clock, no I/O.
 
-`DECISIONS` is the whole of it, one function per command; `answers` has those of people and clients, `dues` says what
-timers mean. A refusal is raised as `Refused` inside and becomes `command.rejected`. What follows from an outcome (a
-run's steps, the ends of runs that a delete cancels) is not decided here: it follows from the facts (`steps`).
+`DECISIONS` is the whole of it, one function per command; `answers` has those of people and clients, `forks` that of a
+fork, `dues` says what timers mean. A refusal is raised as `Refused` inside and becomes `command.rejected`. What follows
+from an outcome (a run's steps, the ends of runs that a delete cancels) is not decided here: it follows from the facts
+(`steps`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parley_dispatcher.answers import answer_approval, answer_tool, settle_tool
+from parley_dispatcher.forks import fork_thread
 from parley_dispatcher.refusals import Refused, visible
 from parley_dispatcher.state import Run, State, ThreadState, Versioned, WorkspaceState
 from parley_events import commands as c
@@ -364,6 +366,7 @@ DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] 
     c.CreateThread: _create,
     c.UpdateThread: _update,
     c.DeleteThread: _delete,
+    c.ForkThread: fork_thread,
     c.ClearThread: _clear,
     c.PostMessage: _posted_elsewhere,
     c.CancelRun: _cancel,

@@ -170,6 +170,11 @@ class Run:
         return self.status == "ended"
 
     @property
+    def taken_over(self) -> bool:
+        """Whether it ran in the thread that this one was forked from."""
+        return self.posted_seq <= 0
+
+    @property
     def stopped(self) -> bool:
         """Whether nothing new may begin in it."""
         return self.status in ("cancelling", "ended")

@@ -19,6 +19,7 @@ from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import Attachment, Json, ThreadSeed
 from parley_events.codec import Fact
+from parley_events.retelling import retold
 
 MAX_SHOWN_CHARS = 200_000
 """More of a tool's result no model is shown, and none is held here; the record has all of it."""
@@ -29,7 +30,8 @@ _OUTCOME_SIZE = 400
 class ThreadState:
     """A thread. `seq` 0: there is none yet. `open_runs` are those of `runs` that have not ended, oldest first.
     `attachments` and `artifacts` are its shelf: what came with messages, and what tools made, the newest of a name.
-    `approvals`: the run and the call that each approval was about. `last_ms`: when something last happened in it.
+    `approvals`: the run and the call that each approval was about. `cleared_seq`: what was posted up to there is not
+    shown any more; what a fork took over has seqs of at most 0. `last_ms`: when something was last put on record.
     `size` is about what it holds in memory, in bytes."""
 
     stream: str
@@ -122,8 +124,23 @@ def _forget(state: State, now_ms: int) -> None:
 # ---- threads
 
 
-def _open(state: ThreadState, fact: Fact, body: f.ThreadCreated | f.ThreadForked) -> None:
+def _open(state: ThreadState, fact: Fact, body: f.ThreadCreated) -> None:
     _seed(state, body.seed)
+
+
+def _forked(state: ThreadState, fact: Fact, body: f.ThreadForked) -> None:
+    """The past is folded as it was, its facts below the thread's own. Whom it asked for approval is the source's."""
+    _seed(state, body.seed)
+    state.cleared_seq = body.past[0].seq - 1 if body.past else 0
+    for past in retold(fact):
+        state.seq = past.seq or 0
+        _THREAD.get(type(past.body), _nothing)(state, past, past.body)
+    state.seq = fact.seq or 0
+    state.approvals.clear()
+
+
+def _nothing(state: ThreadState, fact: Fact, body: f.FactBody) -> None:
+    """Changes nothing."""
 
 
 def _seed(state: ThreadState, seed: ThreadSeed) -> None:
@@ -405,7 +422,7 @@ def _ended(state: ThreadState, fact: Fact, body: f.RunCompleted | f.RunFailed | 
 
 _THREAD: dict[type[f.FactBody], Callable[[ThreadState, Fact, Any], None]] = {
     f.ThreadCreated: _open,
-    f.ThreadForked: _open,
+    f.ThreadForked: _forked,
     f.ThreadDeleted: _deleted,
     f.ThreadCleared: _cleared,
     f.ThreadExpired: _expired,

@@ -70,6 +70,8 @@ class Core:
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
+    forking: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
+    """What a fork takes over may have 16 MiB: few are made at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     renewed: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """How often a thread that everybody has one of was deleted and begun anew, by the first one's id."""

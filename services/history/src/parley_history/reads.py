@@ -475,6 +475,8 @@ def _thread(row: Row) -> Answer:
         "message_count": row["message_count"],
         "expired": row["expired_now"],
         "end_user": row["end_user"],
+        "idle_s": row["idle_s"],
+        "cleared_seq": row["cleared_seq"],
         "position": f"{row['id']}@{row['seq']}",
     }
 
@@ -598,6 +600,6 @@ def _open_cursor(cursor: str | None, second: type[int] | type[str]) -> tuple[int
         raise BadCursor("not a cursor that was given out") from error
     if not isinstance(values, list) or [type(value) for value in values] != [int, second]:
         raise BadCursor("not a cursor that was given out")
-    if not 0 <= values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
+    if not -(2**62) < values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
         raise BadCursor("not a cursor that was given out")
     return values[0], values[1]

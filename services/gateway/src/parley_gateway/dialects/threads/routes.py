@@ -14,9 +14,9 @@ from parley_gateway import core as core_
 from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
-from parley_gateway.dialects.threads import approvals, inbound, knowledge, outbound, runs, wire
+from parley_gateway.dialects.threads import approvals, fork, inbound, knowledge, outbound, runs, wire
 from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, may_change, thread_id_of
-from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, unsupported
+from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
 from parley_gateway.feed.follow import ShownFact, run_of
 from parley_gateway.feed.join import PAGE, RECALL
@@ -265,7 +265,7 @@ async def _page(
     after = max(begin, cursor.done)
     if text is not None:
         await _not_ahead(core, who, thread_id, cursor)
-    frames = outbound.Frames(thread_id)
+    frames = outbound.Frames(thread_id, past=False)
     if text is not None and after > begin:
         recent, _ = await core.history.facts(who.workspace_id, thread_id, after + 1, RECALL, "desc")
         for fact in reversed(recent):
@@ -297,10 +297,6 @@ async def _not_ahead(core: Core, who: Principal, thread_id: str, cursor: Cursor)
             raise cursor_ahead()
 
 
-async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
-    raise unsupported("this version does not serve that yet")
-
-
 # ---- who and what
 
 
@@ -329,9 +325,9 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/threads/{thread_id}/files": {"GET": _files},
     "/threads/{thread_id}/files/{name}": {"GET": _file},
     "/threads/{thread_id}/events": {"GET": _thread_events},
-    "/threads/{thread_id}/fork": {"POST": _not_yet},
     "/events": {"GET": _every_event},
     "/runs/{run_id}/events": {"GET": _run_events},
+    **fork.PATHS,
     **runs.PATHS,
     **approvals.PATHS,
 }
