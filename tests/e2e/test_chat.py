@@ -365,8 +365,9 @@ async def test_a_fork_is_what_its_source_was_and_goes_on_alone(system: System) -
         assert [{n: one[n] for n in one if n not in own} for one in copies[: len(source)]] == [
             {n: one[n] for n in one if n not in own} for one in source
         ]
-        files = (await client.get(f"/api/v1/chat/threads/{fork}/files/a.txt")).text
-        assert files == "tea"
+        assert (await client.get(f"/api/v1/chat/threads/{fork}/files/a.txt")).text == "tea"
+        ran = (await second.get(f"/api/v1/chat/runs/{copies[0]['run_id']}")).json()
+        assert (ran["status"], ran["usage"]["output_tokens"]) == ("completed", 0), "it ran in the source"
 
         earlier = source[-1]["seq"] - 1
         branch = (await client.post(f"/api/v1/chat/threads/{thread}/fork", json={"at": earlier})).json()["id"]

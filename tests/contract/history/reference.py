@@ -347,8 +347,9 @@ class Reference:
     def runs(self) -> list[tuple[str, str]]:
         """(stream, run) of every run."""
         return [
-            (fact.stream, fact.body.run_id)
-            for fact in self.facts
+            (stream, fact.body.run_id)
+            for stream, facts in self.streams.items()
+            for fact in facts
             if isinstance(fact.body, f.MessagePosted | f.ChildStarted)
         ]
 
@@ -409,7 +410,7 @@ class Reference:
             "agent_version": calls[-1].agent_version if calls else start.agent_version,
             "status": status,
             "attempt": attempts[-1] if attempts else 1,
-            "usage": usage.model_dump(),
+            "usage": (usage if _seq(origin) > 0 else Usage()).model_dump(),
             "stop_reason": stop_reason,
             "error": error,
             "message_id": message_id,

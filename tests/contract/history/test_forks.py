@@ -119,18 +119,28 @@ async def test_a_fork_has_the_messages_of_its_source_and_its_files(settings: Set
         assert view["last_message_at"] == own[-1]["created_at"]
 
 
-async def test_nothing_of_it_is_counted_twice(settings: Settings) -> None:
+async def test_its_runs_ended_as_in_the_source_and_nothing_is_counted_twice(settings: Settings) -> None:
     log = ListLog(4)
     writer = Writer(log)
     source = conversation(writer)
     made, _ = fork(writer, source, elsewhere(writer, source))
     async with running(settings, log) as client:
         await client.caught_up(log)
-        assert await client.rows("SELECT id FROM runs WHERE thread_id = $1", made) == []
+        theirs, own = [
+            [await client.get(f"/workspaces/{WS}/runs/{run}") for run in dict.fromkeys(row["run_id"] for row in found)]
+            for found in (await rows(client, source), await rows(client, made))
+        ]
+        same = ("agent_id", "agent_version", "stop_reason", "error", "answer", "last_text", "created_at")
+        assert [[run[name] for name in same] for run in own] == [[run[name] for name in same] for run in theirs]
+        assert [run["status"] for run in theirs] == ["completed", "failed", "waiting"]
+        assert [run["status"] for run in own] == ["completed", "failed", "cancelled"]
+        assert theirs[0]["usage"]["input_tokens"] > 0
+        assert {count for run in own for count in run["usage"].values()} == {0}
+        assert all(run["posted_seq"] <= run["ended_seq"] <= 0 for run in own)
         assert [row["id"] for row in (await client.get(f"/workspaces/{WS}/notes"))["items"]] == ["d1"]
         assert await client.rows("SELECT stream FROM dues WHERE stream = $1", made) == []
-        run = (await rows(client, made))[0]["run_id"]
-        await client.get(f"/workspaces/{WS}/runs/{run}", status=404)
+        runs = await client.get(f"/workspaces/{WS}/runs")
+        assert [run["thread_id"] for run in runs["items"]] == [source], "what is open is open there"
 
 
 async def test_a_fork_stands_when_its_source_goes_and_goes_when_it_is_cleared(settings: Settings) -> None:

@@ -16,7 +16,7 @@ from parley_events import ids
 from parley_events.body import Attachment, PastFact, ThreadSeed
 from parley_events.codec import Fact, encode_fact, fact_from
 from parley_events.log import Outgoing
-from parley_events.past import NO_RESULT, NOT_KNOWN, NOT_MADE, REASON, Past, Told, told
+from parley_events.past import KEPT, NO_RESULT, NOT_KNOWN, NOT_MADE, REASON, Past, Told, told
 from parley_events.retelling import retold
 from tests.unit.dispatcher.journals import Journal, journals
 from tests.unit.dispatcher.story import THREAD, Story, code, text, use
@@ -78,22 +78,95 @@ def replayed(facts: list[Fact]) -> Story:
     return story
 
 
-def run_id_of(posted: Fact) -> str:
-    assert isinstance(posted.body, f.MessagePosted)
-    return posted.body.run_id
-
-
 def ends_in(past: tuple[PastFact, ...], facts: list[Fact]) -> list[Any]:
     """The facts with which the fork ended what was unfinished, as facts of the source."""
-    posted = {ids.moved_id(fact.body.run_id, FORK, 0): fact for fact in facts if isinstance(fact.body, f.MessagePosted)}
+    begun: dict[str, tuple[str, int]] = {}
+    for fact in facts:
+        if isinstance(fact.body, f.MessagePosted | f.ChildStarted):
+            begun[ids.moved_id(fact.body.run_id, FORK, 0)] = (fact.body.run_id, fact.seq or 0)
     found = []
     for one in past:
         if one.body.get("reason") == REASON or one.body.get("result") in (NOT_KNOWN, NOT_MADE, NO_RESULT):
-            body = {**one.body, "run_id": run_id_of(posted[one.body["run_id"]])}
+            body = {**one.body, "run_id": begun[one.body["run_id"]][0]}
             if body.get("call") is not None:
-                body["call"] += (posted[past[0].body["run_id"]].seq or 0) - past[0].seq
+                body["call"] += begun[past[0].body["run_id"]][1] - past[0].seq
             found.append(f.FACTS[one.type].model_validate(body))
     return found
+
+
+def compare(facts: list[Fact], at: int) -> Story:
+    """The model is shown the same in the fork as in the source, had that ended there as the fork was ended."""
+    story, source = forked(facts, at), Story()
+    assert (story.thread.seq, story.thread.current(), story.thread.approvals) == (1, None, {})
+    for fact in facts[:at]:
+        evolve(source.state, fact)
+    for body in ends_in(past_of(facts, THREAD, FORK, at), facts):
+        source.happened(body)
+    assert messages(story) == messages(source)
+    assert (story.thread.attachments, story.thread.artifacts) == (source.thread.attachments, source.thread.artifacts)
+    return story
+
+
+def everything() -> list[Fact]:
+    """A thread in which all happens that may: approvals, tools of the client, failures, stops, a run inside a run."""
+    story = Recorded()
+    file = Attachment(name="a.txt", content_type="text/plain", size=1, sha256="0" * 64)
+    run = story.posted("one", "hello", attachments=(file,), context={"page": 1}, system_append="Be brief.")
+    story.failed(run)
+    story.returned(run, text("May I?"), *(use("pay", f"t{n}") for n in range(3)))
+    asked = [story.requested(run, index) for index in range(3)]
+    story.waiting(run)
+    for number, (approval, more) in enumerate(zip(asked, ({"arguments": {"eur": 2}}, {}), strict=False)):
+        decision = "approve" if more else "deny"
+        body = {"principal": ANN, "approval_id": approval, "decision": decision, "comment": "so", **more}
+        assert story.asked(c.AnswerApproval.model_validate(body), f"answer-{number}").type == "approval.answered"
+    story.decided(run, run.turns[-1].tools[2], "approval_expired")
+    story.tool_called(run, 0)
+    for index, status in enumerate(("ok", "denied", "denied")):
+        story.tool_returned(run, index, status, status)
+    story.returned(run, text("Done."))
+    story.completed(run)
+    run = story.posted("two", "and the weather?")
+    story.returned(run, *(use("get_weather", f"w{n}") for n in range(2)))
+    for index in range(2):
+        story.handed_over(run, index)
+    story.waiting(run)
+    story.told(run, run.turns[-1].tools[0])
+    story.told(run, run.turns[-1].tools[1], "tool_expired")
+    story.tool_returned(run, 1, "error", "in vain")
+    story.cancelling(run)
+    story.cancelled(run, text("It is"))
+    run = story.posted("three", "once more")
+    story.returned(run, use("get_weather", "w9"))
+    story.handed_over(run)
+    story.waiting(run)
+    other = story.posted("four", "never mind")
+    story.tool_returned(run, 0, "error", "moved on")
+    story.happened(f.ThreadCancelling(by="ann", run_ids=tuple(story.thread.open_runs)))
+    story.cancelled(run)
+    story.cancelled(other)
+    run = story.posted("five", "ask somebody")
+    story.returned(run, use("ask_agent", "a1"), use("pay", "a2"))
+    story.tool_called(run, 0)
+    child = ids.child_run_id(THREAD, run.turns[-1].tools[0].effect_key)
+    fields = {"run_id": child, "parent_run_id": run.run_id, "tool_call_id": "a1", "agent_id": "b", "agent_version": 1}
+    story.happened(f.ChildStarted.model_validate({**fields, "text": "you?"}))
+    inner = story.thread.runs[child]
+    story.returned(inner, text("Let me"), use("pay", "i1"))
+    story.tool_called(inner)
+    story.tool_returned(inner, 0, "unknown", "?")
+    story.settled(inner, inner.turns[-1].tools[0], happened=True)
+    story.returned(inner, text("I know."))
+    story.completed(inner)
+    story.tool_returned(run, 0, "ok", "I know.")
+    return story.facts
+
+
+def test_wherever_it_is_forked_the_model_is_shown_what_it_was_shown() -> None:
+    facts = everything()
+    assert {fact.type for fact in facts} >= KEPT - {f.RunFailed.type}
+    for at in range(1, len(facts) + 1):
+        compare(facts, at)
 
 
 @given(journals(), st.data())
@@ -101,13 +174,7 @@ def ends_in(past: tuple[PastFact, ...], facts: list[Fact]) -> list[Any]:
 def test_the_model_is_shown_the_past_as_in_the_source(journal: Journal, data: st.DataObject) -> None:
     """Wherever it is forked: what is unfinished there is shown as what was said so far, and as ended."""
     at = data.draw(st.integers(1, len(journal.facts)))
-    story, source = forked(journal.facts, at), Story()
-    assert (story.thread.seq, story.thread.current(), story.thread.approvals) == (1, None, {})
-    for fact in journal.facts[:at]:
-        evolve(source.state, fact)
-    for body in ends_in(past_of(journal.facts, THREAD, FORK, at), journal.facts):
-        source.happened(body)
-    assert messages(story) == messages(source)
+    compare(journal.facts, at)
 
 
 @given(journals(), st.data())
@@ -210,6 +277,27 @@ def test_a_command_that_comes_in_both_threads_makes_two_runs() -> None:
     story.posted("one", "again")
     assert len(story.thread.runs) == before + 1
     assert next(iter(story.thread.runs.values())).text == "hello"
+
+
+def test_what_a_person_is_asked_in_the_source_is_answered_there_alone() -> None:
+    """What was approved with other arguments is shown in the fork as such; what is open is not open there."""
+    source = Recorded()
+    run = source.posted()
+    source.returned(run, use("pay", "t1"), use("pay", "t2"))
+    done = source.requested(run, 0)
+    answer = c.AnswerApproval(principal=ANN, approval_id=done, decision="approve", arguments={"eur": 2})
+    assert source.asked(answer, "c1").type == "approval.answered"
+    source.tool_called(run, 0)
+    source.tool_returned(run, 0, "ok", "paid")
+    waiting = source.requested(run, 1)
+    story = forked(source.facts, len(source.facts))
+    copied = [one.body["approval_id"] for one in past_of(source.facts, THREAD, FORK, 99) if "approval_id" in one.body]
+    for approval in {done, waiting, *copied}:
+        assert code(story.asked(answer.model_copy(update={"approval_id": approval}), approval)) == "not_found"
+    results = [block["content"] for one in messages(story) for block in one["content"] if "tool_use_id" in block]
+    assert "other arguments" in results[0] and "paid" in results[0]
+    assert results[1] == NOT_MADE
+    assert source.asked(answer.model_copy(update={"approval_id": waiting}), "c2").type == "approval.answered"
 
 
 def test_a_fork_is_made_once() -> None:

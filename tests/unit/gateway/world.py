@@ -708,9 +708,10 @@ class Past:
 
     def _run(self, w: str, run: str) -> Any:
         told = self._told(run[:36]).get(run)
-        if told is None or told.workspace_id != w or told.view().posted_seq <= 0:
+        if told is None or told.workspace_id != w:
             return None
-        return told.view().model_dump(mode="json")
+        view = told.view()
+        return (view if view.posted_seq > 0 else view.model_copy(update={"usage": Usage()})).model_dump(mode="json")
 
     def _open_runs(self, w: str, query: dict[str, str], limit: int) -> Any:
         items: list[Any] = []

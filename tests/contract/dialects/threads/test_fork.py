@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,12 @@ async def test_a_thread_is_forked(here: World) -> None:
     for _ in range(2):
         fork = (await made.ask("POST", path, body={"title": "What if"}, headers=key)).json()["id"]
     await made.ask("POST", path, body={"title": "What else"}, headers=key)
-    made.note("its messages, with the times of the source; its facts; what ran in the source is no run of its own")
+    made.note("its messages, with the times of the source; its facts; what ran in the source, as it ended there")
     messages = (await made.ask("GET", f"{BASE}/threads/{fork}/messages")).json()["items"]
     await made.ask("GET", f"{BASE}/threads/{fork}/events", headers={"Accept": "application/json"})
     await made.ask("GET", f"{BASE}/runs/{messages[0]['run_id']}")
     await made.ask("GET", f"{BASE}/runs/{messages[0]['run_id']}/events")
+    await made.ask("POST", f"{BASE}/runs/{messages[0]['run_id']}/cancel")
     made.note("up to the first answer; no further than its question; before anything was said; without a body")
     for body in ({"at": 5}, {"at": 2, "title": None}, {"at": 1}):
         earlier = (await made.ask("POST", path, body=body)).json()["id"]
@@ -129,6 +131,48 @@ async def test_its_feed_tells_the_past_as_the_sources_does(here: World) -> None:
         ) as x:
             await x.until(lambda x: x.parts and frame_of(x.parts[-1]).type == "thread.updated")
             assert [frame_of(part) for part in x.parts] == frames[place + 1 :], frame.id
+
+
+async def test_a_run_of_the_past_is_read_as_one_of_the_source(here: World) -> None:
+    """From every id on, and page by page; as a run of another contract it is not there."""
+    await here.application()
+    thread, run, _ = await tell(here, Transcript(here))
+    app, path = here.gateways[0][0], f"{BASE}/runs"
+    source = [frame_of(part) for part in (await ask(app, "GET", f"{path}/{run}/events", key=here.key)).parts]
+    made = await forked(here, thread)
+    items = (await ask(app, "GET", f"{BASE}/threads/{made}/messages", key=here.key)).json()["items"]
+    [copied] = {item["run_id"] for item in items}
+    view = (await ask(app, "GET", f"{path}/{copied}", key=here.key)).json()
+    assert (view["status"], view["usage"]) == ("completed", {"input_tokens": 0, "output_tokens": 0})
+    whole = await ask(app, "GET", f"{path}/{copied}/events", key=here.key)
+    assert whole.over and whole.headers["parley-run-id"] == copied
+    frames = [frame_of(part) for part in whole.parts]
+    down = source[-1].data["seq"]
+    assert [frame.data for frame in frames] == [moved(frame.data, made, thread, down) for frame in source]
+    for place, frame in enumerate(frames):
+        rest = await ask(
+            here.gateways[place % 2][0],
+            "GET",
+            f"{path}/{copied}/events",
+            key=here.key,
+            headers={"Last-Event-ID": str(frame.id)},
+        )
+        assert (rest.status, rest.over) == (200, True)
+        assert [frame_of(part) for part in rest.parts] == frames[place + 1 :], frame.id
+    for cursor, code in (("2", "cursor_ahead"), ("x", "bad_cursor")):
+        found = await ask(app, "GET", f"{path}/{copied}/events", key=here.key, params={"after": cursor})
+        assert (found.status, found.json()["error"]) == (400, code)
+    facts: list[Any] = []
+    params: dict[str, str] = {"limit": "3"}
+    while params:
+        accept = {"Accept": "application/json"}
+        page = await ask(app, "GET", f"{path}/{copied}/events", key=here.key, params=params, headers=accept)
+        facts += page.json()["items"]
+        cursor = page.json()["next_cursor"]
+        params = {"limit": "3", "cursor": cursor} if cursor else {}
+    assert facts == [f.data for f in frames if not f.type.endswith(".delta") and f.type != "run.restarted"]
+    for elsewhere in (f"/api/org/chat/runs/{copied}", f"/api/org/chat/runs/{copied}/events"):
+        assert (await ask(app, "GET", elsewhere, key=here.key)).status == 404
 
 
 async def until_the_end(here: World, thread: str, last: str) -> list[Frame]:
@@ -211,6 +255,33 @@ async def test_a_fork_of_a_shared_thread_is_ones_own(here: World) -> None:
     assert (await fork(here, made["id"])).status == 404, "it is no longer shared"
 
 
+async def test_a_fork_is_a_conversation_of_its_contract(here: World) -> None:
+    here.dispatcher.play = say("ok")
+    app, agent = here.gateways[0][0], "/api/agents/scripted/chat"
+    one = (await ask(app, "POST", agent, key=here.key, body={"message": "one"})).json()["conversation_id"]
+    made = await forked(here, one)
+    shown = [
+        (await ask(app, "GET", agent, key=here.key, params={"conversation_id": thread})).json()["messages"]
+        for thread in (one, made)
+    ]
+    assert [(row["role"], row["content"]) for row in shown[1]] == [(row["role"], row["content"]) for row in shown[0]]
+    numbers = [row["id"] for row in shown[1]]
+    assert numbers == sorted(numbers) and not {*numbers} & {row["id"] for row in shown[0]}
+    both = (await ask(app, "GET", agent, key=here.key)).json()
+    assert both["meta"]["total"] == 4
+    more = await ask(app, "POST", agent, key=here.key, body={"message": "two", "conversation_id": made})
+    assert more.json()["id"] > max(numbers)
+
+    session = "/api/v3/organizations/default/ai"
+    body = {"message": "one", "userId": "kim"}
+    first = (await ask(app, "POST", f"{session}/agents/scripted/chat", key=here.key, body=body)).json()["sessionId"]
+    made = await forked(here, first)
+    path = f"{session}/sessions/{made}"
+    assert (await ask(app, "GET", path, key=here.key)).status == 404, "kept for kim, as its source"
+    whole = (await ask(app, "GET", path, key=here.key, params={"userId": "kim"})).json()
+    assert [row["content"] for row in whole["messages"]] == ["one", "ok"]
+
+
 async def test_the_stream_of_all_threads_shows_the_fork_and_not_its_past(here: World) -> None:
     here.dispatcher.play = say("ok")
     thread = await said(here, "one")
@@ -266,6 +337,34 @@ async def test_while_the_source_cannot_be_read_nothing_is_forked(here: World) ->
     found = await fork(here, thread)
     assert (found.status, found.json()["error"]) == (503, "unavailable")
     assert "retry-after" in found.headers
+
+
+async def test_it_has_all_that_is_on_the_log_when_it_is_asked_for(here: World) -> None:
+    """Also what another gateway answered a moment ago, and the view has not yet."""
+    here.dispatcher.play = say("ok")
+    second = await here.application()
+    thread = await said(here, "one")
+    end = here.dispatcher.state(thread).seq
+    await here.eventually(lambda: len(here.past.facts[thread]) == end)
+    here.past.held.clear()
+    path = f"{BASE}/threads/{thread}"
+    posted = await ask(here.gateways[0][0], "POST", f"{path}/messages", key=here.key, body={"content": "two"})
+    assert posted.status == 202
+    await here.eventually(lambda: here.dispatcher.state(thread).seq == end + 4)
+    for body in ({}, {"at": end + 1}):
+        asked = len([one for one in here.past.asked if "facts" in one])
+        async with exchange(second, "POST", f"{path}/fork", key=here.admin_key, body=body) as x:
+            await here.eventually(partial(more_than, here, asked))
+            here.past.held.set()
+            await x.end()
+        assert (x.status, x.json()["message_count"]) == (201, 2), x.body
+        here.past.held.clear()
+        here.dispatcher.append(thread, f.ThreadUpdated(title="t", changes=("title",)))
+
+
+def more_than(here: World, asked: int) -> bool:
+    """Whether facts were asked for since."""
+    return len([one for one in here.past.asked if "facts" in one]) > asked
 
 
 async def test_what_is_not_decided_in_time_is_told_with_its_id(here: World) -> None:

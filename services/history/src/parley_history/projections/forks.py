@@ -1,7 +1,7 @@
 """Forks: a thread that begins with the messages of another.
 
-What a `thread.forked` took over is folded as any facts of a run are, onto rows of its own, of which only messages and
-files are kept. Its runs ran in the source: they have no rows here, so nothing is counted twice; what their tools put on
+What a `thread.forked` took over is folded as any facts of a run are, onto rows of its own, of which messages, files and
+runs are kept. The runs ran in the source, and used nothing here: so nothing is counted twice. What their tools put on
 record (decisions, skills) stays the source's, and so do approvals.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parley_events import facts as f
+from parley_events.body import Usage
 from parley_events.codec import Fact
 from parley_events.retelling import retold
 from parley_history.projections import runs, threads, tools
@@ -51,3 +52,6 @@ def thread_forked(view: View, fact: Fact, body: f.ThreadForked) -> None:
             apply(aside, past, past.body)
     view.messages |= aside.messages
     view.files |= aside.files
+    for run in aside.runs.all():
+        run.usage = Usage()
+        view.runs.put(run)

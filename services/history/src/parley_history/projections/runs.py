@@ -128,7 +128,8 @@ def _end(view: View, fact: Fact, run_id: str, status: str, message_id: str, usag
     run = _open_run(view, run_id)
     if run is None:
         return None
-    run.status, run.message_id, run.usage = status, message_id, usage
+    # The end of a run inside another names none: it makes no message.
+    run.status, run.message_id, run.usage = status, message_id or run.message_id, usage
     run.ended_seq, run.ended_ms = fact.seq, fact.time_ms
     drop_dues_of(view, run)
     close_approvals(view, fact, run)

@@ -37,10 +37,11 @@ class _Called(NamedTuple):
 
 class Frames:
     """The frames of one stream of one thread. `past`: a fork shows what it took over, too, after its own frame, as the
-    frames that it had in the source, with seqs of at most 0: so a client that knows nothing else has the thread."""
+    frames that it had in the source, with seqs of at most 0: so a client that knows nothing else has the thread.
+    `run_id`: of that the run's alone, and without the fork's own frame."""
 
-    def __init__(self, thread_id: str, *, past: bool = True) -> None:
-        self._thread_id, self._past = thread_id, past
+    def __init__(self, thread_id: str, *, past: bool = True, run_id: str | None = None) -> None:
+        self._thread_id, self._past, self._run_id = thread_id, past, run_id
         self._tools: dict[tuple[int, int], _Called] = {}
         self._open: dict[str, int] = {}
         """Run → the seq of its model call that has not returned."""
@@ -49,9 +50,10 @@ class Frames:
     def __call__(self, shown: Shown) -> list[Frame]:
         """All frames of one thing shown."""
         if isinstance(shown, ShownFact):
-            frames = self._fact(shown.fact)
+            frames = [] if self._run_id else self._fact(shown.fact)
             if self._past and isinstance(shown.fact.body, f.ThreadForked) and not shown.again:
-                frames += [frame for past in retold(shown.fact) for frame in self._retold(past)]
+                past = (one for one in retold(shown.fact) if self._run_id in (None, run_of(one)))
+                frames += [frame for one in past for frame in self._retold(one)]
             return frames
         return [self._delta(shown.kind, shown.call, shown.run_id, shown.text)]
 
@@ -126,6 +128,12 @@ class Frames:
         if call is None or isinstance(body, f.ModelReturned | f.RunCompleted):
             return False
         return not (isinstance(body, f.RunCancelled) and body.call == call and body.blocks)
+
+
+def past_facts(fork: Fact, run_id: str) -> list[Json]:
+    """The facts of a run that a fork took over, each as its own frame."""
+    frames = Frames(fork.stream)
+    return [frames(ShownFact(one, ""))[-1].data for one in retold(fork) if run_of(one) == run_id]
 
 
 class EveryThread:

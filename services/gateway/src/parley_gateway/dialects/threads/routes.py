@@ -9,12 +9,12 @@ from starlette.routing import Route
 from parley_events import ids
 from parley_events.commands import DeleteThread
 from parley_events.errors import LogError
-from parley_events.reads import AgentView
+from parley_events.reads import AgentView, RunView
 from parley_gateway import core as core_
 from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
-from parley_gateway.dialects.threads import approvals, fork, inbound, knowledge, outbound, runs, wire
+from parley_gateway.dialects.threads import approvals, fork, inbound, knowledge, outbound, past_runs, runs, wire
 from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, may_change, thread_id_of
 from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
@@ -238,11 +238,23 @@ async def _thread_events(core: Core, request: Request, who: Principal) -> Respon
 
 
 async def _run_events(core: Core, request: Request, who: Principal) -> Response:
-    run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
+    run = await core.reads.run(who, request.path_params["run_id"], min_position(request), past=True)
+    if run.posted_seq <= 0:
+        return await _past_run_events(core, request, who, run)
     if _as_page(request):
         return await _page(core, request, who, run.thread_id, run.id, run.posted_seq - 1, run.ended_seq)
     feed = await core_.run_feed(core, who, run, resume_point(request), restarts=True)
     return core_.stream(core, feed, outbound.Frames(run.thread_id), {"Parley-Run-Id": run.id})
+
+
+async def _past_run_events(core: Core, request: Request, who: Principal, run: RunView) -> Response:
+    text = query(request, "cursor") if _as_page(request) else None
+    text = text or resume_point(request)
+    cursor = START if text is None else parse_cursor(text)
+    await _not_ahead(core, who, run.thread_id, cursor)
+    if _as_page(request):
+        return await past_runs.page(core, who, request, run, cursor)
+    return await past_runs.stream(core, who, run, cursor)
 
 
 async def _every_event(core: Core, request: Request, who: Principal) -> Response:
