@@ -6,9 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import stat
-import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support.pages import outputs
 from tests.support.pdf import pdf
 from tests.support.system import System, collect, eventually, new_thread
 from tests.support.topics import read_topic
 
-PAGE = Path(__file__).parents[2] / "docs" / "files.md"
 THREADS = "/api/v1/chat/threads"
 ORG = "/api/org/chat"
 LARGE = "\x01" * (1024 * 1024)
@@ -44,20 +42,7 @@ async def messages(client: httpx2.AsyncClient, thread: str) -> list[dict[str, An
 
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    ready = standalone.ready()
-    [known, *blocks] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^(\w+)=", known, re.MULTILINE)) == {"KEY", "URL"}
-    given = {"KEY": ready["api_key"], "URL": ready["base_url"], "WORKSPACE_ID": ready["workspace_id"]}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\necho; echo ----\n".join(blocks)],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1", **given},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    into, out, org = done.stdout.split("----")
+    into, out, org = outputs(standalone, "files.md", tmp_path)
     answer = json.loads(into)
     assert (answer["run"]["status"], answer["message"]["content"]) == ("completed", "Read and saved.")
     assert out.count('"name":"report.md"') == 1 and out.count('"name":"plan.txt"') == 2

@@ -40,7 +40,6 @@ CHECKS = (
     "unsupported_method",
 )
 NEVER_WELL = {
-    "POST /api/v1/chat/threads/{thread_id}/fork": "not served yet",
     "POST /api/v1/chat/runs/{run_id}/tools/{tool_call_id}": "no call here waits for its client",
     "POST /api/v1/chat/runs/{run_id}/tools/{tool_call_id}/settle": "no call here has an unknown outcome",
     "GET /api/v1/rejected/{rejected_id}": "nothing was set aside",
@@ -90,6 +89,12 @@ def things(system: System) -> Things:
             )["id"]
             for base in ("", "/api")
         }
+        played = client.post("/teams/founders/chat", json={"message": "Hello!"}).headers["parley-run-id"]
+        own = doomed | {
+            f"GET {base}/teams/{{team_id}}/runs/{{run_id}}{of_it}": played
+            for base in ("", "/api")
+            for of_it in ("", "/events")
+        }
         parked = post("/api/v1/chat/threads", {"agent_id": "scripted"})["id"]
         post(f"/api/v1/chat/threads/{parked}/messages", {"content": PUBLISHES}, wait="1")
         [approval, *_] = client.get("/api/v1/chat/approvals", params={"status": "open"}).json()["items"]
@@ -104,7 +109,7 @@ def things(system: System) -> Things:
         "org_chat": {**chats, **node},
         "org_agents": chats,
         "tool_chat": chats,
-        "team_chat": {**chats, **doomed, team_chat.ANSWER: answer},
+        "team_chat": {**chats, **own, team_chat.ANSWER: answer},
         "administration": {administration.ID: key},
     }
     return Things(real, [*keys, "assistant"])

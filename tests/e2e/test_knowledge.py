@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import re
-import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,33 +11,16 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support.pages import outputs
 from tests.support.pdf import pdf
 from tests.support.system import System, new_thread
 
-PAGE = Path(__file__).parents[2] / "docs" / "knowledge.md"
 THREADS = "/api/v1/chat/threads"
 KNOWLEDGE = "/api/v1/knowledge"
 
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    ready = standalone.ready()
-    [known, *blocks] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^(\w+)=", known, re.MULTILINE)) == {"KEY", "URL"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\necho; echo ----\n".join(blocks)],
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "NO_PROXY": "127.0.0.1",
-            "KEY": ready["api_key"],
-            "URL": ready["base_url"],
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    documents, found, attached = done.stdout.split("----")
+    documents, found, attached = outputs(standalone, "knowledge.md", tmp_path)
     assert documents.count('"title":"Refund policy"') == 3 and documents.count('"title":"Brand guide"') == 2
     assert '"content":"# Refunds\\n\\nRefunds are paid within 14 days.' in documents
     assert "Looked it up." in found and "14 days" in found and '\\"part\\": 0' in found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
+from pathlib import Path
 
+from tests.support.pages import outputs
 from tests.support.system import System, collect, eventually
 
 BASE = "/api/org/chat"
@@ -12,6 +15,26 @@ BASE = "/api/org/chat"
 
 def node(system: System) -> dict[str, str]:
     return {"structure_id": system.ready()["workspace_id"], "role_id": "scripted"}
+
+
+def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
+    stream, resumed, polled, files, read = outputs(standalone, "org-chat.md", tmp_path)
+    frames = [json.loads(data) for data in re.findall(r"^data: (.*)", stream, re.MULTILINE)]
+    order = ["thought", "tool_call", "tool_result", "text", "decision", "milestone", "complete"]
+    assert list(dict.fromkeys(frame["type"] for frame in frames)) == order
+    assert frames[-1]["content"] == {"summary": "Launched.", "artifacts": []}
+    rest = [json.loads(data) for data in re.findall(r"^data: (.*)", resumed, re.MULTILINE)]
+    facts = [[one for one in some if one["type"] not in ("text", "thought")] for some in (rest, frames)]
+    assert 1 < len(facts[0]) < len(facts[1]) and facts[0] == facts[1][-len(facts[0]) :], "what comes after the id"
+    short, later = json.JSONDecoder().raw_decode(polled)
+    assert short["summary"] == "Short." and [event["type"] for event in short["events"]] == ["text", "complete"]
+    assert json.loads(polled[later:])["summary"] == "0000 0001 0002 0003 0004 "
+    assert '"artifacts":["campaign.json"]' in files and "Buy tea." in files and files.endswith("[1, 2, 3]")
+    answer, at = json.JSONDecoder().raw_decode(read)
+    assert [row["role"] for row in answer] == ["assistant", "user"] and answer[0]["content"] == "Saved."
+    link, _, log = read[at:].strip().partition("\n")
+    assert "include=events" in link and 'rel="next"' in link
+    assert [entry["type"] for entry in json.loads(log)][:2] == ["milestone", "decision"]
 
 
 async def test_events_come_in_the_pages_words(system: System) -> None:

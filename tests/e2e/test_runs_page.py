@@ -4,41 +4,21 @@ asked."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.pages import outputs
 from tests.support.system import System, collect, eventually, new_thread, stream
 
-PAGE = Path(__file__).parents[2] / "docs" / "runs.md"
 CHAT = "/api/v1/chat"
 BOTH = '/tool publish {"text": "Rain."}\n/tool get_weather {"location": "Tokyo"}\n/text It is out.'
 
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    ready = standalone.ready()
-    [known, words, *blocks] = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^(\w+)=", known, re.MULTILINE)) == {"KEY", "URL"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", words + "\necho; echo ----\n".join(blocks)],
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "NO_PROXY": "127.0.0.1",
-            "KEY": ready["api_key"],
-            "URL": ready["base_url"],
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    asked, answered, client, stopped = done.stdout.split("----")
+    _, asked, answered, client, stopped, settled = outputs(standalone, "runs.md", tmp_path)
     assert json.loads(asked)["tool_call"]["arguments"] == {"text": "Rain in Tokyo."}
     approval, end = json.JSONDecoder().raw_decode(answered.strip())
     assert (approval["status"], approval["comment"], approval["arguments"]) == (
@@ -53,6 +33,7 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     run, thread, many = map(json.loads, stopped.replace("}{", "}\n{").strip().splitlines())
     assert run["status"] == "cancelled" and run["ended_at"] is not None
     assert (thread["cancelled"], many) == ([], {"cancelled": [], "more": False})
+    assert json.loads(settled)["error"] == "not_open"
 
 
 async def test_several_are_answered_one_by_one_and_the_stream_shows_all_of_it(system: System) -> None:

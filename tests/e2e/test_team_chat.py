@@ -22,7 +22,9 @@ LONG = "/text Wait. \n/wait 60000"
 
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    said, streamed, tools, made, read, deleted, inbox = outputs(standalone, "team-chat.md", tmp_path)
+    said, streamed, tools, made, read, deleted, inbox, team, side_by_side = outputs(
+        standalone, "team-chat.md", tmp_path
+    )
     assert '"response":"I can help you with that."' in said and '"agent_name":"Scripted"' in said
     assert streamed.count("data: [DONE]") == 2 and streamed.count('"type":"done"') == 2
     assert '"status":"completed"' in streamed
@@ -32,6 +34,9 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     assert deleted.startswith("204") and '"not_found"' in deleted
     assert '"content":"Here you are."' in inbox
     assert '{"unread":0}' in inbox and inbox.endswith('{"messages":[],"unread":0}')
+    assert team.count('"summary":"One idea."') == 2 and '"mode":"sequential"' in team and '"status":"completed"' in team
+    assert team.count('"type":"text"') >= 3 and team.endswith("data: [DONE]")
+    assert side_by_side.count('"type":"summary"') == side_by_side.count('"type":"done"') == 1
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,24 @@ async def test_the_sample_client_of_the_page_prints_the_story(system: System) ->
             return str(answer["content"])
 
         assert printed.decode() == await eventually(told) != ""
+
+
+def test_the_lines_for_a_shell_of_the_contracts_own_page_are_answered(standalone: System, tmp_path: Path) -> None:
+    """They bring no key: a file of curl's own does."""
+    ready = standalone.ready()
+    lines = (Path(__file__).parent / "clients" / "tool_chat.sh").read_text()
+    (tmp_path / ".curlrc").write_text(f'header = "Authorization: Bearer {ready["api_key"]}"\nsilent\n')
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", lines.replace("https://your-domain.com", ready["base_url"])],
+        env={"PATH": os.environ["PATH"], "CURL_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1", "AGENT": "scripted"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    said, asked = map(json.loads, done.stdout.replace("}{", "}\n{").splitlines())
+    assert "Hello!" in said["content"] and "What is my order status?" in asked["content"]
+    assert said["role"] == asked["role"] == "assistant" and said["conversation_id"] != asked["conversation_id"]
 
 
 async def test_a_conversation_is_read_in_pages_by_ids_that_rise(system: System) -> None:

@@ -15,13 +15,24 @@ from parley_events.commands import PostMessage
 from parley_events.errors import LogUnavailable, ObjectsUnavailable
 from parley_events.keys import make_key
 from parley_events.log import Outgoing
+from parley_events.partition import partition_of
 from parley_events.pieces import Piece
 from parley_gateway.dialects import DIALECTS
 from tests.contract.dialects.tongues import NOBODY, TONGUES, Tongue
 from tests.contract.dialects.transcript import Stage
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import Frame, frame_of
-from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, run_id_of, say, silence, tool_block, world
+from tests.unit.gateway.world import (
+    PARTITIONS,
+    WORKSPACE,
+    Dispatcher,
+    World,
+    run_id_of,
+    say,
+    silence,
+    tool_block,
+    world,
+)
 
 WORDS = ("The ", "quick ", "brown ", "fox ", "jümps.😀")
 WHOLE = "".join(WORDS)
@@ -167,6 +178,17 @@ async def test_a_run_is_left_and_resumed_at_every_id_on_another_gateway(here: Wo
     assert again.body == tongue.closing, "past the end nothing is left that has an id"
 
 
+async def test_a_place_may_stand_in_the_query_too(here: World, tongue: Tongue) -> None:
+    here.dispatcher.play = story
+    await tongue.prepare(here)
+    x = await do(here, tongue.message())
+    run = x.headers["parley-run-id"]
+    for frame in frames_of(x):
+        headed = await get(here, tongue.events(run), headers={"Last-Event-ID": str(frame.id)})
+        asked = await get(here, tongue.events(run), params={"after": str(frame.id)})
+        assert asked.status == 200 and asked.parts == headed.parts, frame.id
+
+
 async def test_a_run_that_waited_and_was_stopped_is_resumed_at_every_id_on_another_gateway(
     here: World, staying: Tongue
 ) -> None:
@@ -230,6 +252,60 @@ async def test_a_client_that_leaves_in_the_middle_stops_nobody(here: World, tong
         await x.end()
         assert tongue.text(before + frames_of(x)) == WHOLE
         assert frames_of(x)[-1].type == tongue.ends["completed"]
+
+
+@pytest.mark.parametrize("words", [WORDS, ("A ", "slow ", "dog.")], ids=["the same words", "other words"])
+async def test_a_takeover_in_mid_stream_is_followed_on_two_gateways_and_resumed_at_every_id(
+    here: World, tongue: Tongue, words: tuple[str, ...]
+) -> None:
+    """The owner stalls in the middle of a call, another one makes it anew, and the first wakes up and goes on writing.
+    Nobody sees that; who had left before, in between or after has the same as who never did."""
+    stage, d = Stage(here), here.dispatcher
+    await here.application()
+    await tongue.prepare(here)
+    async with opened(here, tongue.message()) as x:
+        posted = await stage.posted()
+        following = {"method": "GET", "path": tongue.events(run_id_of(posted))}
+        async with opened(here, following, 1) as y:
+            both = (x, y)
+
+            async def all_have(text: str) -> None:
+                for one in both:
+                    await one.until(lambda one: tongue.text(frames_of(one)) == text)
+
+            first = d.called(posted)
+            d.speak(posted, first, WORDS[:2])
+            await all_have("".join(WORDS[:2]))
+            stalled = d.epochs[partition_of(posted.stream.encode(), PARTITIONS)]
+            await d.claim(partition_of(posted.stream.encode(), PARTITIONS))
+            second = d.called(posted, attempt=2)
+            d.stale(posted, stalled, Piece(posted.stream, first, 0, "text", len("".join(WORDS[:2])), "too late"))
+            d.speak(posted, second, words)
+            await all_have(tongue.anew("".join(WORDS[:2]), "".join(words)))
+            for frame in frames_of(x):
+                resumed = {**following, "headers": {"Last-Event-ID": str(frame.id)}}
+                async with opened(here, resumed, 1) as z:
+                    seen = frames_of(x)[: frames_of(x).index(frame) + 1]
+                    await z.until(lambda z, seen=seen: tongue.text(seen + frames_of(z)) == tongue.text(frames_of(x)))
+            d.returned(posted, second, Block(kind="text", text="".join(words)))
+            d.completed(posted)
+            for one in both:
+                await one.end()
+    frames = frames_of(x)
+    whole = tongue.anew("".join(WORDS[:2]), "".join(words))
+    for one in both:
+        assert tongue.text(frames_of(one)) == whole and "too late" not in one.body.decode()
+        assert [f.type for f in frames_of(one) if f.type in tongue.ends.values()] == [tongue.ends["completed"]]
+    assert tongue.facts(frames_of(y)) == tongue.facts(frames)
+    for place, frame in enumerate(frames):
+        again = await get(here, tongue.events(run_id_of(posted)), 1, headers={"Last-Event-ID": str(frame.id)})
+        left = frames[: place + 1]
+        wanted = whole if tongue.text(left) else "".join(words)
+        if f"/{first}.0:" in str(frame.id):
+            # What the void attempt had said is kept nowhere once the run has ended, so nobody can compare.
+            wanted = tongue.void(tongue.text(left), "".join(words))
+        assert tongue.text(left + frames_of(again)) == wanted, frame.id
+        assert tongue.facts(left + frames_of(again)) == tongue.facts(frames), frame.id
 
 
 async def test_a_failed_run_ends_the_stream_with_its_error(here: World, tongue: Tongue) -> None:

@@ -12,7 +12,7 @@ from parley_events.codec import Fact
 from parley_events.facts import ApprovalRequested, ToolCalled
 from parley_gateway.dialects.org_agents.routes import CHAT as CHAT_OF_ORG_AGENTS
 from parley_gateway.dialects.tool_chat.routes import CHAT as TOOLS
-from tests.contract.dialects.test_rights import DEEDS, TEAM, Deed, Scene, code_of, staged
+from tests.contract.dialects.test_rights import DEEDS, TEAM, TEAMS, Deed, Scene, code_of, staged
 from tests.support.asgi import Exchange, ask
 from tests.support.sse import frame_of
 from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, silence, tool_block, world
@@ -20,9 +20,10 @@ from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, silence, tool
 TIMES = 20
 ELSEWHERE = {"/mcp", "/api/v1/rejected/{rejected_id}/redrive"}
 """Tried where they are: a call over MCP has its key in its `_meta`, too, and sending again needs what was set aside."""
-POSTS = [deed for deed in DEEDS if deed.method == "POST" and deed.needs != "later" and deed.path not in ELSEWHERE]
+POSTS = [deed for deed in DEEDS if deed.method == "POST" and deed.path not in ELSEWHERE]
 OTHER_BODIES: dict[str, dict[str, Any]] = {
     "/api/v1/chat/threads": {"agent_id": "scripted", "title": "another"},
+    "/api/v1/chat/threads/{thread_id}/fork": {"title": "another"},
     "/api/v1/chat/threads/{thread_id}/messages": {"content": "another"},
     "/api/v1/chat/runs/{run_id}/tools/{tool_call_id}": {"content": "another"},
     "/api/v1/chat/runs/{run_id}/tools/{tool_call_id}/settle": {"happened": False},
@@ -35,6 +36,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     f"{TEAM}/chat": {"message": "another"},
     **{f"{below}{TEAM}/chat/stream": {"message": "another"} for below in ("", "/api")},
     **{f"{below}{TEAM}/conversations": {"title": "another"} for below in ("", "/api")},
+    **{deed.path: {"message": "another"} for deed in TEAMS if deed.method == "POST"},
     "/api/v1/workspaces": {"name": "another"},
     "/api/v1/keys": {"user": "another", "scopes": ["chat"]},
     "/api/v1/agents": {"name": "another"},
@@ -54,6 +56,7 @@ NOTHING_KEPT = {
 }
 EFFECTS = {
     "/api/v1/chat/threads": "thread.created",
+    "/api/v1/chat/threads/{thread_id}/fork": "thread.forked",
     "/api/v1/chat/threads/{thread_id}/messages": "message.posted",
     "/api/v1/chat/runs/{run_id}/cancel": "run.cancelling",
     "/api/v1/chat/runs/{run_id}/tools/{tool_call_id}": "tool.answered",
@@ -69,6 +72,7 @@ EFFECTS = {
     f"{TEAM}/chat": "message.posted",
     **{f"{below}{TEAM}/chat/stream": "message.posted" for below in ("", "/api")},
     **{f"{below}{TEAM}/conversations": "thread.created" for below in ("", "/api")},
+    **{deed.path: "message.posted" for deed in TEAMS if deed.method == "POST"},
     **dict.fromkeys(MARK_READ, "thread.read"),
     "/api/v1/workspaces": "workspace.created",
     "/api/v1/keys": "key.created",

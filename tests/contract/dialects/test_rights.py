@@ -70,6 +70,17 @@ TEAM_CHAT = [
         )
     ),
 ]
+TEAMS = [
+    deed._replace(path=below + deed.path)
+    for below in ("", "/api")
+    for deed in (
+        Deed("POST", "/teams/{team_id}/chat", "chat with team", {"message": "hi"}),
+        Deed("POST", "/teams/{team_id}/chat/stream", "chat with team", {"message": "hi"}),
+        Deed("GET", "/teams/{team_id}/runs/{run_id}", "read of team"),
+        Deed("GET", "/teams/{team_id}/runs/{run_id}/events", "read of team"),
+    )
+]
+OF_A_TEAM = {deed.path for deed in TEAMS}
 DEEDS = [
     Deed("POST", f"{CHAT}/threads", "chat", {"agent_id": "scripted"}),
     Deed("GET", f"{CHAT}/threads", "read", query=True),
@@ -91,7 +102,7 @@ DEEDS = [
     Deed("GET", f"{CHAT}/approvals/{{approval_id}}", "see"),
     Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "approve", {"decision": "approve"}),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/cancel", "chat"),
-    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
+    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "chat", {"title": "t"}),
     Deed("POST", "/api/v1/knowledge", "edit", {"title": "t", "content": "c"}),
     Deed("GET", "/api/v1/knowledge", "all"),
     Deed("GET", "/api/v1/knowledge/{knowledge_id}", "all"),
@@ -116,6 +127,7 @@ DEEDS = [
     Deed("POST", TOOLS, "chat", {"message": "hi"}),
     Deed("GET", f"{TOOLS}/runs/{{run_id}}/events", "read"),
     *TEAM_CHAT,
+    *TEAMS,
     Deed("POST", "/api/v1/workspaces", "admin", {"name": "w"}),
     Deed("POST", "/api/v1/keys", "admin", {"user": "u", "scopes": ["chat"]}),
     Deed("GET", "/api/v1/keys", "admin"),
@@ -142,23 +154,33 @@ DEEDS = [
 """Every route there is; the last one takes the thread away."""
 
 GRANTS: dict[tuple[str, ...], set[str]] = {
-    ("*",): {"chat", "read", "all", "edit", "approve", "see"},
-    ("*", "admin"): {"chat", "read", "all", "edit", "approve", "see", "admin"},
-    ("chat",): {"chat"},
-    ("read",): {"read", "all", "see"},
-    ("chat", "read"): {"chat", "read", "all", "see"},
+    ("*",): {"chat", "read", "all", "edit", "approve", "see", "chat with team", "read of team"},
+    ("*", "admin"): {
+        "chat",
+        "read",
+        "all",
+        "edit",
+        "approve",
+        "see",
+        "admin",
+        "chat with team",
+        "read of team",
+    },
+    ("chat",): {"chat", "chat with team"},
+    ("read",): {"read", "all", "see", "read of team"},
+    ("chat", "read"): {"chat", "read", "all", "see", "chat with team", "read of team"},
     ("agent:scripted",): {"chat", "read", "see"},
     ("agent:assistant",): set(),
-    ("read", "agent:scripted"): {"chat", "read", "all", "see"},
-    ("chat", "agent:scripted"): {"chat", "read", "see"},
-    ("chat", "agent:assistant"): {"chat"},
-    ("team:pair",): set(),
+    ("read", "agent:scripted"): {"chat", "read", "all", "see", "read of team"},
+    ("chat", "agent:scripted"): {"chat", "read", "see", "chat with team"},
+    ("chat", "agent:assistant"): {"chat", "chat with team"},
+    ("team:pair",): {"chat with team", "read of team"},
     ("prompt:override",): set(),
     ("approve",): {"approve", "see"},
-    ("chat", "approve"): {"chat", "approve", "see"},
+    ("chat", "approve"): {"chat", "approve", "see", "chat with team"},
     ("admin",): {"admin", "edit"},
 }
-"""What scopes allow with what belongs to the agent `scripted`."""
+"""What scopes allow with what belongs to the agent `scripted`, or to the team `pair`."""
 
 
 class Scene(NamedTuple):
@@ -176,7 +198,8 @@ class Scene(NamedTuple):
             options["body"] = {**deed.body, **(node if deed.path.startswith(ORG) else {})}
         if deed.query:
             options["params"] = {**node, "agent_id": "scripted"}
-        path, _, asked = deed.path.format(**self.places).partition("?")
+        places = self.places | ({"run_id": self.places["run_of_team"]} if deed.path in OF_A_TEAM else {})
+        path, _, asked = deed.path.format(**places).partition("?")
         options["params"] = {**options.get("params", {}), **dict(parse_qsl(asked))}
         app = self.here.gateways[0][0]
         if path == f"{CHAT}/events":
@@ -199,8 +222,11 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def parked_once(d: Dispatcher, posted: Fact) -> None:
-    """A run with everything that somebody may answer, which ends without an answer."""
+    """A run with everything that somebody may answer, which ends without an answer; a team's with nothing."""
     call = d.called(posted)
+    if posted.body.play is not None:  # type: ignore[attr-defined]
+        d.completed(posted)
+        return
     tools = (
         tool_block("publish", call, {"text": "a secret"}),
         tool_block("get_weather", call, {"location": "a secret"}),
@@ -223,10 +249,12 @@ async def staged(here: World) -> Scene:
         params={"wait": ""},
     )
     kept = (await ask(app, "POST", "/agents/scripted/conversations", key=here.key, body={"title": "a secret"})).json()
+    asked = await ask(app, "POST", "/teams/pair/chat", key=here.key, body={"message": "a secret"})
     document = {"title": "t", "content": "a secret"}
     added = (await ask(app, "POST", "/api/v1/knowledge", key=here.key, body=document)).json()["id"]
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
     places |= {"session_id": thread, "organisation": "default"}
+    places |= {"run_of_team": asked.headers["parley-run-id"]}
     places |= {"tool_call_id": "call-3-get_weather", "conversation_id": kept["id"]}
     return Scene(
         here,
@@ -265,7 +293,6 @@ def test_the_page_says_what_each_route_needs() -> None:
         "all": "read of all",
         "see": "read or approve",
         "edit": "`*` or admin",
-        "later": "not served yet",
     }
     rows = "\n".join(f"| `{d.method} {d.path}` | {words.get(d.needs, d.needs)} |" for d in DEEDS)
     table = f"\n| route | needs |\n|---|---|\n{rows}\n"
@@ -298,9 +325,7 @@ async def test_a_scope_allows_what_it_says_on_every_route(scene: Scene, scopes: 
     for deed in DEEDS:
         heard = len(scene.here.dispatcher.heard)
         found = await scene.do(deed, key)
-        if deed.needs == "later":
-            assert (found.status, code_of(found)) == (400, "unsupported"), deed
-        elif deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
+        if deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
             assert found.status not in (401, 403) and found.status < 500, (deed, found.status, found.body)
         else:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)
@@ -329,8 +354,7 @@ async def test_another_users_thread_is_not_there(scene: Scene) -> None:
     for deed in DEEDS:
         if any(one in deed.path for one in ("{thread_id}", "{run_id}", "{session_id}", "{conversation_id}")):
             found = await scene.do(deed, bob)
-            if deed.needs != "later":
-                assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
+            assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
     assert (await scene.do(DEEDS[1], bob)).json()["items"] == []
     _, boss = await new_key(scene.here, ("*", "admin"), "boss")
     assert (await scene.do(DEEDS[2], boss)).status == 200, "an admin of the workspace sees it"
@@ -385,7 +409,7 @@ async def test_tenants_never_meet(scene: Scene) -> None:
     own = {"api", "admin"}
     for deed in DEEDS:
         found = await scene.do(deed, foreign)
-        if deed.needs == "later" or deed.template() == ("POST", f"{CHAT}/threads"):
+        if deed.template() == ("POST", f"{CHAT}/threads"):
             continue
         if "{organisation}" in deed.path:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)

@@ -68,6 +68,14 @@ class Tongue:
         """What is not a part of a text."""
         return [frame.data for frame in frames if frame.type not in ("text", "thought", "text.delta", "thought.delta")]
 
+    def anew(self, sent: str, text: str) -> str:
+        """The text that a client has when a further attempt says `text` after an earlier one had sent so much."""
+        return text if text.startswith(sent) else self.void(sent, text)
+
+    def void(self, sent: str, text: str) -> str:
+        """The same, where `sent` cannot be compared with `text`."""
+        return f"{sent}\n\n{text}"
+
     def said(self, answer: Exchange) -> str:
         """The text in a waiting call's answer."""
         raise NotImplementedError
@@ -127,6 +135,10 @@ class Threads(Tongue):
 
     def text(self, frames: list[Frame]) -> str:
         return text_of_threads(frames)
+
+    def void(self, sent: str, text: str) -> str:
+        """A client is told to drop what was sent."""
+        return text
 
     def said(self, answer: Exchange) -> str:
         return str(answer.json()["message"]["content"])

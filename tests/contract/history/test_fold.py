@@ -394,7 +394,8 @@ async def _compare_documents(client: Client, reference: Reference, ws: str) -> N
 
 
 async def _compare_facts(client: Client, reference: Reference) -> None:
-    for stream, facts in reference.streams.items():
+    for stream, told in reference.streams.items():
+        facts = [fact for fact in told if (fact.seq or 0) > 0]
         page = await client.get(f"/streams/{stream}/facts")
         reads.FactsPage.model_validate(page)
         assert page["last_seq"] == facts[-1].seq

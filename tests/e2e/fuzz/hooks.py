@@ -14,7 +14,7 @@ from typing import Any
 import schemathesis
 
 REAL: dict[str, str] = json.loads(os.environ["PARLEY_FUZZ_REAL"])
-"""Example → what is there; and `DELETE <path>` → what is there to be deleted."""
+"""Example → what is there; and `<method> <path>` → what that operation has for its own, at the end of its path."""
 KEPT: set[str] = set(json.loads(os.environ["PARLEY_FUZZ_KEPT"]))
 """Ids of what nobody may take away: the keys that are asked with, the agent that is talked to."""
 TALLY = Path(os.environ["PARLEY_FUZZ_TALLY"])
@@ -25,14 +25,17 @@ answers: Counter[str] = Counter()
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: object) -> None:
     """Name what is there where the example of an id stands; but delete nothing that others are tried on."""
-    doomed = REAL.get(f"DELETE {case.path}")
+    last = re.findall(r"{(\w+)}", case.path)[-1:]
+    own = REAL.get(f"{case.method} {case.path}")
     for part in (case.path_parameters, case.query, case.body):
         if isinstance(part, dict):
             for name, value in part.items():
-                if isinstance(value, str) and (case.method != "DELETE" or name == "agent_id"):
-                    part[name] = REAL.get(value, value)
-                elif isinstance(value, str) and doomed is not None:
-                    part[name] = doomed if value in REAL else value
+                if not isinstance(value, str) or value not in REAL:
+                    continue
+                if part is case.path_parameters and [name] == last and own is not None:
+                    part[name] = own
+                elif case.method != "DELETE":
+                    part[name] = REAL[value]
     taken = re.search(r"{(\w+)}(/rotate)?$", case.path)
     if taken is not None and (case.method == "DELETE" or taken[2]) and case.path_parameters.get(taken[1]) in KEPT:
         case.path_parameters[taken[1]] = "another"

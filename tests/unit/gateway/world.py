@@ -45,6 +45,7 @@ from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
+from parley_events.retelling import retold
 from parley_events.serve import Http
 from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
@@ -147,8 +148,8 @@ class Dispatcher:
         numbered = body.type not in f.UNNUMBERED
         partition = partition_of(stream.encode(), PARTITIONS)
         if isinstance(body, f.Numbered):
-            self.numbers += body.numbers_wanted
-            numbers = tuple(range(self.numbers - body.numbers_wanted + 1, self.numbers + 1))
+            self.numbers += body.wanted
+            numbers = tuple(range(self.numbers - body.wanted + 1, self.numbers + 1))
             body = body.model_copy(update={"numbers": numbers})
         if isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
             body = body.model_copy(update={"message_id": ids.fact_message_id(stream, state.seq + 1)})
@@ -162,7 +163,7 @@ class Dispatcher:
             time_ms=self._clock(),
             body=body,
             workspace_id=envelope.pop("workspace_id", state.workspace_id),
-            run_id=getattr(body, "run_id", None),
+            run_id=body.parent_run_id if isinstance(body, f.ChildStarted) else getattr(body, "run_id", None),
             call=getattr(body, "call", None)
             if isinstance(body, f.ModelReturned | f.ModelFailed | f.RunCancelled)
             else None,
@@ -178,11 +179,35 @@ class Dispatcher:
         partition = partition_of(pieces[0].thread_id.encode(), PARTITIONS)
         self._producer.send(encode_pieces(partition, self.epochs[partition] if epoch is None else epoch, pieces))
 
+    def stale(self, posted: Fact, epoch: int, piece: Piece) -> None:
+        """What an owner writes whose claim was overtaken, and who does not know it: a piece, and the run's end."""
+        run = run_id_of(posted)
+        seq = (self.state(posted.stream).seq or 0) + 1
+        body = f.RunCompleted(run_id=run, message_id=ids.answer_id(run), stop_reason="end_turn", usage=Usage())
+        fact = replace(posted, type=body.type, seq=seq, epoch=epoch, body=body, causation_id=None)
+        self.pieces(piece, epoch=epoch)
+        self._producer.send(encode_fact(fact, partition_of(posted.stream.encode(), PARTITIONS)))
+
     # ---- the steps of a run
+
+    def member(self, posted: Fact, at: int, round: int = 0) -> Fact:
+        """A member of the team that answers begins; its steps are told as those of a message."""
+        run, play = run_id_of(posted), posted.body.play  # type: ignore[attr-defined]
+        body = f.ChildStarted(
+            run_id=ids.member_run_id(run, round, at),
+            parent_run_id=run,
+            tool_call_id="",
+            agent_id=play.members[at],
+            agent_version=1,
+            text="",
+            member=at,
+            round=round,
+        )
+        return self.append(posted.stream, body)
 
     def called(self, posted: Fact, turn: int = 0, attempt: int = 1) -> int:
         body = posted.body
-        assert isinstance(body, f.MessagePosted)
+        assert isinstance(body, f.MessagePosted | f.ChildStarted)
         fact = self.append(
             posted.stream,
             f.ModelCalled(
@@ -340,7 +365,7 @@ Play = Callable[[Dispatcher, Fact], Awaitable[None]]
 
 
 def run_id_of(posted: Fact) -> str:
-    assert isinstance(posted.body, f.MessagePosted)
+    assert isinstance(posted.body, f.MessagePosted | f.ChildStarted)
     return posted.body.run_id
 
 
@@ -507,7 +532,10 @@ class Past:
         return None
 
     def _bodies(self, stream: str) -> list[tuple[Fact, Any]]:
-        return [(fact, fact.body) for _, fact in self.facts.get(stream, [])]
+        """The facts of a stream, and what it took over of another."""
+        own = [fact for _, fact in self.facts.get(stream, [])]
+        past = list(retold(own[0])) if own and isinstance(own[0].body, f.ThreadForked) else []
+        return [(fact, fact.body) for fact in [*own[:1], *past, *own[1:]]]
 
     def _page(self, stream: str, w: str, after: int, limit: int, descending: bool) -> Any:
         partition = partition_of(stream.encode(), PARTITIONS)
@@ -594,10 +622,13 @@ class Past:
     def _thread(self, w: str, thread: str) -> Any:
         view: Any = None
         for fact, body in self._bodies(thread):
-            opened = body.seed if isinstance(body, f.ThreadCreated) else getattr(body, "opened", None)
+            made = isinstance(body, f.ThreadCreated | f.ThreadForked)
+            opened = body.seed if made else getattr(body, "opened", None)
             if opened is not None:
+                taken_over = getattr(body, "past", ())
                 view = {
-                    **opened.model_dump(exclude={"team_id"}),
+                    **opened.model_dump(),
+                    "cleared_seq": taken_over[0].seq - 1 if taken_over else 0,
                     "id": thread,
                     "workspace_id": fact.workspace_id,
                     "pinned": False,
@@ -615,8 +646,9 @@ class Past:
             if isinstance(body, f.MessagePosted):
                 view["message_count"] += 1
             elif isinstance(body, f.ThreadCleared):
-                view["message_count"] = 0
-            view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
+                view |= {"message_count": 0, "cleared_seq": fact.seq}
+            if (fact.seq or 0) > 0:
+                view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
         return view if view is not None and view["workspace_id"] == w else None
 
     def _threads(self, w: str, query: dict[str, str], limit: int) -> Any:
@@ -627,6 +659,7 @@ class Past:
             if view["user_id"] == query["user_id"]
             and view["archived"] == (query.get("archived") == "true")
             and query.get("agent_id") in (None, view["agent_id"])
+            and query.get("team_id") in (None, view["team_id"])
         ]
         return {"items": views[::-1][:limit], "next_cursor": None, "total": len(views)}
 
@@ -665,7 +698,8 @@ class Past:
             bodies = [body for fact, body in self._bodies(stream) if fact.workspace_id == w]
             opened = next((body.opened for body in bodies if getattr(body, "opened", None) is not None), None)
             if opened is not None and any(isinstance(body, f.ThreadDeleted) for body in bodies):
-                count += all(getattr(opened, name) == query[name] for name in ("user_id", "agent_id", "channel"))
+                names = ("user_id", "agent_id", "team_id", "channel")
+                count += all(getattr(opened, name) == query.get(name) for name in names)
         return count
 
     def _told(self, thread: str) -> dict[str, RunTold]:
@@ -678,7 +712,10 @@ class Past:
 
     def _run(self, w: str, run: str) -> Any:
         told = self._told(run[:36]).get(run)
-        return told.view().model_dump(mode="json") if told is not None and told.workspace_id == w else None
+        if told is None or told.workspace_id != w:
+            return None
+        view = told.view()
+        return (view if view.posted_seq > 0 else view.model_copy(update={"usage": Usage()})).model_dump(mode="json")
 
     def _open_runs(self, w: str, query: dict[str, str], limit: int) -> Any:
         items: list[Any] = []

@@ -70,6 +70,8 @@ class Core:
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
+    forking: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
+    """What a fork takes over may have 16 MiB: few are made at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     renewed: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """How often a thread that everybody has one of was deleted and begun anew, by the first one's id."""
@@ -155,10 +157,12 @@ async def reply(core: Core, principal: Principal, command: Command, *, pieces: b
     return Said(outcome, command.stream, str(outcome.receipt.get("run_id") or ""), "", False, listener)
 
 
-async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool) -> Feed:
-    """Follow the run of a message that was just accepted. A repeated one is followed from its first fact on."""
+async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool, inside: bool = False) -> Feed:
+    """Follow the run of a message that was just accepted; `inside`: with the runs inside it. A repeated one is followed
+    from its first fact on."""
     assert said.listener is not None
-    return await feed_from(core, principal, said.outcome, said.listener, said.run_id, said.outcome.seq, restarts)
+    seq = said.outcome.seq
+    return await feed_from(core, principal, said.outcome, said.listener, said.run_id, seq, restarts, inside=inside)
 
 
 async def feed_from(
@@ -169,12 +173,14 @@ async def feed_from(
     run_id: str | None,
     begin: int | None,
     restarts: bool,
+    *,
+    inside: bool = False,
 ) -> Feed:
     """Follow a run, or the whole thread, from the outcome of a command on, without a read. What was decided before is
     read from where it stands; `begin`: the seq of the run's first fact, if it is known."""
     assert outcome.seq is not None
     cursor = Cursor(outcome.seq - 1)
-    follow = Follow(run_id, cursor, restarts=restarts)
+    follow = Follow(run_id, cursor, restarts=restarts, inside=inside)
     feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, cursor, _told(core, principal))
     if outcome.fact is None:
         await _started(feed, begin)
@@ -182,15 +188,22 @@ async def feed_from(
 
 
 async def run_feed(
-    core: Core, principal: Principal, run: RunView, cursor: str | None, *, restarts: bool, pieces: bool = True
+    core: Core,
+    principal: Principal,
+    run: RunView,
+    cursor: str | None,
+    *,
+    restarts: bool,
+    pieces: bool = True,
+    inside: bool = False,
 ) -> Feed:
-    """Follow a stored run from a cursor (None: from its beginning)."""
+    """Follow a stored run from a cursor (None: from its beginning); `inside`: with the runs inside it."""
     begin = Cursor(run.posted_seq - 1)
     at = begin if cursor is None else parse_cursor(cursor)
     if at.done < begin.seq:
         at = begin
     listener = core.hub.listen(run.thread_id, principal.key_id, pieces)
-    follow = Follow(run.id, at, restarts=restarts)
+    follow = Follow(run.id, at, restarts=restarts, inside=inside)
     feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at, _told(core, principal))
     await _started(feed, run.posted_seq)
     return feed
@@ -299,7 +312,7 @@ async def told(
         while not feed.over and not enough(run) and (left := until - now()) > 0:
             for item in await feed.take(left):
                 shown.append(item)
-                if isinstance(item, ShownFact):
+                if isinstance(item, ShownFact) and run_of(item.fact) == run_id:
                     run.fold(item.fact)
     finally:
         feed.close()

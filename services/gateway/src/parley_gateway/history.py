@@ -193,7 +193,7 @@ class History:
         return await self._get(f"/workspaces/{workspace_id}/unread", reads.UnreadPage, params, min_position, wait_ms)
 
     async def deleted(self, workspace_id: str, params: Params) -> reads.Count:
-        """How many threads were deleted, of those that a user has with an agent in a channel."""
+        """How many threads were deleted, of those that a user has with an agent or a team in a channel."""
         return await self._get(f"/workspaces/{workspace_id}/deleted", reads.Count, params, (), WAIT_MS)
 
     async def run(

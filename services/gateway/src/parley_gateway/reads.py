@@ -55,7 +55,7 @@ class Reads:
     ) -> ThreadView:
         """A thread that the key may see and read; Problem 404 or 403. `what`: how the client calls it."""
         view = await self.visible(principal, thread_id, min_position, what)
-        principal.to_read(view.agent_id)
+        principal.to_read(view.agent_id, view.team_id)
         return view
 
     async def visible(
@@ -75,13 +75,16 @@ class Reads:
             raise not_found(what)
         return view
 
-    async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:
-        """A run of a thread that the key may see and read."""
-        view, _ = await self.run_in(principal, run_id, min_position)
+    async def run(
+        self, principal: Principal, run_id: str, min_position: str | None = None, *, past: bool = False
+    ) -> RunView:
+        """A run of a thread that the key may see and read. `past`: also one that a fork took over, which ran in another
+        thread, and has no facts of its own here."""
+        view, _ = await self.run_in(principal, run_id, min_position, past=past)
         return view
 
     async def run_in(
-        self, principal: Principal, run_id: str, min_position: str | None = None
+        self, principal: Principal, run_id: str, min_position: str | None = None, *, past: bool = False
     ) -> tuple[RunView, ThreadView]:
         """The same, and its thread."""
         thread_id = thread_of_run(run_id)
@@ -92,7 +95,10 @@ class Reads:
             lambda position: self._history.run(principal.workspace_id, run_id, position),
             "run",
         )
-        return view, await self.thread(principal, thread_id)
+        thread = await self.thread(principal, thread_id)
+        if view.posted_seq <= 0 and not past:
+            raise not_found("run")
+        return view, thread
 
     async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
         return await self._many(

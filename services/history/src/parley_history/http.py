@@ -212,6 +212,7 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
         archived=_bool(request, "archived") or False,
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
+        team_id=query.get("team_id"),
         pinned=_bool(request, "pinned"),
         channel=query.get("channel"),
         limit=_limit(request),
@@ -286,8 +287,15 @@ async def _unread(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
-    names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "channel"))
-    return await reads.deleted(con, workspace, *names)
+    query = request.query_params
+    return await reads.deleted(
+        con,
+        workspace,
+        query.get("user_id", ""),
+        agent_id=query.get("agent_id"),
+        team_id=query.get("team_id"),
+        channel=query.get("channel", ""),
+    )
 
 
 async def _files(con: Connection, workspace: str, request: Request) -> Any:

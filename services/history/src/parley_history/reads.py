@@ -186,6 +186,7 @@ async def threads(
     archived: bool,
     user_id: str | None,
     agent_id: str | None,
+    team_id: str | None,
     pinned: bool | None,
     channel: str | None,
     limit: int,
@@ -193,7 +194,7 @@ async def threads(
     now_ms: int,
 ) -> Answer:
     """Most recent activity first. Raises BadCursor."""
-    wanted = (workspace_id, archived, user_id, agent_id, pinned, channel)
+    wanted = (workspace_id, archived, user_id, agent_id, team_id, pinned, channel)
     active_ms, thread_id = _open_cursor(cursor, str)
     rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1, now_ms)
     return {
@@ -299,8 +300,10 @@ async def unread(con: Connection, workspace_id: str, user_id: str, agent_id: str
     return {"items": [dict(row) for row in rows]}
 
 
-async def deleted(con: Connection, workspace_id: str, user_id: str, agent_id: str, channel: str) -> Answer:
-    return {"count": await con.value(SQL["deleted"], workspace_id, user_id, agent_id, channel)}
+async def deleted(
+    con: Connection, workspace_id: str, user_id: str, *, agent_id: str | None, team_id: str | None, channel: str
+) -> Answer:
+    return {"count": await con.value(SQL["deleted"], workspace_id, user_id, agent_id, team_id, channel)}
 
 
 async def files(
@@ -458,6 +461,7 @@ def _thread(row: Row) -> Answer:
         "workspace_id": str(row["workspace_id"]),
         "title": row["title"],
         "agent_id": row["agent_id"],
+        "team_id": row["team_id"],
         "user_id": row["user_id"],
         "channel": row["channel"],
         "pinned": row["pinned"],
@@ -471,6 +475,8 @@ def _thread(row: Row) -> Answer:
         "message_count": row["message_count"],
         "expired": row["expired_now"],
         "end_user": row["end_user"],
+        "idle_s": row["idle_s"],
+        "cleared_seq": row["cleared_seq"],
         "position": f"{row['id']}@{row['seq']}",
     }
 
@@ -594,6 +600,6 @@ def _open_cursor(cursor: str | None, second: type[int] | type[str]) -> tuple[int
         raise BadCursor("not a cursor that was given out") from error
     if not isinstance(values, list) or [type(value) for value in values] != [int, second]:
         raise BadCursor("not a cursor that was given out")
-    if not 0 <= values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
+    if not -(2**62) < values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
         raise BadCursor("not a cursor that was given out")
     return values[0], values[1]

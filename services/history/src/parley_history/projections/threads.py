@@ -11,7 +11,6 @@ from parley_events.facts import (
     ThreadCreated,
     ThreadDeleted,
     ThreadExpired,
-    ThreadForked,
     ThreadRead,
     ThreadUpdated,
 )
@@ -21,15 +20,7 @@ from parley_history.projections.text import as_text
 
 
 def thread_created(view: View, fact: Fact, body: ThreadCreated) -> None:
-    _open(view, fact, body.seed)
-
-
-def thread_forked(view: View, fact: Fact, body: ThreadForked) -> None:
-    """A copy shares the messages of its source up to `at`; they are found through `forked_from`, not copied."""
-    row = _open(view, fact, body.seed)
-    row.forked_from, row.forked_at = body.source_thread_id, body.at
-    if body.title is not None:
-        row.title = body.title
+    open_thread(view, fact, body.seed)
 
 
 def thread_updated(view: View, fact: Fact, body: ThreadUpdated) -> None:
@@ -74,7 +65,7 @@ def thread_read(view: View, fact: Fact, body: ThreadRead) -> None:
 def message_posted(view: View, fact: Fact, body: MessagePosted) -> None:
     """The question, before it the system text that came with it, and the run that will answer."""
     if body.opened is not None:
-        _open(view, fact, body.opened)
+        open_thread(view, fact, body.opened)
     numbers = (*body.numbers, 0, 0, 0)
     seq = fact.seq or 0
     run = RunRow(
@@ -165,7 +156,8 @@ def count_open(view: View, thread_id: str, more: int) -> None:
         thread.open_runs += more
 
 
-def _open(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
+def open_thread(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
+    """A new thread."""
     row = ThreadRow(
         id=fact.stream,
         workspace_id=fact.workspace_id,

@@ -99,20 +99,22 @@ WHERE t.workspace_id = $1 AND t.id = $2 AND NOT t.deleted
 
 -- name: threads
 SELECT t.*, coalesce(s.seq, 0) AS seq,
-       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $10)
+       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $11)
            AS expired_now
 FROM threads t LEFT JOIN streams s ON s.key = t.id
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
-  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
-  AND ($7::bigint IS NULL OR (t.active_ms, t.id) < ($7, $8::text))
-ORDER BY t.active_ms DESC, t.id DESC LIMIT $9
+  AND ($5::text IS NULL OR t.team_id = $5)
+  AND ($6::bool IS NULL OR t.pinned = $6) AND ($7::text IS NULL OR t.channel = $7)
+  AND ($8::bigint IS NULL OR (t.active_ms, t.id) < ($8, $9::text))
+ORDER BY t.active_ms DESC, t.id DESC LIMIT $10
 
 -- name: threads_total
 SELECT count(*) FROM threads t
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
-  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
+  AND ($5::text IS NULL OR t.team_id = $5)
+  AND ($6::bool IS NULL OR t.pinned = $6) AND ($7::text IS NULL OR t.channel = $7)
 
 -- name: messages_asc
 SELECT * FROM messages WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
@@ -175,7 +177,8 @@ SELECT m.* FROM messages m JOIN threads t ON t.id = m.thread_id
 WHERE m.workspace_id = $1 AND m.thread_id = $2 AND m.id = $3 AND NOT t.deleted
 
 -- name: said
--- Questions and answers by their numbers: of one thread, or of those that a user has with an agent in these channels.
+-- Questions and answers by their numbers: of one thread, or of those that a user has with an agent in these channels. (A
+-- fork has the channel of its source, and is none of the conversations that are everybody's one.)
 SELECT m.* FROM threads t CROSS JOIN LATERAL (
     SELECT * FROM messages
     WHERE thread_id = t.id AND workspace_id = $1 AND role IN ('user', 'assistant')
@@ -184,7 +187,8 @@ SELECT m.* FROM threads t CROSS JOIN LATERAL (
 ) m
 WHERE t.workspace_id = $1 AND NOT t.deleted
   AND CASE WHEN $2::text IS NULL
-      THEN t.user_id = $3 AND t.agent_id = $4 AND t.channel = ANY($5::text[]) AND t.end_user IS NULL ELSE t.id = $2 END
+      THEN t.user_id = $3 AND t.agent_id = $4 AND t.channel = ANY($5::text[]) AND t.end_user IS NULL AND t.forked_from IS NULL
+      ELSE t.id = $2 END
 ORDER BY m.number DESC LIMIT $7
 
 -- name: inbox
@@ -213,7 +217,8 @@ ORDER BY id LIMIT $5
 
 -- name: deleted
 SELECT count(*) FROM threads
-WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND channel = $4 AND deleted
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id IS NOT DISTINCT FROM $3 AND team_id IS NOT DISTINCT FROM $4
+  AND channel = $5 AND deleted AND forked_from IS NULL
 
 -- name: files
 SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast, get_args
 
-from parley_events.body import ThreadSeed
+from parley_events.body import TeamMode, TeamPlay, ThreadSeed
 from parley_events.commands import CreateThread, PostMessage, UpdateThread
 from parley_events.ids import derived_uuid, is_uuid, thread_of
-from parley_events.reads import AgentView, ThreadView
+from parley_events.reads import AgentView, TeamView, ThreadView
 from parley_gateway.auth import Principal
-from parley_gateway.dialects.team_chat.wire import NewConversation, NewMessage
+from parley_gateway.dialects.team_chat.wire import NewConversation, NewMessage, NewTeamMessage
 from parley_gateway.errors import Problem, invalid, not_found
 from parley_gateway.http import check_text
 from parley_gateway.workspaces import Workspace
@@ -25,6 +27,15 @@ contract's."""
 _MESSAGE_ID = re.compile(r"[0-9a-f-]{36}\.[amt][0-9a-f]{1,40}")
 
 
+class Default(NamedTuple):
+    """Somebody's default conversation with `whom` (`agent` or `team`). `nth` gives its id after so many were deleted;
+    `mine` is what those have in common."""
+
+    whom: str
+    nth: Callable[[int], str]
+    mine: dict[str, Any]
+
+
 def agent(workspace: Workspace, asked: str) -> AgentView:
     """The agent with this id or UUID; a Problem 404."""
     found = workspace.named(asked)
@@ -33,10 +44,23 @@ def agent(workspace: Workspace, asked: str) -> AgentView:
     return found
 
 
-def default_conversation(principal: Principal, asked: AgentView, renewed: int) -> str:
-    """The id of the user's default conversation with the agent. `renewed`: how many before it were deleted."""
-    parts = (CHANNEL, principal.workspace_id, principal.user_id, asked.id)
-    return derived_uuid(*parts, *((str(renewed),) if renewed else ()))
+def team(workspace: Workspace, asked: str) -> TeamView:
+    """The team with this id or UUID; a Problem 404."""
+    found = workspace.team_named(asked)
+    if found is None:
+        raise Problem("unknown_team", f"there is no team {asked!r} in this workspace", 404)
+    return found
+
+
+def default_conversation(principal: Principal, asked: AgentView | TeamView) -> Default:
+    """The user's default conversation with the agent or the team."""
+    whom = "team" if isinstance(asked, TeamView) else "agent"
+    parts = (CHANNEL, whom, principal.workspace_id, principal.user_id, asked.id)
+
+    def nth(renewed: int) -> str:
+        return derived_uuid(*parts, *((str(renewed),) if renewed else ()))
+
+    return Default(whom, nth, {f"{whom}_id": asked.id, "channel": DEFAULT})
 
 
 def conversation_id(asked: str) -> str:
@@ -76,6 +100,39 @@ def post_message(principal: Principal, asked: NewMessage, answering: AgentView) 
         agent_version=answering.version,
         open=seed if asked.conversation_id is None else None,
     )
+
+
+def post_to_team(principal: Principal, asked: NewTeamMessage, answering: TeamView, workspace: Workspace) -> PostMessage:
+    """The same, to a team, which plays as it is now."""
+    spec = answering.spec
+    lead = spec.lead or spec.members[0]
+    known = workspace.agents.get(lead)
+    seed = ThreadSeed(user_id=principal.user_id, team_id=answering.id, channel=DEFAULT)
+    return PostMessage(
+        principal=principal.asker,
+        text=check_text(asked.message, "message"),
+        agent_id=lead,
+        agent_version=known.version if known is not None else None,
+        open=seed if asked.conversation_id is None else None,
+        play=TeamPlay(
+            team_id=answering.id,
+            team_version=answering.version,
+            name=spec.name,
+            members=spec.members,
+            mode=_mode(asked.mode, spec.mode),
+        ),
+    )
+
+
+def _mode(asked: str | None, usual: TeamMode) -> TeamMode:
+    """How the team plays; a Problem 422 where it cannot play so."""
+    if asked is None or asked == "auto":
+        return usual
+    for mode in get_args(TeamMode):
+        if asked == mode:
+            return cast(TeamMode, mode)
+    modes = ", ".join((*get_args(TeamMode), "auto"))
+    raise Problem("unknown_mode", f"mode must be one of {modes}", 422)
 
 
 def create_conversation(principal: Principal, asked: NewConversation, with_: AgentView) -> CreateThread:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from parley_gateway.dialects.team_chat import shapes, wire
 from parley_gateway.dialects.team_chat.access import AGENT, API
+from parley_gateway.dialects.team_chat.teams import TEAM
 from parley_gateway.openapi.operation import (
     GONE,
     LIMIT,
@@ -48,6 +49,22 @@ STREAM = (
 )
 SHOWN = {"id": CONVERSATION, "agent_id": "assistant", "title": "Weather", "created_at": AT, "updated_at": AT}
 ACCEPTED = {"id": CONVERSATION, "status": "accepted"}
+TEAM_SAID = {"message": "Brainstorm startup ideas", "mode": "brainstorm"}
+TEAM_ANSWERED = {
+    "responses": [
+        {"agent_id": "researcher", "agent_name": "Researcher", "content": "A library of tools."},
+        {"agent_id": "analyst", "agent_name": "Analyst", "content": "A market for them."},
+    ],
+    "summary": "The team identified several promising ideas.",
+    "mode": "brainstorm",
+    "conversation_id": CONVERSATION,
+}
+TEAM_STREAM = (
+    'id: 5/5.0:19\ndata: {"type":"text","agent_id":"researcher","content":"A library of tools."}',
+    'id: 12-1\ndata: {"type":"summary","agent_id":"researcher","content":"The team has several ideas."}',
+    'id: 12\ndata: {"type":"done","content":""}',
+    "data: [DONE]",
+)
 _EVENTS = Parameter("events", str, "`all`: with tool calls and their results.")
 _CONVERSATION = Parameter("conversation_id", str, "Of this conversation; else of the default one.")
 _TWENTY = Parameter("limit", Annotated[int, Field(ge=1, le=200)], "How many at most; 20 when it is left out.")
@@ -62,6 +79,13 @@ _SAYING = (
 )
 _UNDER_WAY = Answer("It goes on: follow `events_url`.", shapes.UnderWay, OPEN, headers=(RUN_ID,))
 _STREAM = Answer("The stream. It ends with `[DONE]`.", events=shapes.Event, stream=STREAM, done=True, headers=(RUN_ID,))
+_TEAM_STREAM = Answer(
+    "The stream: texts with their `agent_id`, of a debate the second round alone. It ends with `[DONE]`.",
+    events=shapes.TeamEvent,
+    stream=TEAM_STREAM,
+    done=True,
+    headers=(RUN_ID,),
+)
 _LATER = Answer("It is on the log.", shapes.Accepted, ACCEPTED)
 
 
@@ -218,12 +242,66 @@ def _below(base: str, name: str) -> Iterator[Operation]:
     )
 
 
+def _teams(base: str, name: str) -> Iterator[Operation]:
+    """Teams, at one of their two addresses."""
+    team = f"{base}{TEAM}"
+    yield Operation(
+        f"teamChat{name}",
+        "POST",
+        f"{team}/chat",
+        "teams",
+        "Send a message to a team of agents. All of them answer, as the mode says.",
+        {200: Answer("The responses.", shapes.TeamAnswered, TEAM_ANSWERED, headers=(RUN_ID,)), 202: _UNDER_WAY},
+        request=wire.NewTeamMessage,
+        example=TEAM_SAID,
+        parameters=(WAIT,),
+        errors=(*_SAYING, "unknown_team", "unknown_mode", "agent_failed"),
+    )
+    yield Operation(
+        f"teamStream{name}",
+        "POST",
+        f"{team}/chat/stream",
+        "teams",
+        "The same as a stream.",
+        {200: _TEAM_STREAM, 202: _UNDER_WAY},
+        request=wire.NewTeamMessage,
+        example=TEAM_SAID,
+        errors=(*_SAYING, "unknown_team", "unknown_mode"),
+    )
+    yield Operation(
+        f"getTeamRun{name}",
+        "GET",
+        f"{team}/runs/{{run_id}}",
+        "teams",
+        "A team's run, as it stands.",
+        {
+            200: Answer(
+                "The run.",
+                shapes.TeamRun,
+                {**OPEN, **TEAM_ANSWERED, "status": "completed", "error": None},
+                headers=(RUN_ID,),
+            )
+        },
+        errors=("unknown_team",),
+    )
+    yield Operation(
+        f"teamRunEvents{name}",
+        "GET",
+        f"{team}/runs/{{run_id}}/events",
+        "teams",
+        "The stream of a team's run, from its beginning or a cursor on. It closes after the end.",
+        {200: _TEAM_STREAM},
+        parameters=RESUME,
+        errors=("unknown_team",),
+    )
+
+
 CONTRACT = Contract(
     "team_chat",
     "Parley: team_chat",
-    "Chats with agents in conversations, with an inbox of what was not read yet. A stream is `text` frames, one `done` "
-    "or `error`, and the word `[DONE]`. Everything is served below `/agents` and below `/api/agents`.",
+    "Chats with agents and teams in conversations, with an inbox of what was not read yet. A stream is `text` frames, "
+    "one `done` or `error`, and the word `[DONE]`. Everything is served below `/` and below `/api`.",
     False,
-    (_chat(), *_below("", ""), *_below(API, "BelowApi")),
+    (_chat(), *_below("", ""), *_below(API, "BelowApi"), *_teams("", ""), *_teams(API, "BelowApi")),
 )
 """The contract, for its document."""

@@ -1,4 +1,4 @@
-"""The routes of `team_chat`: chat, stream and runs; `conversations` and `inbox` have the rest.
+"""The routes of `team_chat`: chat, stream and runs; `conversations`, `inbox` and `teams` have the rest.
 
 Thin: `inbound` makes commands, `core` sends and follows, `outbound` words the answers.
 """
@@ -14,26 +14,21 @@ from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
 from parley_gateway.delivered import Delivered
-from parley_gateway.dialects.team_chat import conversations, inbound, inbox, outbound, wire
+from parley_gateway.dialects.team_chat import conversations, inbound, inbox, outbound, teams, wire
 from parley_gateway.dialects.team_chat.access import AGENT, API, BASE, WAIT_S, agent_of, events_url, named
-from parley_gateway.errors import Problem, Unavailable, instead, not_found
+from parley_gateway.dialects.team_chat.posting import headers, post
+from parley_gateway.errors import not_found
 from parley_gateway.http import (
-    REPLAYED,
     Handler,
     answer,
     body_of,
     endpoint,
-    idempotency_key,
     min_position,
     query,
     query_wait,
     resume_point,
-    traceparent,
 )
 from parley_gateway.marks import answers
-
-MOST_RENEWED = 100
-"""How many deleted default conversations in a row are passed over in one request."""
 
 
 async def _chat(core: Core, request: Request, who: Principal) -> Response:
@@ -45,9 +40,8 @@ async def _chat(core: Core, request: Request, who: Principal) -> Response:
     run, _ = await core_.told(feed, said.run_id, said.thread_id, wait_s)
     if run.ended_seq is None:
         return _accepted(request, said, run.status if run.posted_seq else "queued" if said.queued else "running")
-    headers = _headers(said)
-    found = outbound.answered(run.view(), named(request), agent.spec.name, headers)
-    return Delivered(answer(200, found, headers), lambda: core.marks.read(who, said.thread_id, run.ended_seq))
+    found = outbound.answered(run.view(), named(request), agent.spec.name, headers(said))
+    return Delivered(answer(200, found, headers(said)), lambda: core.marks.read(who, said.thread_id, run.ended_seq))
 
 
 async def _stream(core: Core, request: Request, who: Principal) -> Response:
@@ -61,7 +55,7 @@ async def _stream(core: Core, request: Request, who: Principal) -> Response:
     def read() -> None:
         core.marks.read(who, said.thread_id, frames.ended_seq)
 
-    return core_.stream(core, feed, frames, _headers(said), read)
+    return core_.stream(core, feed, frames, headers(said), read)
 
 
 async def _asked(core: Core, request: Request, who: Principal) -> tuple[AgentView, wire.NewMessage, float]:
@@ -76,46 +70,13 @@ async def _asked(core: Core, request: Request, who: Principal) -> tuple[AgentVie
 async def _say(
     core: Core, request: Request, who: Principal, agent: AgentView, asked: wire.NewMessage, *, pieces: bool
 ) -> Said:
-    """Post the message to the conversation that it names, else to the default one: the next where that was deleted."""
-    body = inbound.post_message(who, asked, agent)
-    key = idempotency_key(request)
-
-    async def to(thread_id: str) -> Said:
-        command_id = core.sender.command_id(who, "message.post", thread_id, key)
-        command = core.sender.command(
-            who, command_id, thread_id, body, asked.model_dump(), traceparent=traceparent(request)
-        )
-        return await core_.say(core, who, command, follow=True, pieces=pieces)
-
-    if asked.conversation_id is not None:
-        try:
-            return await to(inbound.conversation_id(asked.conversation_id))
-        except Problem as problem:
-            if problem.code in ("not_found", "invalid"):
-                # All that a message can contradict is the agent to whom the conversation is bound.
-                raise instead(not_found("conversation with this agent"), problem) from None
-            raise
-    first = inbound.default_conversation(who, agent, 0)
-    for _ in range(MOST_RENEWED):
-        renewed = core.renewed.get(first, 0)
-        try:
-            return await to(inbound.default_conversation(who, agent, renewed))
-        except Problem as problem:
-            if problem.code != "not_found":
-                raise
-        # It is the user's own, so it was deleted, and all before it.
-        deleted = await core.reads.deleted(who, {"agent_id": agent.id, "channel": inbound.DEFAULT})
-        core.renew(first, max(renewed + 1, deleted))
-    raise Unavailable("too many conversations were deleted; try again")
-
-
-def _headers(said: Said) -> dict[str, str]:
-    return {"Parley-Run-Id": said.run_id, **(REPLAYED if said.outcome.repeated else {})}
+    body, default = inbound.post_message(who, asked, agent), inbound.default_conversation(who, agent)
+    return await post(core, request, who, asked, body, default, pieces=pieces)
 
 
 def _accepted(request: Request, said: Said, status: str) -> Response:
     url = events_url(request, said.run_id)
-    return answer(202, outbound.accepted(said.run_id, said.thread_id, status, url), _headers(said))
+    return answer(202, outbound.accepted(said.run_id, said.thread_id, status, url), headers(said))
 
 
 def _frames(request: Request) -> outbound.Frames:
@@ -159,6 +120,7 @@ PATHS: dict[str, dict[str, Handler]] = {
     f"{AGENT}/runs/{{run_id}}/events": {"GET": _events},
     **conversations.PATHS,
     **inbox.PATHS,
+    **teams.PATHS,
 }
 """Every path, with its methods."""
 OF_OTHERS = frozenset({f"{AGENT}/chat"})

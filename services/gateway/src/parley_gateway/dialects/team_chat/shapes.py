@@ -42,6 +42,38 @@ class Run(Told):
     error: Failure | None
 
 
+class MemberAnswer(Told):
+    """What a member said; one that failed has an empty `content`, and `error`."""
+
+    agent_id: str
+    agent_name: str
+    content: str
+    error: Failure | Absent = None
+
+
+class TeamAnswered(Told):
+    """Of a debate the second round. `mode` is the one that was played."""
+
+    responses: list[MemberAnswer]
+    """In the team's order."""
+    summary: str | None
+    mode: Literal["brainstorm", "sequential", "debate"]
+    conversation_id: Uuid
+
+
+class TeamRun(Told):
+    """`responses`, `summary`: as the waiting call has them, once the run has ended."""
+
+    run_id: str
+    conversation_id: Uuid
+    status: Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
+    events_url: str
+    responses: list[MemberAnswer] | None
+    summary: str | None
+    mode: Literal["brainstorm", "sequential", "debate"] | None
+    error: Failure | None
+
+
 class Message(Told):
     id: str
     role: Literal["user", "assistant"]
@@ -129,4 +161,21 @@ class Failed(Told):
     content: str
 
 
+class MemberText(Text):
+    agent_id: str
+
+
+class MemberFailed(Told):
+    type: Literal["member_error"]
+    agent_id: str
+    content: str
+
+
+class Summary(Told):
+    type: Literal["summary"]
+    agent_id: str
+    content: str
+
+
+TeamEvent = Annotated[MemberText | MemberFailed | Summary | Done | Failed, Field(discriminator="type")]
 Event = Annotated[Text | ToolCall | ToolResult | Done | Failed, Field(discriminator="type")]

@@ -12,6 +12,12 @@ class NewMessage(Wire):
     conversation_id: str | None = Field(default=None, min_length=1, max_length=200)
 
 
+class NewTeamMessage(NewMessage):
+    """`mode`: how the team is to answer; `auto`, or none: as it is set to."""
+
+    mode: str | None = None
+
+
 class NewConversation(Wire):
     """`name` is another word for `title`."""
 

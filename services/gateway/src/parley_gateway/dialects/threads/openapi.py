@@ -219,7 +219,10 @@ _THREADS = (
             201: Answer("The new thread.", shapes.Thread, THREAD),
             202: Answer(_LATER, shapes.Accepted, {"id": THREAD_ID}),
         },
-        errors=("unsupported", "invalid_request", "invalid_json", "unsupported_media_type", "request_timeout"),
+        request=wire.NewFork,
+        example={"title": "Another way"},
+        optional=True,
+        errors=("unforkable", "exists", "deleted", "session_expired", "invalid", "unknown_agent"),
     ),
     Operation(
         "threadEvents",
