@@ -15,7 +15,7 @@ PAGE = DOCS / "openapi.md"
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
     said, made = outputs(standalone, "openapi.md", tmp_path)
-    listed = json.loads((tmp_path / "list.json").read_text())["contracts"]
+    listed = json.loads((tmp_path / "lines" / "list.json").read_text())["contracts"]
     assert [found["name"] for found in listed] == list(CONTRACTS)
     assert re.search(r"^404 .*`not_found`", said, re.MULTILINE) and re.search(r"^202 ", said, re.MULTILINE)
     assert json.loads(made)["title"] == "Leads"
