@@ -16,7 +16,7 @@ SERVICES := gateway dispatcher history standalone
 export BASE_IMAGE PARLEY_TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help up cluster reset compose-up compose-down images test check unit contract e2e faults guards bench fmt sync jars lock
+.PHONY: help up cluster reset compose-up compose-down images test check lint unit contract e2e faults guards bench fmt sync jars lock
 
 help: ## list what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -47,13 +47,15 @@ images: ## build the container images (BASE_IMAGE= PARLEY_TAG= PIP_CONF= DOCKER=
 			-t parley-$$service:$(or $(PARLEY_TAG),latest) . || exit 1; \
 	done
 
-test: jars check ## run every check and every test
-	$(BIN)/pytest -q tests/unit tests/contract tests/e2e tests/faults
+test: jars lint ## run every check and every test, side by side
+	@$(BIN)/python -m tests.lanes
 
-check: $(STAMP) ## the static part of it: lint, format, types, import rules
+check: lint ## the static part of it: lint, format, import rules, types
+	$(BIN)/mypy
+
+lint: $(STAMP) ## the quick half of that: all but types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 unit: $(STAMP) ## the tests that need nothing

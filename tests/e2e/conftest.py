@@ -1,4 +1,14 @@
-"""One running system per kind for the tests that only talk to it; tests that break parts start their own."""
+"""The running systems that tests share; each is started when the first test asks for it, and serves all of them.
+
+How a new file uses them: a test that only talks to Parley takes `cluster` or `standalone`, or `system` to run on both
+kinds. Others' threads, keys and agents are there too, so it makes what it looks at under names of its own (a thread,
+or with the `admin_key` of `ready()` a workspace, a user, a key, an agent), and never counts what all have. A test that
+kills or stalls a part takes `breakable`. Only one that needs other settings, a file of agents, or a start or stop to
+look at starts a system of its own (`tests.support.system.start`), once per file: a cluster costs five seconds.
+
+`make test` runs those that break parts beside the others (`tests/lanes.py`): whoever takes `breakable` is marked
+`breaks` here, a file that breaks a system of its own says `pytestmark = pytest.mark.breaks`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +19,13 @@ import pytest
 from tests.support.system import System, start, stop
 
 MODEL = {"PARLEY_MODEL_BACKOFF_MS": "20", "PARLEY_MODEL_STALL_S": "1"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what breaks parts, for the lane that it runs in."""
+    for item in items:
+        if "breakable" in getattr(item, "fixturenames", ()):
+            item.add_marker("breaks")
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import subprocess
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,6 +16,7 @@ import httpx2
 from tests.support.sse import Frame, text_of
 from tests.support.system import System, collect, eventually, new_thread, stream
 
+FORKS = Path(__file__).parents[2] / "docs" / "forks.md"
 MESSAGES = "/api/v1/chat/threads/{}/messages"
 TALK = '/think Let me see.\n/text Looking  it up. \n/tool calculator {"expression": "6*7"}\n/text It is 42.'
 
@@ -308,6 +312,81 @@ async def test_threads_are_listed_changed_and_deleted(system: System) -> None:
         assert (await client.delete(path)).status_code == 204
         assert (await client.get(path)).status_code == 404
         assert (await client.post(path + "/messages", json={"content": "x"})).status_code == 404
+
+
+def test_the_lines_of_the_page_on_forks_give_what_it_says(standalone: System, tmp_path: Path) -> None:
+    ready = standalone.ready()
+    [known, words, *blocks] = re.findall(r"^```sh\n(.*?)^```", FORKS.read_text(), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^(\w+)=", known, re.MULTILINE)) == {"KEY", "URL"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", words + "\necho; echo ----\n".join(blocks)],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "NO_PROXY": "127.0.0.1",
+            "KEY": ready["api_key"],
+            "URL": ready["base_url"],
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    copied, after = (json.loads(part) for part in done.stdout.split("----"))
+    assert [item["content"] for item in copied["items"]] == [
+        "/text Let us begin with tea.",
+        "Let us begin with tea.",
+    ]
+    assert [item["seq"] <= 0 for item in copied["items"]] == [True, True]
+    shown = json.loads(after["message"]["content"])
+    assert [block["text"] for message in shown for block in message["content"]] == [
+        "/text Let us begin with tea.",
+        "Let us begin with tea.",
+        "/show messages",
+    ]
+
+
+async def test_a_fork_is_what_its_source_was_and_goes_on_alone(system: System) -> None:
+    """On whichever gateway it is made, read and gone on with."""
+    last = len(system.ready()["gateways"]) - 1
+    async with system.client() as client, system.client(last) as second:
+        thread = await new_thread(client)
+        await post(client, thread, TALK, params={"wait": "20"})
+        await post(client, thread, '/tool save_artifact {"name": "a.txt", "content": "tea"}', params={"wait": "20"})
+        running = await post(client, thread, "/text So far.\n/wait 2000\n/text And more.")
+
+        source = await messages(client, thread)
+        made = await second.post(f"/api/v1/chat/threads/{thread}/fork", json={"title": "branch"})
+        assert made.status_code == 201, made.text
+        fork = made.json()["id"]
+        copies = await messages(client, fork)
+        own = ("id", "seq", "thread_id", "run_id")
+        assert [{n: one[n] for n in one if n not in own} for one in copies[: len(source)]] == [
+            {n: one[n] for n in one if n not in own} for one in source
+        ]
+        assert (await client.get(f"/api/v1/chat/threads/{fork}/files/a.txt")).text == "tea"
+        ran = (await second.get(f"/api/v1/chat/runs/{copies[0]['run_id']}")).json()
+        assert (ran["status"], ran["usage"]["output_tokens"]) == ("completed", 0), "it ran in the source"
+
+        earlier = source[-1]["seq"] - 1
+        branch = (await client.post(f"/api/v1/chat/threads/{thread}/fork", json={"at": earlier})).json()["id"]
+        ended = await collect(client, "GET", f"/api/v1/chat/runs/{running['run_id']}/events")
+        assert (ended[-1].type, text_of(ended)) == ("run.completed", "So far.And more."), "it went on in the source"
+        again = (await second.post(f"/api/v1/chat/threads/{thread}/fork", json={})).json()["id"]
+        shown = [
+            (await post(client, one, "/show messages", params={"wait": "20"}))["message"]["content"]
+            for one in (thread, again)
+        ]
+        assert shown[0] == shown[1], "the model is shown the same"
+
+        assert (await client.delete(f"/api/v1/chat/threads/{thread}")).status_code == 204
+        assert await messages(second, fork) == copies
+        answer = await post(second, branch, "/show messages", params={"wait": "20"})
+        told = json.loads(answer["message"]["content"])
+        assert json.dumps(told[-1]["content"]).endswith('"/show messages"}]')
+        assert "So far" not in json.dumps(told)
+        assert (await client.post(f"/api/v1/chat/threads/{thread}/fork", json={})).status_code == 404
 
 
 async def test_bad_input_is_refused_in_the_contracts_words(system: System) -> None:

@@ -20,6 +20,8 @@ from tests.support.sse import Frame, text_of
 from tests.support.system import System, eventually, new_thread, start, stop
 from tests.support.topics import Record, believed, claims, owner_pid, read_topic
 
+pytestmark = pytest.mark.breaks
+
 DISPATCHERS = 3
 RUNS = 24
 TURNS = 20

@@ -27,6 +27,8 @@ from tests.support.sse import Frame, text_of
 from tests.support.system import System, collect, eventually, new_thread, start, stop
 from tests.support.topics import believed, read_topic
 
+pytestmark = pytest.mark.breaks
+
 BOUNDED_S = 15.0
 """How long an answer may take while something is away: several times what it takes on an idle machine."""
 PIECES = "".join(f"{i:04d} " for i in range(200))

@@ -17,6 +17,8 @@ from tests.support.sse import text_of
 from tests.support.system import System, eventually, new_thread, start, stop
 from tests.support.topics import Record, believed, claims, put, read_topic
 
+pytestmark = pytest.mark.breaks
+
 DEADLY = Path(__file__).parents[1] / "support" / "deadly"
 LOOP_LIMIT_S = 3.0
 

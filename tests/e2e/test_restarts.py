@@ -152,6 +152,35 @@ async def test_a_dispatcher_dies_and_its_run_goes_on_elsewhere(breakable: System
         assert done.time_ms < taken.time_ms, "the other thread had to wait for the takeover"
 
 
+async def test_a_fork_outlives_the_dispatcher_that_made_it_and_its_source(breakable: System) -> None:
+    """Whoever takes its partition over shows the model the same past; the source's partition is not asked."""
+    system = breakable
+    await whole_again(system)
+    async with system.client() as client, system.client(1) as other:
+        source = await new_thread(client)
+        path = "/api/v1/chat/threads"
+        first = await client.post(f"{path}/{source}/messages", params={"wait": "30"}, json={"content": "/text Tea."})
+        assert first.status_code == 200, first.text
+        while True:
+            made = await client.post(f"{path}/{source}/fork", json={"title": "branch"})
+            assert made.status_code == 201, made.text
+            fork = made.json()["id"]
+            if partition_of(fork.encode(), 8) != partition_of(source.encode(), 8):
+                break
+        before = (await client.get(f"{path}/{fork}/messages")).json()["items"]
+        assert (await client.delete(f"{path}/{source}")).status_code == 204
+        partition, victim = await owner(system, fork)
+        epoch = claims(await log_of(system, partition), partition)[-1].offset
+        kill(victim)
+        run = (await post(system, fork, "/show messages", 1, key=uuid.uuid4().hex))["run_id"]
+        shown = text_of(await follow(system, run, 1))
+        assert claims(await log_of(system, partition), partition)[-1].offset > epoch, "another owner has loaded it"
+        texts = [block["text"] for one in json.loads(shown) for block in one["content"]]
+        assert texts == ["/text Tea.", "Tea.", "/show messages"]
+        after = (await other.get(f"{path}/{fork}/messages")).json()["items"]
+        assert after[: len(before)] == before
+
+
 async def test_a_dispatcher_is_told_to_stop_and_leaves_after_its_step(breakable: System) -> None:
     """A rolling restart: the one that leaves goes on deciding, ends the step under way, and starts no other."""
     system = breakable

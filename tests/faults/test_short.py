@@ -16,6 +16,8 @@ from tests.faults.cluster import children
 from tests.faults.scenarios import SHORT
 from tests.faults.suite import nothing_left, run
 
+pytestmark = pytest.mark.breaks
+
 
 @pytest.mark.timeout(400)
 async def test_every_promise_holds_while_parts_die_and_stall(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from parley_events import facts as f
 from parley_events.body import Attachment, Block
+from parley_events.commands import PostMessage
 from parley_events.errors import LogUnavailable, ObjectsUnavailable
 from parley_events.keys import make_key
 from parley_events.log import Outgoing
@@ -55,8 +56,12 @@ def filing(request: pytest.FixtureRequest) -> Tongue:
     return TONGUES[request.param]()
 
 
+CLOSINGS = {tongue.closing for tongue in TONGUES.values()}
+
+
 def frames_of(x: Exchange) -> list[Frame]:
-    return [frame_of(part) for part in x.parts if not part.startswith(b":")]
+    """The frames, without the word that closes some dialects' streams: `test_a_message_streams…` looks at that."""
+    return [frame_of(part) for part in x.parts if not part.startswith(b":") and part not in CLOSINGS]
 
 
 async def do(here: World, deed: dict[str, Any], gateway: int = 0, **more: Any) -> Exchange:
@@ -67,6 +72,11 @@ async def do(here: World, deed: dict[str, Any], gateway: int = 0, **more: Any) -
 
 async def get(here: World, path: str, gateway: int = 0, **options: Any) -> Exchange:
     return await ask(here.gateways[gateway][0], "GET", path, **{"key": here.key, **options})
+
+
+def messages(here: World) -> list[PostMessage]:
+    """The messages that came to the log."""
+    return [command.body for command in here.dispatcher.heard if isinstance(command.body, PostMessage)]
 
 
 def opened(here: World, deed: dict[str, Any], gateway: int = 0) -> Any:
@@ -139,6 +149,8 @@ async def test_a_message_streams_its_run_and_the_stream_ends(here: World, tongue
     assert [frame.type in tongue.ends.values() for frame in frames] == [False] * (len(frames) - 1) + [True]
     assert frames[-1].type == tongue.ends["completed"]
     assert all(frame.id for frame in frames)
+    assert [part for part in x.parts if part in CLOSINGS] == [tongue.closing] * bool(tongue.closing)
+    assert x.body.endswith(tongue.closing), "nothing comes behind it"
     assert here.core.hub.listening == 0
 
 
@@ -163,7 +175,7 @@ async def test_a_run_is_left_and_resumed_at_every_id_on_another_gateway(here: Wo
         assert tongue.text(both) == WHOLE + "Done.", frame.id
         assert tongue.facts(both) == tongue.facts(frames), frame.id
         assert again.headers["parley-run-id"] == run
-    assert frames_of(again) == [], "past the end nothing is left that has an id"
+    assert again.body == tongue.closing, "past the end nothing is left that has an id"
 
 
 async def test_a_place_may_stand_in_the_query_too(here: World, tongue: Tongue) -> None:
@@ -193,7 +205,8 @@ async def test_a_run_that_waited_and_was_stopped_is_resumed_at_every_id_on_anoth
         assert staying.text(both).endswith(WHOLE + "Done."), frame.id
         assert staying.facts(both) == staying.facts(frames), frame.id
     results = [str(frame.data) for frame in frames if "21 °C" in str(frame.data)]
-    assert len(results) == 1 and "get_weather" in results[0], "what the client's tool said, and of which tool"
+    assert len(results) == staying.tools, "what the client's tool said"
+    assert all("get_weather" in result for result in results), "and of which tool"
 
 
 async def test_a_run_that_waits_keeps_its_stream_open(tongue: Tongue) -> None:
@@ -306,7 +319,7 @@ async def test_a_failed_run_ends_the_stream_with_its_error(here: World, tongue: 
     frames = frames_of(await do(here, tongue.message()))
     assert [f.type for f in frames].count(tongue.ends["failed"]) == 1
     assert frames[-1].type == tongue.ends["failed"]
-    assert "it fell over" in str(frames[-1].data) and "model_500" in str(frames[-1].data)
+    assert "it fell over" in str(frames[-1].data) and ("model_500" in str(frames[-1].data)) is tongue.coded
 
 
 async def test_a_cancelled_run_ends_the_stream(here: World, tongue: Tongue) -> None:
@@ -409,8 +422,8 @@ async def test_while_the_log_is_away_a_message_is_503_and_nothing_is_half_accept
         here.core.sender._producer = real
         here.dispatcher.play = say("Hello")
         back = await do(here, tongue.waiting())
-        assert back.status in (200, 202)
-        assert len(here.dispatcher.heard) == heard + 1, "only the one that was accepted is on the log"
+        assert back.status in (200, 202) and len(here.dispatcher.heard) > heard
+        assert len(messages(here)) == 1, "only the one that was accepted is on the log"
 
 
 async def test_an_outcome_that_is_late_is_202_with_the_ids(tongue: Tongue) -> None:
@@ -526,8 +539,7 @@ async def test_a_text_at_the_limit_and_odd_but_good_ones_are_taken(here: World, 
     await tongue.prepare(here)
     for text in ("x" * 1024 * 1024, "\\u0000", "😀", "\x01\x7f\u2028", "a\\nb"):
         assert (await do(here, tongue.waiting(text))).status == 200, text[:10]
-        posted = here.dispatcher.heard[-1].body
-        assert posted.text == text, "kept as it came"  # type: ignore[attr-defined]
+        assert messages(here)[-1].text == text, "kept as it came"
     unknown = tongue.waiting()
     unknown = {**unknown, "body": {**unknown["body"], "nobody": {"knows": ["this"]}}}
     assert (await do(here, {**unknown, "params": {"wait": "5", "nor": "this"}})).status == 200

@@ -20,6 +20,7 @@ from parley_gateway.dialects import DIALECTS
 from parley_gateway.dialects.org_agents.routes import AI
 from parley_gateway.dialects.org_agents.routes import PATHS as ORG_AGENTS
 from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
+from parley_gateway.dialects.team_chat.routes import everywhere as team_chat
 from parley_gateway.dialects.threads.routes import ELSEWHERE
 from parley_gateway.dialects.threads.routes import PATHS as THREADS
 from parley_gateway.dialects.tool_chat.routes import CHAT as TOOLS
@@ -49,6 +50,37 @@ class Deed(NamedTuple):
         return self.method, self.path
 
 
+TEAM = "/agents/{agent_id}"
+TEAM_CHAT = [
+    Deed("POST", f"{TEAM}/chat", "chat", {"message": "hi"}),
+    *(
+        deed._replace(path=below + deed.path)
+        for below in ("", "/api")
+        for deed in (
+            Deed("POST", f"{TEAM}/chat/stream", "chat", {"message": "hi"}),
+            Deed("GET", f"{TEAM}/runs/{{run_id}}", "read"),
+            Deed("GET", f"{TEAM}/runs/{{run_id}}/events", "read"),
+            Deed("GET", f"{TEAM}/history", "read"),
+            Deed("GET", f"{TEAM}/conversations", "read"),
+            Deed("POST", f"{TEAM}/conversations", "chat", {"title": "t"}),
+            Deed("PUT", f"{TEAM}/conversations/{{conversation_id}}", "chat", {"title": "t"}),
+            Deed("GET", f"{TEAM}/inbox", "read"),
+            Deed("POST", f"{TEAM}/mark-read", "chat", {}),
+            Deed("DELETE", f"{TEAM}/conversations/{{conversation_id}}", "chat"),
+        )
+    ),
+]
+TEAMS = [
+    deed._replace(path=below + deed.path)
+    for below in ("", "/api")
+    for deed in (
+        Deed("POST", "/teams/{team_id}/chat", "chat with team", {"message": "hi"}),
+        Deed("POST", "/teams/{team_id}/chat/stream", "chat with team", {"message": "hi"}),
+        Deed("GET", "/teams/{team_id}/runs/{run_id}", "read of team"),
+        Deed("GET", "/teams/{team_id}/runs/{run_id}/events", "read of team"),
+    )
+]
+OF_A_TEAM = {deed.path for deed in TEAMS}
 DEEDS = [
     Deed("POST", f"{CHAT}/threads", "chat", {"agent_id": "scripted"}),
     Deed("GET", f"{CHAT}/threads", "read", query=True),
@@ -70,7 +102,7 @@ DEEDS = [
     Deed("GET", f"{CHAT}/approvals/{{approval_id}}", "see"),
     Deed("POST", f"{CHAT}/approvals/{{approval_id}}", "approve", {"decision": "approve"}),
     Deed("POST", f"{CHAT}/threads/{{thread_id}}/cancel", "chat"),
-    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "later"),
+    Deed("POST", f"{CHAT}/threads/{{thread_id}}/fork", "chat", {"title": "t"}),
     Deed("POST", "/api/v1/knowledge", "edit", {"title": "t", "content": "c"}),
     Deed("GET", "/api/v1/knowledge", "all"),
     Deed("GET", "/api/v1/knowledge/{knowledge_id}", "all"),
@@ -94,6 +126,8 @@ DEEDS = [
     Deed("GET", TOOLS, "read"),
     Deed("POST", TOOLS, "chat", {"message": "hi"}),
     Deed("GET", f"{TOOLS}/runs/{{run_id}}/events", "read"),
+    *TEAM_CHAT,
+    *TEAMS,
     Deed("POST", "/api/v1/workspaces", "admin", {"name": "w"}),
     Deed("POST", "/api/v1/keys", "admin", {"user": "u", "scopes": ["chat"]}),
     Deed("GET", "/api/v1/keys", "admin"),
@@ -120,23 +154,33 @@ DEEDS = [
 """Every route there is; the last one takes the thread away."""
 
 GRANTS: dict[tuple[str, ...], set[str]] = {
-    ("*",): {"chat", "read", "all", "edit", "approve", "see"},
-    ("*", "admin"): {"chat", "read", "all", "edit", "approve", "see", "admin"},
-    ("chat",): {"chat"},
-    ("read",): {"read", "all", "see"},
-    ("chat", "read"): {"chat", "read", "all", "see"},
+    ("*",): {"chat", "read", "all", "edit", "approve", "see", "chat with team", "read of team"},
+    ("*", "admin"): {
+        "chat",
+        "read",
+        "all",
+        "edit",
+        "approve",
+        "see",
+        "admin",
+        "chat with team",
+        "read of team",
+    },
+    ("chat",): {"chat", "chat with team"},
+    ("read",): {"read", "all", "see", "read of team"},
+    ("chat", "read"): {"chat", "read", "all", "see", "chat with team", "read of team"},
     ("agent:scripted",): {"chat", "read", "see"},
     ("agent:assistant",): set(),
-    ("read", "agent:scripted"): {"chat", "read", "all", "see"},
-    ("chat", "agent:scripted"): {"chat", "read", "see"},
-    ("chat", "agent:assistant"): {"chat"},
-    ("team:pair",): set(),
+    ("read", "agent:scripted"): {"chat", "read", "all", "see", "read of team"},
+    ("chat", "agent:scripted"): {"chat", "read", "see", "chat with team"},
+    ("chat", "agent:assistant"): {"chat", "chat with team"},
+    ("team:pair",): {"chat with team", "read of team"},
     ("prompt:override",): set(),
     ("approve",): {"approve", "see"},
-    ("chat", "approve"): {"chat", "approve", "see"},
+    ("chat", "approve"): {"chat", "approve", "see", "chat with team"},
     ("admin",): {"admin", "edit"},
 }
-"""What scopes allow with what belongs to the agent `scripted`."""
+"""What scopes allow with what belongs to the agent `scripted`, or to the team `pair`."""
 
 
 class Scene(NamedTuple):
@@ -154,7 +198,8 @@ class Scene(NamedTuple):
             options["body"] = {**deed.body, **(node if deed.path.startswith(ORG) else {})}
         if deed.query:
             options["params"] = {**node, "agent_id": "scripted"}
-        path, _, asked = deed.path.format(**self.places).partition("?")
+        places = self.places | ({"run_id": self.places["run_of_team"]} if deed.path in OF_A_TEAM else {})
+        path, _, asked = deed.path.format(**places).partition("?")
         options["params"] = {**options.get("params", {}), **dict(parse_qsl(asked))}
         app = self.here.gateways[0][0]
         if path == f"{CHAT}/events":
@@ -177,8 +222,11 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def parked_once(d: Dispatcher, posted: Fact) -> None:
-    """A run with everything that somebody may answer, which ends without an answer."""
+    """A run with everything that somebody may answer, which ends without an answer; a team's with nothing."""
     call = d.called(posted)
+    if posted.body.play is not None:  # type: ignore[attr-defined]
+        d.completed(posted)
+        return
     tools = (
         tool_block("publish", call, {"text": "a secret"}),
         tool_block("get_weather", call, {"location": "a secret"}),
@@ -200,11 +248,14 @@ async def staged(here: World) -> Scene:
         body={"content": "a secret"},
         params={"wait": ""},
     )
+    kept = (await ask(app, "POST", "/agents/scripted/conversations", key=here.key, body={"title": "a secret"})).json()
+    asked = await ask(app, "POST", "/teams/pair/chat", key=here.key, body={"message": "a secret"})
     document = {"title": "t", "content": "a secret"}
     added = (await ask(app, "POST", "/api/v1/knowledge", key=here.key, body=document)).json()["id"]
     places = {"thread_id": thread, "run_id": said.json()["run"]["id"], "approval_id": f"{thread}.p5", "name": "n"}
     places |= {"session_id": thread, "organisation": "default"}
-    places["tool_call_id"] = "call-3-get_weather"
+    places |= {"run_of_team": asked.headers["parley-run-id"]}
+    places |= {"tool_call_id": "call-3-get_weather", "conversation_id": kept["id"]}
     return Scene(
         here,
         places
@@ -229,9 +280,11 @@ def test_every_route_is_here() -> None:
     served |= {("POST", MCP)}
     served |= {(method, ORG + path) for path, methods in ORG_CHAT.items() for method in methods}
     served |= {(method, "/api/v1" + path) for path, methods in ADMINISTRATION.items() for method in methods}
-    served |= {(method, path) for paths in (ORG_AGENTS, TOOL_CHAT) for path in paths for method in paths[path]}
+    served |= {
+        (method, path) for paths in (ORG_AGENTS, TOOL_CHAT, team_chat()) for path in paths for method in paths[path]
+    }
     assert {deed.template() for deed in DEEDS} == served
-    assert len(DIALECTS) == 4
+    assert len(DIALECTS) == 5
 
 
 def test_the_page_says_what_each_route_needs() -> None:
@@ -240,7 +293,6 @@ def test_the_page_says_what_each_route_needs() -> None:
         "all": "read of all",
         "see": "read or approve",
         "edit": "`*` or admin",
-        "later": "not served yet",
     }
     rows = "\n".join(f"| `{d.method} {d.path}` | {words.get(d.needs, d.needs)} |" for d in DEEDS)
     table = f"\n| route | needs |\n|---|---|\n{rows}\n"
@@ -273,9 +325,7 @@ async def test_a_scope_allows_what_it_says_on_every_route(scene: Scene, scopes: 
     for deed in DEEDS:
         heard = len(scene.here.dispatcher.heard)
         found = await scene.do(deed, key)
-        if deed.needs == "later":
-            assert (found.status, code_of(found)) == (400, "unsupported"), deed
-        elif deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
+        if deed.needs == "nothing" or deed.needs in GRANTS[scopes]:
             assert found.status not in (401, 403) and found.status < 500, (deed, found.status, found.body)
         else:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)
@@ -291,7 +341,7 @@ async def test_a_key_for_one_agent_lists_that_agents_threads_alone(scene: Scene)
         _, key = await new_key(here, scopes)
         for params in ({}, {"agent_id": "scripted"}):
             listed = await ask(app, "GET", f"{CHAT}/threads", key=key, params=params)
-            assert [item["agent_id"] for item in listed.json()["items"]] == ["scripted"] * 2, scopes
+            assert [item["agent_id"] for item in listed.json()["items"]] == ["scripted"] * 3, scopes
         for params in ({"agent_id": "assistant"}, {"agent_id": "nobody"}):
             assert (await ask(app, "GET", f"{CHAT}/threads", key=key, params=params)).status == 403
     _, both = await new_key(here, ("agent:scripted", "agent:assistant"))
@@ -302,10 +352,9 @@ async def test_a_key_for_one_agent_lists_that_agents_threads_alone(scene: Scene)
 async def test_another_users_thread_is_not_there(scene: Scene) -> None:
     _, bob = await new_key(scene.here, ("*",), "bob")
     for deed in DEEDS:
-        if any(one in deed.path for one in ("{thread_id}", "{run_id}", "{session_id}")):
+        if any(one in deed.path for one in ("{thread_id}", "{run_id}", "{session_id}", "{conversation_id}")):
             found = await scene.do(deed, bob)
-            if deed.needs != "later":
-                assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
+            assert (found.status, code_of(found)) == (404, "not_found"), (deed, found.body)
     assert (await scene.do(DEEDS[1], bob)).json()["items"] == []
     _, boss = await new_key(scene.here, ("*", "admin"), "boss")
     assert (await scene.do(DEEDS[2], boss)).status == 200, "an admin of the workspace sees it"
@@ -360,7 +409,7 @@ async def test_tenants_never_meet(scene: Scene) -> None:
     own = {"api", "admin"}
     for deed in DEEDS:
         found = await scene.do(deed, foreign)
-        if deed.needs == "later" or deed.template() == ("POST", f"{CHAT}/threads"):
+        if deed.template() == ("POST", f"{CHAT}/threads"):
             continue
         if "{organisation}" in deed.path:
             assert (found.status, code_of(found)) == (403, "forbidden"), (deed, found.status, found.body)

@@ -26,6 +26,12 @@ class Tongue:
     """Whether a stream goes on where it is the client's turn to run tools."""
     optional: ClassVar[frozenset[str]] = frozenset()
     """What a message may be without."""
+    closing: ClassVar[bytes] = b""
+    """What ends every stream, behind the last frame with an id."""
+    tools: ClassVar[bool] = True
+    """Whether a stream tells of tools that nobody asked to be told of."""
+    coded: ClassVar[bool] = True
+    """Whether the frame of a failed run has the code of what failed."""
 
     async def prepare(self, here: World, key: str | None = None) -> None:
         """Make what a message needs."""
@@ -255,10 +261,45 @@ class ToolChat(Tongue):
         return self._nested(answer)
 
 
+class TeamChat(Tongue):
+    name = "team_chat"
+    closing = b"data: [DONE]\n\n"
+    coded = False
+    tools = False
+    ends: ClassVar[dict[str, str]] = {"completed": "done", "failed": "error", "cancelled": "error"}
+    files_too = False
+    chat = "/agents/scripted/chat"
+
+    def message(self, text: Any = "hi") -> dict[str, Any]:
+        return {"method": "POST", "path": f"{self.chat}/stream", "body": {"message": text}}
+
+    def waiting(self, text: str = "hi") -> dict[str, Any]:
+        return {"method": "POST", "path": self.chat, "body": {"message": text}}
+
+    def events(self, run: str) -> str:
+        return f"/agents/scripted/runs/{run}/events"
+
+    def run(self, run: str) -> str:
+        return f"/agents/scripted/runs/{run}"
+
+    def history(self) -> str:
+        return "/agents/scripted/history"
+
+    def text(self, frames: list[Frame]) -> str:
+        return "".join(frame.data["content"] for frame in frames if frame.type == "text")
+
+    def said(self, answer: Exchange) -> str:
+        return str(answer.json()["response"])
+
+    def problem(self, answer: Exchange) -> tuple[int, str]:
+        return self._nested(answer)
+
+
 TONGUES: dict[str, type[Tongue]] = {
     "threads": Threads,
     "org_chat": OrgChat,
     "org_agents": OrgAgents,
+    "team_chat": TeamChat,
     "tool_chat": ToolChat,
 }
 """Every dialect, by its name; `DIALECTS` has the same names."""

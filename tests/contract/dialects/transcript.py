@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from parley_events.codec import Fact
+from parley_events.codec import Command, Fact
+from parley_events.commands import MarkRead
 from parley_events.ids import NewUuid
 from tests.support.asgi import Exchange, ask
 from tests.unit.gateway.world import Dispatcher, World
@@ -69,9 +70,16 @@ class Transcript:
         key = options.pop("key", self._here.key)
         before = len(self._here.dispatcher.heard)
         found = await ask(self._here.gateways[0][0], method, path.partition("?")[0], key=key, params=params, **options)
+        await self._here.core.marks.settle("api")
         self.request(method, path, options)
-        self._command(before)
+        new = self._here.dispatcher.heard[before:]
+        marks = [command for command in new if isinstance(command.body, MarkRead) and not path.endswith("/mark-read")]
+        self._command([command for command in new if command not in marks])
         self.answer(found)
+        if marks:
+            self.note("what was delivered is read: the gateway says so")
+            self._command(marks)
+            self._lines.append("")
         return found
 
     def request(self, method: str, path: str, options: dict[str, Any]) -> None:
@@ -82,9 +90,8 @@ class Transcript:
         if "body" in options:
             self._lines.append(f"> {orjson.dumps(options['body']).decode()}")
 
-    def _command(self, before: int) -> None:
+    def _command(self, new: list[Command]) -> None:
         """The command that the request put on the log, if any."""
-        new = self._here.dispatcher.heard[before:]
         assert len(new) <= 1, "one request is at most one command"
         for command in new:
             # How much of the workspace a gateway had seen is nothing that a client says.

@@ -19,7 +19,9 @@ from parley_events.body import (
     McpServer,
     McpTool,
     Note,
+    PastFact,
     Principal,
+    TeamPlay,
     TeamSpec,
     ThreadSeed,
     Usage,
@@ -115,6 +117,35 @@ AGENT = AgentSpec(
 TEAM = TeamSpec(
     team_id="founders", name="Gründer", members=("assistant", "researcher"), mode="debate", lead="assistant"
 )
+PLAY = TeamPlay(team_id="founders", team_version=4, name="Gründer", members=("assistant", "researcher"), mode="debate")
+
+PAST = (
+    PastFact(
+        seq=-1,
+        type="message.posted",
+        version=1,
+        time_ms=TIME_MS - 86_400_000,
+        body={
+            "message_id": QUESTION,
+            "run_id": RUN,
+            "answer_id": ANSWER,
+            "disposition": "started",
+            "author": {"kind": "user", "id": "zoë@example.org", "name": None},
+            "agent_id": "researcher",
+            "agent_version": 3,
+            "text": TEXT,
+            "metadata": JSON,
+        },
+    ),
+    PastFact(
+        seq=0,
+        type="run.completed",
+        version=1,
+        time_ms=TIME_MS - 86_399_000,
+        body={"run_id": RUN, "message_id": ANSWER, "stop_reason": "end_turn", "usage": {"input_tokens": 1}},
+    ),
+)
+"""What a fork took over."""
 
 _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
     c.CreateThread(principal=WHO, seed=SEED),
@@ -127,7 +158,7 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         changes=("title", "pinned", "archived", "metadata"),
     ),
     c.DeleteThread(principal=WHO),
-    c.ForkThread(principal=WHO, source_thread_id=OTHER_THREAD, at=17, title=TEXT),
+    c.ForkThread(principal=WHO, source_thread_id=OTHER_THREAD, at=17, title=TEXT, seed=SEED, past=PAST),
     c.ClearThread(principal=WHO),
     c.PostMessage(
         principal=WHO,
@@ -146,6 +177,7 @@ _BODIES_OF_COMMANDS: tuple[c.CommandBody, ...] = (
         system_append="Und freundlich: ☀️",
         on_busy="queue",
         unattended=("client_tool",),
+        play=PLAY,
     ),
     c.CancelRun(principal=WHO, run_id=RUN, reason=TEXT),
     c.CancelThread(principal=WHO, reason=TEXT),
@@ -208,7 +240,14 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
     f.ThreadUpdated(title=TEXT, pinned=False, archived=True, metadata=JSON, changes=("title", "archived")),
     f.ThreadDeleted(by="zoë@example.org"),
     f.ThreadCleared(by="zoë@example.org"),
-    f.ThreadForked(source_thread_id=OTHER_THREAD, at=17, seed=SEED, title=TEXT),
+    f.ThreadForked(
+        numbers=(1_152_921_504_606_846_981, 1_152_921_504_606_847_237, 1_152_921_504_606_847_493),
+        source_thread_id=OTHER_THREAD,
+        at=17,
+        seed=SEED,
+        title=TEXT,
+        past=PAST,
+    ),
     f.ThreadExpired(idle_since_ms=TIME_MS),
     f.ThreadRead(user_id="zoë@example.org", up_to=41),
     f.MessagePosted(
@@ -231,6 +270,7 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         system_append="Und freundlich: ☀️",
         opened=SEED,
         unattended=("approval", "client_tool"),
+        play=PLAY,
     ),
     f.ChildStarted(
         run_id=f"{THREAD}.r0123456789abcdef",
@@ -239,6 +279,8 @@ _BODIES_OF_FACTS: tuple[f.FactBody, ...] = (
         agent_id="analyst",
         agent_version=2,
         text=TEXT,
+        member=3,
+        round=1,
     ),
     f.ModelCalled(
         run_id=RUN,

@@ -17,6 +17,8 @@ from parley_events.clock import rfc3339
 from parley_events.codec import Fact
 
 Answer = dict[str, Any]
+EVER = -(10**9)
+"""A seq before all others."""
 
 
 def shown(text: str | None) -> str | None:
@@ -37,14 +39,18 @@ class Parts:
 
 
 class Reference:
-    """The facts that count, in the order of the log (of each partition), seen at `now_ms`."""
+    """The facts that count, in the order of the log (of each partition), seen at `now_ms`. `whole`: what forks took
+    over is among them already, as facts of their own behind the fork's."""
 
-    def __init__(self, facts: list[Fact], now_ms: int = 0) -> None:
+    def __init__(self, facts: list[Fact], now_ms: int = 0, *, whole: bool = False) -> None:
         self.now_ms = now_ms
         self.facts = [fact for fact in facts if fact.seq is not None]
         self.streams: dict[str, list[Fact]] = {}
         for fact in self.facts:
-            self.streams.setdefault(fact.stream, []).append(fact)
+            own = self.streams.setdefault(fact.stream, [])
+            own.append(fact)
+            if isinstance(fact.body, f.ThreadForked) and not whole:
+                own.extend(_taken_over(fact, fact.body))
 
     # ---- threads
 
@@ -72,6 +78,8 @@ class Reference:
                 for name in fact.body.changes:
                     value = getattr(fact.body, name)
                     values[name] = {} if name == "metadata" and value is None else value
+            elif isinstance(fact.body, f.ThreadForked) and fact.body.title is not None:
+                values["title"] = fact.body.title
         ever = [message for fact in facts for message in self._made_by(fact)]
         now = self.messages(stream)
         clears = [fact.time_ms for fact in facts if isinstance(fact.body, f.ThreadCleared)]
@@ -80,11 +88,13 @@ class Reference:
         ]
         born = facts[0].time_ms
         said = [message["time_ms"] for message in ever]
+        cleared = [_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared)]
         return {
             "id": stream,
             "workspace_id": facts[0].workspace_id,
             "title": shown(values["title"]),
             "agent_id": seed.agent_id,
+            "team_id": seed.team_id,
             "user_id": seed.user_id,
             "channel": seed.channel,
             "pinned": values["pinned"],
@@ -99,7 +109,9 @@ class Reference:
             "expired": any(isinstance(fact.body, f.ThreadExpired) for fact in facts)
             or any(key == "session" and due <= self.now_ms for _, key, due in self._dues_of(stream)),
             "end_user": seed.end_user,
-            "position": f"{stream}@{facts[-1].seq}",
+            "idle_s": seed.idle_s,
+            "cleared_seq": cleared[-1] if cleared else min(0, *(_seq(fact) - 1 for fact in facts)),
+            "position": f"{stream}@{max(map(_seq, facts))}",
             "active": max([born, *clears, *said]),
         }
 
@@ -109,7 +121,7 @@ class Reference:
         """What is shown of a thread now, in order; tool calls with the status they have now."""
         facts = self.streams[stream]
         border = max(
-            (_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared | f.ThreadDeleted)), default=0
+            (_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared | f.ThreadDeleted)), default=EVER
         )
         statuses = self._call_statuses(stream)
         found = [message for fact in facts if _seq(fact) > border for message in self._made_by(fact)]
@@ -205,7 +217,7 @@ class Reference:
             elif isinstance(body, f.ToolAnswered):
                 parts.answer = body.numbers[1]
             elif isinstance(body, f.ToolCalled) and body.effect == "client" and self._shows(fact, run):
-                now = Reference(facts[:place])._call_statuses(stream)
+                now = Reference(facts[:place], whole=True)._call_statuses(stream)
                 still = [one for one in parts.leads if now[one] in ("running", "waiting", "unknown")]
                 parts.leads[seq] = parts.leads[still[0]] if still else seq
                 if not still:
@@ -236,10 +248,31 @@ class Reference:
                 found.append({**row, "client": client})
         return sorted(found, key=lambda row: row["number"])
 
+    def said(self, streams: list[str]) -> list[Answer]:
+        """Questions and answers of threads, in the order of their numbers."""
+        rows = [row for stream in streams for row in self.messages(stream) if row["role"] in ("user", "assistant")]
+        return sorted(rows, key=lambda row: row["number"])
+
+    def unread(self, user: str, streams: list[str]) -> list[Answer]:
+        """The answers beyond what the user has read of each thread, by their times."""
+        found = []
+        for stream in streams:
+            marks = [
+                fact.body.up_to
+                for fact in self.streams[stream]
+                if isinstance(fact.body, f.ThreadRead) and fact.body.user_id == user
+            ]
+            found += [
+                row
+                for row in self.messages(stream)
+                if row["role"] == "assistant" and row["seq"] > max(marks, default=0)
+            ]
+        return sorted(found, key=lambda row: (row["time_ms"], row["thread_id"], row["seq"]))
+
     def files(self, stream: str) -> list[Answer]:
         """The newest file of each kind and name, newest first: of what was posted, or made, since the last clear."""
         facts = self.streams[stream]
-        border = max((_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared)), default=0)
+        border = max((_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared)), default=EVER)
         found: dict[tuple[str, str], Answer] = {}
         for fact in facts:
             kind = "attachment" if isinstance(fact.body, f.MessagePosted) else "artifact"
@@ -314,8 +347,9 @@ class Reference:
     def runs(self) -> list[tuple[str, str]]:
         """(stream, run) of every run."""
         return [
-            (fact.stream, fact.body.run_id)
-            for fact in self.facts
+            (stream, fact.body.run_id)
+            for stream, facts in self.streams.items()
+            for fact in facts
             if isinstance(fact.body, f.MessagePosted | f.ChildStarted)
         ]
 
@@ -324,7 +358,9 @@ class Reference:
         start = origin.body
         assert isinstance(start, f.MessagePosted | f.ChildStarted)
         own = [
-            fact for fact in self.streams[stream] if getattr(fact.body, "run_id", None) == run and fact is not origin
+            fact
+            for fact in self.streams[stream]
+            if (getattr(fact.body, "run_id", None) == run and fact is not origin) or _speaks_in(fact.body, run)
         ]
         end = next((fact for fact in own if fact.body.type in f.RUN_ENDS), None)
         calls = [fact.body for fact in own if isinstance(fact.body, f.ModelCalled)]
@@ -341,7 +377,7 @@ class Reference:
             body = fact.body
             if isinstance(body, f.RunWaiting):
                 status = "waiting"
-            elif isinstance(body, f.ModelCalled) or (
+            elif isinstance(body, f.ModelCalled | f.ChildStarted) or (
                 status == "waiting"
                 and (
                     isinstance(
@@ -374,7 +410,7 @@ class Reference:
             "agent_version": calls[-1].agent_version if calls else start.agent_version,
             "status": status,
             "attempt": attempts[-1] if attempts else 1,
-            "usage": usage.model_dump(),
+            "usage": (usage if _seq(origin) > 0 else Usage()).model_dump(),
             "stop_reason": stop_reason,
             "error": error,
             "message_id": message_id,
@@ -425,7 +461,8 @@ class Reference:
         over = any(isinstance(fact.body, f.ThreadExpired | f.ThreadDeleted) for fact in facts)
         runs = [fact.body.run_id for fact in facts if isinstance(fact.body, f.MessagePosted)]
         if seed is not None and seed.idle_s is not None and not over and all(map(self._end_of(stream).get, runs)):
-            found.add((stream, "session", facts[-1].time_ms + 1000 * seed.idle_s))
+            happened = [fact for fact in facts if not isinstance(fact.body, f.ThreadRead)]
+            found.add((stream, "session", max(happened, key=_seq).time_ms + 1000 * seed.idle_s))
         return found
 
     def _end_of(self, stream: str) -> dict[str, Fact]:
@@ -474,7 +511,7 @@ class Reference:
             thread = self.thread(stream)
             border = max((_seq(fact) for fact in facts if isinstance(fact.body, f.ThreadCleared)), default=0)
             for fact in facts:
-                if thread is None or not isinstance(fact.body, f.ApprovalRequested):
+                if thread is None or _seq(fact) <= 0 or not isinstance(fact.body, f.ApprovalRequested):
                     continue
                 if _seq(self._origin(stream, fact.body.run_id)) > border:
                     found.append((fact.time_ms, self._approval(fact, fact.body, thread["user_id"])))
@@ -694,9 +731,27 @@ class Reference:
         return found
 
 
+def _taken_over(fact: Fact, body: f.ThreadForked) -> Iterator[Fact]:
+    """What a fork took over, as facts of its own: each has as many of the fork's numbers as its type wants."""
+    given = list(body.numbers)
+    for one in body.past:
+        kind = f.FACTS[one.type]
+        mine = kind.numbers_wanted if issubclass(kind, f.Numbered) else 0
+        values = {**one.body, "numbers": given[:mine]} if mine else one.body
+        del given[:mine]
+        made = kind.model_validate(values)
+        yield Fact(one.type, fact.stream, one.seq, fact.epoch, fact.workspace_id, one.time_ms, made)
+    assert given == []
+
+
 def _seq(fact: Fact) -> int:
     assert fact.seq is not None
     return fact.seq
+
+
+def _speaks_in(body: f.FactBody, run: str) -> bool:
+    """Whether a member of the team that answers in this run begins."""
+    return isinstance(body, f.ChildStarted) and body.parent_run_id == run and body.member is not None
 
 
 def _said(blocks: tuple[Block, ...]) -> str:

@@ -23,6 +23,7 @@ from parley_events.body import (
 from parley_events.codec import Fact, encode_fact
 from parley_events.log.port import Outgoing
 from parley_events.partition import partition_of
+from parley_events.past import Past, Told, told
 from tests.contract.history.listlog import ListLog
 
 START_MS = 1_750_000_000_000
@@ -81,7 +82,7 @@ class Writer:
             self.seqs[stream] = self.seqs.get(stream, 0) + 1
         if isinstance(body, f.Numbered):
             numbers = []
-            for _ in range(body.numbers_wanted):
+            for _ in range(body.wanted):
                 self.ticks[partition] = self.ticks.get(partition, 0) + 1
                 numbers.append(self.ticks[partition] * 256 + partition)
             body = body.model_copy(update={"numbers": tuple(numbers)})
@@ -173,8 +174,9 @@ def random_story(seed: int, log: ListLog, steps: int) -> Writer:
     turns: dict[str, int] = {}
     calls: dict[str, list[tuple[int, int, str]]] = {}
     unknown: dict[str, list[tuple[int, int, str]]] = {}
+    numbers = list(range(6))
     for step in range(steps):
-        number = rng.randrange(6)
+        number = rng.choice(numbers)
         stream, ws = thread(number), workspace(number % 2)
         partition = writer.partition(stream)
         chance = rng.random()
@@ -188,6 +190,10 @@ def random_story(seed: int, log: ListLog, steps: int) -> Writer:
             for run in open_runs.get(stream, [])[:]:
                 _end(rng, writer, stream, ws, run)
             open_runs[stream] = []
+            continue
+        if chance < 0.21 and stream in writer.seqs and len(numbers) < 12:
+            numbers.append(2 * len(numbers) + number % 2)
+            _fork(rng, writer, stream, thread(numbers[-1]), ws, step)
             continue
         runs = open_runs.setdefault(stream, [])
         if not runs or chance < 0.25:
@@ -210,7 +216,8 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
     if stream not in writer.seqs:
         owner, idle_s = rng.choice(["ada", "bob", None]), rng.choice([None, 1, 60])
         end_user = rng.choice([None, None, "kim"])
-        more["opened"] = ThreadSeed(user_id=owner, agent_id="assistant", idle_s=idle_s, end_user=end_user)
+        seed = {"user_id": owner, "agent_id": "assistant", "idle_s": idle_s, "end_user": end_user}
+        more["opened"] = ThreadSeed.model_validate({**seed, "team_id": rng.choice([None, None, "pair"])})
     if rng.random() < 0.2:
         more["context"] = {"step": step, "nul": "\x00"}
     if rng.random() < 0.2:
@@ -222,6 +229,24 @@ def _post(rng: random.Random, writer: Writer, stream: str, ws: str, step: int, b
     if rng.random() < 0.3:
         more["metadata"] = {"k": [step, None, "é"]}
     return writer.post(stream, ws, f"question {step} \x00 é", command=f"c{step}", **more)
+
+
+def _fork(rng: random.Random, writer: Writer, source: str, fork: str, ws: str, step: int) -> None:
+    """A new thread that begins with what another says, up to somewhere; also one that is a fork itself."""
+    facts = [fact for fact in writer.written if fact.stream == source and fact.seq is not None]
+    stored = [
+        one
+        for fact in facts
+        for one in told(Told(fact.seq or 0, fact.type, 1, fact.time_ms, fact.body.model_dump(mode="json")))
+    ]
+    at = rng.choice([facts[-1].seq or 0, rng.choice(stored).seq])
+    past = Past(source, fork, "ada")
+    for one in stored:
+        if one.seq <= at:
+            past.take(one)
+    seed = ThreadSeed(user_id="ada", agent_id="assistant", title=f"forked\x00 {step}", idle_s=rng.choice([None, 1, 60]))
+    title = rng.choice([None, f"fork {step}"])
+    writer.write(fork, ws, f.ThreadForked(source_thread_id=source, at=at, seed=seed, title=title, past=past.made()))
 
 
 def _thread_fact(rng: random.Random, step: int) -> f.FactBody:
@@ -237,7 +262,7 @@ def _thread_fact(rng: random.Random, step: int) -> f.FactBody:
     if choice == 3:
         return f.ThreadCleared()
     if choice == 4:
-        return f.ThreadRead(user_id="ada", up_to=step)
+        return f.ThreadRead(user_id=("ada", "bob")[step % 2], up_to=step % 40)
     if choice == 5:
         return f.ThreadExpired(idle_since_ms=step)
     return f.ThreadDeleted() if rng.random() < 0.3 else f.ThreadUpdated(title=None, changes=("title",))
@@ -303,11 +328,18 @@ def _step_of_run(
         _approval(rng, writer, stream, ws, run)
     elif choice == 9:
         child = ids.child_run_id(stream, f"{run}/{writer.seqs[stream]}")
+        member = rng.choice((None, 1))
         writer.write(
             stream,
             ws,
             f.ChildStarted(
-                run_id=child, parent_run_id=run, tool_call_id="x", agent_id="helper", agent_version=2, text="do"
+                run_id=child,
+                parent_run_id=run,
+                tool_call_id="x",
+                agent_id="helper",
+                agent_version=2,
+                text="do",
+                member=member,
             ),
         )
         runs.append(child)

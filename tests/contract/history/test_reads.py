@@ -98,6 +98,7 @@ async def test_threads_are_filtered_and_listed_by_latest_activity(settings: Sett
         seed = ThreadSeed(
             user_id="ada" if number % 2 else "bob",
             agent_id="assistant" if number < 4 else None,
+            team_id="pair" if number > 3 else None,
             channel="slack" if number == 7 else "threads",
             title=f"t{number}",
         )
@@ -116,6 +117,7 @@ async def test_threads_are_filtered_and_listed_by_latest_activity(settings: Sett
         assert await titles() == (["t1", "t7", "t4", "t3", "t2"], 5)
         assert await titles(user_id="ada") == (["t1", "t7", "t3"], 3)
         assert await titles(agent_id="assistant") == (["t1", "t3", "t2"], 3)
+        assert await titles(team_id="pair") == (["t7", "t4"], 2)
         assert await titles(pinned="true") == (["t2"], 1)
         assert await titles(pinned="false", channel="threads") == (["t1", "t4", "t3"], 3)
         assert await titles(archived="true") == (["t6"], 1)

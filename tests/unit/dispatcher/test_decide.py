@@ -178,9 +178,20 @@ def test_deleting_and_clearing_mark_what_runs_as_cancelling(body: c.CommandBody)
     assert [run.status for run in story.thread.open_runs.values()] == ["cancelling", "cancelling"]
 
 
-def test_a_read_mark_is_the_principals() -> None:
+def test_a_read_mark_is_the_principals_and_goes_no_further_than_the_thread() -> None:
     story = Story(THREAD, f.ThreadCreated(seed=ThreadSeed()))
-    assert story.asked(c.MarkRead(principal=BOB, up_to=7)) == f.ThreadRead(user_id="bob", up_to=7)
+    story.posted()
+    assert story.asked(c.MarkRead(principal=BOB, up_to=1), "m1") == f.ThreadRead(user_id="bob", up_to=1)
+    assert story.thread.seq == 3
+    assert story.asked(c.MarkRead(principal=BOB, up_to=7), "m2") == f.ThreadRead(user_id="bob", up_to=3)
+
+
+def test_that_somebody_read_it_keeps_no_session_from_expiring() -> None:
+    story = Story(THREAD, f.ThreadCreated(seed=ThreadSeed(idle_s=60)))
+    idle_since = story.thread.last_ms
+    story.now_ms += 50_000
+    story.asked(c.MarkRead(principal=ANN, up_to=1))
+    assert story.thread.last_ms == idle_since
 
 
 # ---- cancelling

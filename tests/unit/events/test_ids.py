@@ -48,6 +48,19 @@ def test_every_id_begins_with_its_thread_and_leads_back_to_it(command_id: str, s
     assert ids.answer_id(ids.run_id(THREAD, command_id + "x")) != ids.answer_id(run)
 
 
+@given(st.text(min_size=1), st.integers(1, 2**53), st.integers(-(2**53), 2**53))
+def test_an_id_that_moves_to_another_thread_meets_none_of_its_own(command_id: str, seq: int, down: int) -> None:
+    run = ids.run_id(THREAD, command_id)
+    moved = ids.moved_id(run, OTHER, down)
+    assert ids.thread_of(moved) == OTHER
+    assert len(moved) == len(run)
+    assert moved != ids.run_id(OTHER, command_id), "a command of this very id may come there, too"
+    assert ids.moved_id(ids.answer_id(run), OTHER, down) == ids.answer_id(moved)
+    for made in (ids.fact_message_id, ids.approval_id):
+        assert ids.moved_id(made(THREAD, seq), OTHER, down) == made(OTHER, seq - down)
+        assert ids.moved_id(made(THREAD, -seq), OTHER, 0) == made(OTHER, -seq), "out of a fork's past"
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "abc", THREAD[:-1], THREAD + "x", THREAD.upper() + ".r1", f"ws:{THREAD}", f"{THREAD}-r1", "x" * 36 + ".r"],

@@ -89,7 +89,7 @@ class Made:
         seq = self.seqs.get(stream, 0) + 1 if numbered else None
         if isinstance(body, f.Numbered):
             first = self.ticks.get(number, 0) + 1
-            ticks = range(first, first + body.numbers_wanted)
+            ticks = range(first, first + body.wanted)
             body = body.model_copy(update={"numbers": tuple(tick * 256 + number for tick in ticks)})
             if epoch is None:
                 self.ticks[number] = ticks[-1]

@@ -44,6 +44,7 @@ from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
 from parley_events.positions import PartitionPosition, parse_position
+from parley_events.retelling import retold
 from parley_events.telemetry import OFF, Telemetry
 from parley_gateway.app import build
 from parley_gateway.core import Core
@@ -145,8 +146,8 @@ class Dispatcher:
         numbered = body.type not in f.UNNUMBERED
         partition = partition_of(stream.encode(), PARTITIONS)
         if isinstance(body, f.Numbered):
-            self.numbers += body.numbers_wanted
-            numbers = tuple(range(self.numbers - body.numbers_wanted + 1, self.numbers + 1))
+            self.numbers += body.wanted
+            numbers = tuple(range(self.numbers - body.wanted + 1, self.numbers + 1))
             body = body.model_copy(update={"numbers": numbers})
         if isinstance(body, f.ToolCalled | f.ToolReturned | f.ToolAnswered):
             body = body.model_copy(update={"message_id": ids.fact_message_id(stream, state.seq + 1)})
@@ -160,7 +161,7 @@ class Dispatcher:
             time_ms=self._clock(),
             body=body,
             workspace_id=envelope.pop("workspace_id", state.workspace_id),
-            run_id=getattr(body, "run_id", None),
+            run_id=body.parent_run_id if isinstance(body, f.ChildStarted) else getattr(body, "run_id", None),
             call=getattr(body, "call", None)
             if isinstance(body, f.ModelReturned | f.ModelFailed | f.RunCancelled)
             else None,
@@ -187,9 +188,24 @@ class Dispatcher:
 
     # ---- the steps of a run
 
+    def member(self, posted: Fact, at: int, round: int = 0) -> Fact:
+        """A member of the team that answers begins; its steps are told as those of a message."""
+        run, play = run_id_of(posted), posted.body.play  # type: ignore[attr-defined]
+        body = f.ChildStarted(
+            run_id=ids.member_run_id(run, round, at),
+            parent_run_id=run,
+            tool_call_id="",
+            agent_id=play.members[at],
+            agent_version=1,
+            text="",
+            member=at,
+            round=round,
+        )
+        return self.append(posted.stream, body)
+
     def called(self, posted: Fact, turn: int = 0, attempt: int = 1) -> int:
         body = posted.body
-        assert isinstance(body, f.MessagePosted)
+        assert isinstance(body, f.MessagePosted | f.ChildStarted)
         fact = self.append(
             posted.stream,
             f.ModelCalled(
@@ -347,7 +363,7 @@ Play = Callable[[Dispatcher, Fact], Awaitable[None]]
 
 
 def run_id_of(posted: Fact) -> str:
-    assert isinstance(posted.body, f.MessagePosted)
+    assert isinstance(posted.body, f.MessagePosted | f.ChildStarted)
     return posted.body.run_id
 
 
@@ -469,6 +485,22 @@ class Past:
                 return self._numbered(w, dict(query), limit)
             case ["workspaces", w, "client-call"]:
                 return self._client_call(w, dict(query))
+            case ["workspaces", w, "threads", thread, "messages", message]:
+                page = self._messages(w, thread, {}, 10_000) or {"items": []}
+                return next((item for item in page["items"] if item["id"] == message), None)
+            case ["workspaces", w, "said"]:
+                rows = self._said(w, dict(query), query.getlist("channel"))
+                rows = [row for row in rows if "before" not in query or row["number"] < int(query["before"])]
+                return {"items": rows[-limit:]}
+            case ["workspaces", w, "inbox"]:
+                rows = [row for own in self._unread(w, dict(query)).values() for row in own]
+                return {"items": rows[-limit:], "unread": len(rows)}
+            case ["workspaces", w, "unread"]:
+                found = sorted(self._unread(w, dict(query)).items())
+                rows = [{"thread_id": name, "answered_seq": own[-1]["seq"]} for name, own in found if own]
+                return {"items": [row for row in rows if row["thread_id"] > query["after"]][:limit]}
+            case ["workspaces", w, "deleted"]:
+                return {"count": self._deleted(w, dict(query))}
             case ["workspaces", w, "threads", thread, "files"]:
                 return self._files(w, thread, dict(query), limit)
             case ["workspaces", w, "runs"]:
@@ -496,7 +528,10 @@ class Past:
         return None
 
     def _bodies(self, stream: str) -> list[tuple[Fact, Any]]:
-        return [(fact, fact.body) for _, fact in self.facts.get(stream, [])]
+        """The facts of a stream, and what it took over of another."""
+        own = [fact for _, fact in self.facts.get(stream, [])]
+        past = list(retold(own[0])) if own and isinstance(own[0].body, f.ThreadForked) else []
+        return [(fact, fact.body) for fact in [*own[:1], *past, *own[1:]]]
 
     def _page(self, stream: str, w: str, after: int, limit: int, descending: bool) -> Any:
         partition = partition_of(stream.encode(), PARTITIONS)
@@ -583,10 +618,13 @@ class Past:
     def _thread(self, w: str, thread: str) -> Any:
         view: Any = None
         for fact, body in self._bodies(thread):
-            opened = body.seed if isinstance(body, f.ThreadCreated) else getattr(body, "opened", None)
+            made = isinstance(body, f.ThreadCreated | f.ThreadForked)
+            opened = body.seed if made else getattr(body, "opened", None)
             if opened is not None:
+                taken_over = getattr(body, "past", ())
                 view = {
-                    **opened.model_dump(exclude={"team_id"}),
+                    **opened.model_dump(),
+                    "cleared_seq": taken_over[0].seq - 1 if taken_over else 0,
                     "id": thread,
                     "workspace_id": fact.workspace_id,
                     "pinned": False,
@@ -604,8 +642,9 @@ class Past:
             if isinstance(body, f.MessagePosted):
                 view["message_count"] += 1
             elif isinstance(body, f.ThreadCleared):
-                view["message_count"] = 0
-            view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
+                view |= {"message_count": 0, "cleared_seq": fact.seq}
+            if (fact.seq or 0) > 0:
+                view |= {"updated_at": rfc3339(fact.time_ms), "position": f"{thread}@{fact.seq}"}
         return view if view is not None and view["workspace_id"] == w else None
 
     def _threads(self, w: str, query: dict[str, str], limit: int) -> Any:
@@ -616,8 +655,48 @@ class Past:
             if view["user_id"] == query["user_id"]
             and view["archived"] == (query.get("archived") == "true")
             and query.get("agent_id") in (None, view["agent_id"])
+            and query.get("team_id") in (None, view["team_id"])
         ]
         return {"items": views[::-1][:limit], "next_cursor": None, "total": len(views)}
+
+    def _said(self, w: str, query: dict[str, str], channels: list[str]) -> list[Any]:
+        """Questions and answers by their numbers, as the view of `parley_history` has them."""
+        rows: list[Any] = []
+        for stream in self.facts:
+            view = self._thread(w, stream)
+            if view is None or (
+                query["thread_id"] != stream
+                if "thread_id" in query
+                else (view["user_id"], view["agent_id"], view["end_user"])
+                != (query["user_id"], query["agent_id"], None)
+                or view["channel"] not in channels
+            ):
+                continue
+            rows += self._messages(w, stream, {}, 10_000)["items"]
+        return sorted(rows, key=lambda row: row["number"])
+
+    def _unread(self, w: str, query: dict[str, str]) -> dict[str, list[Any]]:
+        """The answers beyond the user's mark, by thread."""
+        found: dict[str, list[Any]] = {}
+        for stream in self.facts:
+            view = self._thread(w, stream)
+            asked = (query["user_id"], query["agent_id"], None)
+            if view is None or (view["user_id"], view["agent_id"], view["end_user"]) != asked:
+                continue
+            marks = [body.up_to for _, body in self._bodies(stream) if isinstance(body, f.ThreadRead)]
+            rows = self._messages(w, stream, {"roles": "assistant"}, 10_000)["items"]
+            found[stream] = [row for row in rows if row["seq"] > max(marks, default=0)]
+        return found
+
+    def _deleted(self, w: str, query: dict[str, str]) -> int:
+        count = 0
+        for stream in self.facts:
+            bodies = [body for fact, body in self._bodies(stream) if fact.workspace_id == w]
+            opened = next((body.opened for body in bodies if getattr(body, "opened", None) is not None), None)
+            if opened is not None and any(isinstance(body, f.ThreadDeleted) for body in bodies):
+                names = ("user_id", "agent_id", "team_id", "channel")
+                count += all(getattr(opened, name) == query.get(name) for name in names)
+        return count
 
     def _told(self, thread: str) -> dict[str, RunTold]:
         runs: dict[str, RunTold] = {}
@@ -629,7 +708,10 @@ class Past:
 
     def _run(self, w: str, run: str) -> Any:
         told = self._told(run[:36]).get(run)
-        return told.view().model_dump(mode="json") if told is not None and told.workspace_id == w else None
+        if told is None or told.workspace_id != w:
+            return None
+        view = told.view()
+        return (view if view.posted_seq > 0 else view.model_copy(update={"usage": Usage()})).model_dump(mode="json")
 
     def _open_runs(self, w: str, query: dict[str, str], limit: int) -> Any:
         items: list[Any] = []
@@ -681,7 +763,7 @@ class Past:
                 items.append(
                     {
                         "id": body.message_id,
-                        "number": 0,
+                        "number": body.numbers[1],
                         "seq": fact.seq,
                         "thread_id": thread,
                         "run_id": body.run_id,
@@ -694,10 +776,11 @@ class Past:
                         "created_at": rfc3339(fact.time_ms),
                     }
                 )
+        numbers = {b.run_id: b.numbers[2] for _, b in self._bodies(thread) if isinstance(b, f.MessagePosted)}
         for told in self._told(thread).values():
             message = told.message()
             if message is not None:
-                items.append(message.model_dump(mode="json"))
+                items.append({**message.model_dump(mode="json"), "number": numbers.get(told.run_id, 0)})
         items.sort(key=lambda item: item["seq"], reverse=query.get("order") == "desc")
         roles, page = query.get("roles"), len(query.get("cursor", "")) // len("more")
         items = [item for item in items if roles is None or item["role"] in roles.split(",")]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import parley_history
 from parley_events.facts import FACTS, UNNUMBERED
+from parley_events.past import KEPT
 from parley_history import reads, writes
 from parley_history.projections import FOLDS, STORED_ONLY
+from parley_history.projections.forks import PAST
 from parley_history.sql import migrations
 
 
@@ -16,6 +18,12 @@ def test_each_fact_is_in_exactly_one_place() -> None:
     places = [set(FOLDS), set(STORED_ONLY), set(UNNUMBERED)]
     assert set().union(*places) == set(FACTS)
     assert sum(map(len, places)) == len(FACTS)
+
+
+def test_a_past_is_folded_as_the_facts_themselves_are() -> None:
+    """All of it but approvals, which stay the source's."""
+    asked = {kind for kind in KEPT if kind.startswith("approval.")}
+    assert {kind: FOLDS[kind] for kind in KEPT - asked - STORED_ONLY} == PAST
 
 
 def test_every_named_statement_is_used() -> None:

@@ -84,6 +84,17 @@ class ThreadSeed(Shape):
     end_user: str | None = None
 
 
+class PastFact(Shape):
+    """A fact of a thread's past, as a fork took it over: with the ids of the fork, a seq below the fork's own (at most
+    0), and the time at which it was put on record in the source. `version`: that of its body."""
+
+    seq: int = Field(le=0, ge=-(2**53))
+    type: str
+    version: int = 1
+    time_ms: int = Field(ge=0, le=2**53)
+    body: Json
+
+
 class Usage(Shape):
     """Tokens of one or several model calls."""
 
@@ -217,11 +228,32 @@ class McpServer(Shape):
     tools: dict[str, McpTool] = Field(default_factory=dict)
 
 
+TeamMode = Literal["brainstorm", "sequential", "debate"]
+"""How a team answers: all at once; one after the other, each with the answers before it; or all at once and then, with
+those answers, once more."""
+
+
 class TeamSpec(Shape):
     """A team as its owner declares it."""
 
     team_id: str
     name: str
     members: tuple[str, ...]
-    mode: Literal["brainstorm", "sequential", "debate"] = "brainstorm"
+    mode: TeamMode = "brainstorm"
     lead: str | None = None
+
+
+class TeamPlay(Shape):
+    """How a team answers one message, as the team was then: its members (agents, by id), in their order, each in a run
+    of its own; the agent whom the message names is the lead, and sums up. `team_version` None: nobody said."""
+
+    team_id: str
+    team_version: int | None = None
+    name: str = ""
+    members: tuple[str, ...] = Field(min_length=1, max_length=100)
+    mode: TeamMode = "brainstorm"
+
+    @property
+    def rounds(self) -> int:
+        """How often each member speaks."""
+        return 2 if self.mode == "debate" else 1

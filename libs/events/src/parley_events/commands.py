@@ -17,7 +17,9 @@ from parley_events.body import (
     Body,
     Json,
     McpServer,
+    PastFact,
     Principal,
+    TeamPlay,
     TeamSpec,
     ThreadSeed,
     WaitsFor,
@@ -25,6 +27,7 @@ from parley_events.body import (
 from parley_events.documents import MAX_CHARS, MAX_TITLE, MOST_ATTACHED, DocumentType
 from parley_events.file_names import content_type, file_name
 from parley_events.ids import is_sha256, is_uuid
+from parley_events.past import sound_past
 from parley_events.rates import checked_rate
 from parley_events.skills import MAX_BODY, MAX_DESCRIPTION, MAX_NAME, SLUG
 
@@ -97,13 +100,19 @@ class DeleteThread(CommandBody):
 
 
 class ForkThread(CommandBody):
-    """Make the thread that the stream names a copy of another, up to and with `at`. Outcome: `thread.forked`."""
+    """Make the thread that the stream names a copy of another, up to and with its fact `at`. Outcome: `thread.forked`.
+
+    The writer has read the source, and brings along what is copied (`past`, made by `past.Past`) and what the thread
+    is made with (`seed`): the source lies on another partition, and may be gone when this is decided.
+    """
 
     type: ClassVar[str] = "thread.fork"
-    content: ClassVar[tuple[str, ...]] = ("title",)
+    content: ClassVar[tuple[str, ...]] = ("title", "seed", "past")
     source_thread_id: str
     at: int | None = None
     title: str | None = None
+    seed: ThreadSeed | None = None
+    past: Annotated[tuple[PastFact, ...], AfterValidator(sound_past)] = ()
 
 
 class ClearThread(CommandBody):
@@ -119,6 +128,7 @@ class PostMessage(CommandBody):
     the dispatcher looks it up), and `workspace_seq` the newest fact of the workspace that it saw: the answer is made
     with settings and documents that are no older. `author` defaults to the principal. `unattended`: what the run, and
     the runs inside it, cannot wait for, since nobody is there to answer: such a call gets an error result at once.
+    `play`: a team answers, and `agent_id` names its lead.
     """
 
     type: ClassVar[str] = "message.post"
@@ -147,6 +157,7 @@ class PostMessage(CommandBody):
     system_append: str | None = None
     on_busy: Literal["queue"] = "queue"
     unattended: tuple[WaitsFor, ...] = ()
+    play: TeamPlay | None = None
 
 
 class CancelRun(CommandBody):
@@ -202,7 +213,8 @@ class SettleTool(CommandBody):
 
 
 class MarkRead(CommandBody):
-    """Move the principal's read mark of the thread forward to `up_to`. Outcome: `thread.read`."""
+    """Move the principal's read mark of the thread forward to `up_to`, a seq: all that came up to it was read. Outcome:
+    `thread.read`."""
 
     type: ClassVar[str] = "thread.mark_read"
     up_to: int = Field(ge=0)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from parley_events.body import AgentSpec, Limits, TeamSpec
+from parley_events.body import AgentSpec, Limits, TeamMode, TeamSpec
 from parley_events.declared_waits import Handed, Terms, spelled_out, wait_mistakes
 
 OURS = ("PARLEY_", "ANTHROPIC_", "AWS_", "OTEL_")
@@ -99,7 +99,7 @@ class TeamFields(BaseModel):
 
     name: str = Field(min_length=1, max_length=200)
     members: Names = Field(min_length=1, max_length=MOST_MEMBERS)
-    mode: Literal["brainstorm", "sequential", "debate"] = "brainstorm"
+    mode: TeamMode = "brainstorm"
     lead: str | None = None
 
 

@@ -23,6 +23,8 @@ from parley_events.body import (
     Json,
     McpServer,
     Note,
+    PastFact,
+    TeamPlay,
     TeamSpec,
     ThreadSeed,
     Usage,
@@ -43,6 +45,11 @@ class Numbered(FactBody):
 
     numbers_wanted: ClassVar[int] = 1
     numbers: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        """How many numbers this very fact wants."""
+        return self.numbers_wanted
 
 
 # ---- a thread
@@ -85,13 +92,30 @@ class ThreadCleared(FactBody):
     by: str = ""
 
 
-class ThreadForked(FactBody):
+class ThreadForked(Numbered):
+    """The thread was made as a copy of another, up to and with its fact `at`.
+
+    `past` is what was copied, whole, so that nothing of the fork depends on its source: the facts that made the
+    source's messages, as they were (`retelling` tells them as facts of the fork); what was unfinished is ended in it.
+    `numbers` are the integer ids of its messages. The receipt has the seed too: a repeated request is answered with
+    the thread.
+    """
+
     type: ClassVar[str] = "thread.forked"
-    content: ClassVar[tuple[str, ...]] = ("title",)
+    content: ClassVar[tuple[str, ...]] = ("title", "seed", "past")
+    numbers_wanted: ClassVar[int] = 0
     source_thread_id: str
     at: int
     seed: ThreadSeed
     title: str | None = None
+    past: tuple[PastFact, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        return sum(numbers_of(one.type) for one in self.past)
+
+    def receipt(self) -> Json:
+        return self.model_dump(mode="json", exclude={"past", "numbers"})
 
 
 class ThreadExpired(FactBody):
@@ -102,6 +126,9 @@ class ThreadExpired(FactBody):
 
 
 class ThreadRead(FactBody):
+    """The user has read all of the thread up to the seq `up_to`. A mark only moves forward: one that names less than
+    another before it changes nothing."""
+
     type: ClassVar[str] = "thread.read"
     user_id: str
     up_to: int
@@ -111,7 +138,7 @@ class MessagePosted(Numbered):
     """A message, and what becomes of it. `opened`: the thread was made by this very fact.
 
     `numbers` are the integer ids of the system row (if a client shows one), the question and the answer. `unattended`:
-    what the run cannot wait for (see `commands.PostMessage`).
+    what the run cannot wait for (see `commands.PostMessage`). `play`: a team answers it, and the run's agent sums up.
     """
 
     type: ClassVar[str] = "message.posted"
@@ -144,13 +171,16 @@ class MessagePosted(Numbered):
     system_append: str | None = None
     opened: ThreadSeed | None = None
     unattended: tuple[WaitsFor, ...] = ()
+    play: TeamPlay | None = None
 
 
 # ---- a run
 
 
 class ChildStarted(FactBody):
-    """A run inside a run: an agent asked another. It belongs to the parent's call `tool_call_id`."""
+    """A run inside a run. An agent asked another: it belongs to the parent's call `tool_call_id`. Or a team answers:
+    `member` is the agent's place in the play of the parent's message (from 0), `round` the play's (from 0); it is asked
+    what the message says, and `text` and `tool_call_id` are empty. The two differ by `member`."""
 
     type: ClassVar[str] = "child.started"
     content: ClassVar[tuple[str, ...]] = ("text",)
@@ -160,6 +190,8 @@ class ChildStarted(FactBody):
     agent_id: str
     agent_version: int
     text: str
+    member: int | None = None
+    round: int = 0
 
 
 class ModelCalled(FactBody):
@@ -618,3 +650,9 @@ FACTS: dict[str, type[FactBody]] = {
     )
 }
 """Every fact, by its type."""
+
+
+def numbers_of(kind: str) -> int:
+    """How many integer ids a fact of this type has."""
+    body = FACTS.get(kind)
+    return body.numbers_wanted if body is not None and issubclass(body, Numbered) else 0

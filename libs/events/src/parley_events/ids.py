@@ -73,6 +73,12 @@ def child_run_id(thread_id: str, effect_key: str) -> str:
     return f"{thread_id}.r{_tail('child:' + effect_key)}"
 
 
+def member_run_id(run: str, round: int, member: int) -> str:
+    """The id of the run in which a member of a team speaks, in that round of the play of `run`."""
+    thread_id = run[:_THREAD_ID_LENGTH]
+    return f"{thread_id}.r{_tail(f'member:{run}:{round}:{member}')}"
+
+
 def question_id(thread_id: str, command_id: str) -> str:
     """The id of the message that a `message.post` command posts."""
     return f"{thread_id}.m{_tail(command_id)}"
@@ -91,6 +97,15 @@ def fact_message_id(thread_id: str, seq: int) -> str:
 def approval_id(thread_id: str, seq: int) -> str:
     """The id of an approval: named by the seq of its `approval.requested`."""
     return f"{thread_id}.p{seq}"
+
+
+def moved_id(some_id: str, thread_id: str, down: int) -> str:
+    """An id of one thread as one of another that took its facts over, their seqs `down` lower. It meets none that the
+    other thread makes for itself, whatever ids commands have: what is named by a command is named anew."""
+    kind, rest = some_id[_THREAD_ID_LENGTH + 1 : _THREAD_ID_LENGTH + 2], some_id[_THREAD_ID_LENGTH + 2 :]
+    if kind in ("t", "p") and rest.removeprefix("-").isdecimal():
+        return f"{thread_id}.{kind}{int(rest) - down}"
+    return f"{thread_id}.{kind}{_tail(f'{thread_id}:{rest}')}"
 
 
 def agent_uuid(workspace_id: str, agent_id: str) -> str:

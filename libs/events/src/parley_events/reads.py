@@ -19,12 +19,18 @@ PostgreSQL is away.
     GET /workspaces/{w}/teams                              → TeamList
     GET /workspaces/{w}/teams/{team_id}/versions?version=&limit=&cursor=     → TeamVersions
         (404 while the agent or team is deleted; `version`: that one alone)
-    GET /workspaces/{w}/threads?user_id=&agent_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
+    GET /workspaces/{w}/threads?user_id=&agent_id=&team_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
     GET /workspaces/{w}/messages?thread_id=|user_id=&agent_id=&tools=&before=|after=&limit=   → NumberedPage
         (by their numbers, ascending: the newest below `before`, the oldest above `after`, else the newest)
     GET /workspaces/{w}/client-call?user_id=&agent_id=&tool_call_id=   → MessageView
+    GET /workspaces/{w}/threads/{id}/messages/{message_id}   → MessageView
+    GET /workspaces/{w}/said?thread_id=|user_id=&agent_id=&channel=&before=&limit=   → MessageList
+        (questions and answers, ascending: the newest, or those with numbers below `before`; `channel` may be repeated)
+    GET /workspaces/{w}/inbox?user_id=&agent_id=&limit=    → Inbox
+    GET /workspaces/{w}/unread?user_id=&agent_id=&after=&limit=   → UnreadPage   (by id, those above `after`)
+    GET /workspaces/{w}/deleted?user_id=&agent_id=&team_id=&channel=   → Count         (threads that were deleted)
     GET /workspaces/{w}/threads/{id}/files?kind=&name=&sha256=&limit=&cursor=   → FilePage
         (the newest of each kind and name, newest first; with `sha256` the one with these bytes)
     GET /workspaces/{w}/runs?agent_id=&user_id=&thread_id=&until_ms=&limit=&cursor=   → OpenRunPage
@@ -189,12 +195,14 @@ class TeamVersions(Shape):
 
 
 class ThreadView(Shape):
-    """`user_id` None: shared by the workspace. Times are RFC 3339. `position`: the thread's newest fact in the view."""
+    """`user_id` None: shared by the workspace. Times are RFC 3339. `position`: the thread's newest fact in the view.
+    `cleared_seq`: what was posted up to there is not shown any more (below 0: it is a fork, and has a past)."""
 
     id: str
     workspace_id: str
     title: str | None
     agent_id: str | None
+    team_id: str | None = None
     user_id: str | None
     channel: str
     pinned: bool
@@ -208,6 +216,8 @@ class ThreadView(Shape):
     message_count: int
     expired: bool = False
     end_user: str | None = None
+    idle_s: int | None = None
+    cleared_seq: int = 0
     position: str
 
 
@@ -265,6 +275,33 @@ class NumberedPage(Shape):
     items: tuple[MessageView, ...]
     total: int
     has_more: bool
+
+
+class MessageList(Shape):
+    items: tuple[MessageView, ...]
+
+
+class Inbox(Shape):
+    """Answers of a user's threads with an agent beyond what the user has read in each: the newest, ascending. `unread`:
+    how many there are in all."""
+
+    items: tuple[MessageView, ...]
+    unread: int
+
+
+class UnreadThread(Shape):
+    """A thread with something unread. `answered_seq`: that of its newest answer."""
+
+    thread_id: str
+    answered_seq: int
+
+
+class UnreadPage(Shape):
+    items: tuple[UnreadThread, ...]
+
+
+class Count(Shape):
+    count: int
 
 
 class FileView(Shape):

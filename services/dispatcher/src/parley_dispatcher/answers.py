@@ -67,10 +67,14 @@ def answer_tool(state: ThreadState, command: Command, body: c.AnswerTool) -> f.F
 
 
 def settle_tool(state: ThreadState, command: Command, body: c.SettleTool) -> f.FactBody:
-    """Said once; the model sees it from its next request on, and no run waits for it."""
+    """Said once; the model sees it from its next request on, and no run waits for it. What a fork took over was called
+    elsewhere, and is settled there."""
     visible(state, command)
     run, turn, use = _call(
-        state, body.run_id, body.tool_call_id, lambda run, use: use.status == "unknown" and use.settled is None
+        state,
+        body.run_id,
+        body.tool_call_id,
+        lambda run, use: use.status == "unknown" and use.settled is None and not run.taken_over,
     )
     _short(body.comment)
     return f.ToolSettled(

@@ -100,7 +100,7 @@ class Appender:
         tick = self._tick
         if isinstance(body, f.Numbered):
             numbers = []
-            for _ in range(body.numbers_wanted):
+            for _ in range(body.wanted):
                 tick = max(tick + 1, 16 * (self._clock() - NUMBER_EPOCH_MS))
                 numbers.append(tick * 256 + self.partition)
             update["numbers"] = tuple(numbers)

@@ -1,8 +1,9 @@
 """What a command means: `decide(state, command, …)` gives its one outcome. Pure; no clock, no I/O.
 
-`DECISIONS` is the whole of it, one function per command; `answers` has those of people and clients, `dues` says what
-timers mean. A refusal is raised as `Refused` inside and becomes `command.rejected`. What follows from an outcome (a
-run's steps, the ends of runs that a delete cancels) is not decided here: it follows from the facts (`steps`).
+`DECISIONS` is the whole of it, one function per command; `answers` has those of people and clients, `forks` that of a
+fork, `dues` says what timers mean. A refusal is raised as `Refused` inside and becomes `command.rejected`. What follows
+from an outcome (a run's steps, the ends of runs that a delete cancels) is not decided here: it follows from the facts
+(`steps`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parley_dispatcher.answers import answer_approval, answer_tool, settle_tool
+from parley_dispatcher.forks import fork_thread
 from parley_dispatcher.refusals import Refused, visible
 from parley_dispatcher.state import Run, State, ThreadState, Versioned, WorkspaceState
 from parley_events import commands as c
@@ -106,6 +108,9 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         raise Refused("unknown_agent", f"there is no agent {agent_id!r} in this workspace")
     if body.agent_id is not None and body.agent_id != agent_id:
         raise Refused("invalid", f"the thread is bound to the agent {agent_id!r}")
+    team_id = opened.team_id if opened is not None else state.team_id
+    if body.play is not None and team_id not in (None, body.play.team_id):
+        raise Refused("invalid", f"the thread is bound to the team {team_id!r}")
     principal = body.principal
     run = ids.run_id(state.stream, command.id)
     return f.MessagePosted(
@@ -127,6 +132,7 @@ def _post(state: ThreadState, command: Command, body: c.PostMessage, agent_versi
         system_append=body.system_append,
         opened=opened,
         unattended=body.unattended,
+        play=body.play,
     )
 
 
@@ -180,8 +186,9 @@ def _run(state: ThreadState, run_id: str) -> Run:
 
 
 def _mark_read(state: ThreadState, command: Command, body: c.MarkRead) -> f.FactBody:
+    """Nobody has read what is not there yet."""
     visible(state, command)
-    return f.ThreadRead(user_id=body.principal.user_id, up_to=body.up_to)
+    return f.ThreadRead(user_id=body.principal.user_id, up_to=min(body.up_to, state.seq))
 
 
 # ---- workspaces
@@ -359,6 +366,7 @@ DECISIONS: dict[type[c.CommandBody], Callable[[Any, Command, Any], f.FactBody]] 
     c.CreateThread: _create,
     c.UpdateThread: _update,
     c.DeleteThread: _delete,
+    c.ForkThread: fork_thread,
     c.ClearThread: _clear,
     c.PostMessage: _posted_elsewhere,
     c.CancelRun: _cancel,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from parley_dispatcher.providers.base import Request
 from parley_dispatcher.state import MAX_SHOWN_CHARS, Run, ThreadState, ToolUse, Turn
+from parley_dispatcher.teams import answers, instructions
 from parley_events.body import AgentSpec, Attachment, Json, WaitsFor
 from parley_events.reads import DocumentView
 
@@ -46,7 +47,7 @@ def build_request(
     return Request(
         model=agent.model,
         system=_system(state, run, agent, workspace_context),
-        messages=_child_messages(run, agent) if run.parent_run_id else _messages(state, run, agent, documents or {}),
+        messages=_messages(state, run, agent, documents or {}),
         tools=tools,
         max_tokens=agent.limits.max_tokens,
         temperature=agent.temperature,
@@ -67,43 +68,48 @@ def _system(state: ThreadState, run: Run, agent: AgentSpec, workspace_context: s
         run.system_prompt if run.system_prompt is not None else agent.system_prompt,
         workspace_context,
         agent.context,
-        state.system_prompt if run.parent_run_id is None else None,
-        _data("context", state.context) if run.parent_run_id is None else None,
+        None if _asked_alone(run) else state.system_prompt,
+        None if _asked_alone(run) else _data("context", state.context),
         run.system_append,
+        instructions(run, _parent(state, run)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _data(name: str, value: Json | None) -> str | None:
+def _asked_alone(run: Run) -> bool:
+    """Whether another agent asked: then nothing is shown but what it asked. Members of a team see the thread."""
+    return run.parent_run_id is not None and run.place is None
+
+
+def _parent(state: ThreadState, run: Run) -> Run | None:
+    return state.runs.get(run.parent_run_id) if run.parent_run_id is not None else None
+
+
+def _data(name: str, value: object) -> str | None:
     return None if value is None else f"<{name}>{json.dumps(value, ensure_ascii=False, sort_keys=True)}</{name}>"
 
 
 def documents_named(state: ThreadState, until: Run) -> tuple[str, ...]:
     """The ids of the documents that the messages name which a turn of `until` is shown."""
-    if until.parent_run_id is not None:
-        return ()
     return tuple(dict.fromkeys(name for run in _runs(state, until) for name in run.knowledge_ids))
 
 
 def _runs(state: ThreadState, until: Run) -> Iterable[Run]:
     """The runs whose messages a turn of `until` is shown."""
-    for run in state.runs.values():
+    last = until if until.place is None else _parent(state, until)
+    for run in () if _asked_alone(until) else state.runs.values():
+        if run is last:
+            break
         if run.parent_run_id is None and run.posted_seq > state.cleared_seq:
             yield run
-        if run is until:
-            break
+    yield until
 
 
 def _messages(state: ThreadState, until: Run, agent: AgentSpec, documents: Mapping[str, DocumentView]) -> list[Json]:
     messages: list[Json] = []
     for run in _runs(state, until):
-        _add_run(messages, run, own=_same_voice(run, until), model=agent.model, documents=documents)
-    return messages
-
-
-def _child_messages(run: Run, agent: AgentSpec) -> list[Json]:
-    messages: list[Json] = []
-    _add_run(messages, run, own=True, model=agent.model, documents={})
+        heard = answers(run, _parent(state, run))
+        _add_run(messages, run, heard, own=_same_voice(run, until), model=agent.model, documents=documents)
     return messages
 
 
@@ -111,8 +117,17 @@ def _same_voice(run: Run, other: Run) -> bool:
     return (run.agent_id, run.agent_version) == (other.agent_id, other.agent_version)
 
 
-def _add_run(messages: list[Json], run: Run, *, own: bool, model: str, documents: Mapping[str, DocumentView]) -> None:
-    """`own`: the run is of the very agent that is asked now; `model` is what it runs on."""
+def _add_run(
+    messages: list[Json],
+    run: Run,
+    heard: list[Json],
+    *,
+    own: bool,
+    model: str,
+    documents: Mapping[str, DocumentView],
+) -> None:
+    """`heard`: what members of a team said. `own`: the run is of the very agent that is asked now; `model` is what it
+    runs on."""
     question: list[Json] = [
         {"type": "text", "text": data}
         for data in (_data("context", run.context), _data("lead_context", run.lead_context))
@@ -120,6 +135,8 @@ def _add_run(messages: list[Json], run: Run, *, own: bool, model: str, documents
     ]
     question.extend(_documents(run.knowledge_ids, documents))
     question.extend(_attached(file) for file in run.attachments)
+    if heard:
+        question.append({"type": "text", "text": _data("answers", heard)})
     question.append({"type": "text", "text": run.text or " "})
     _add(messages, "user", question)
     for turn in run.turns:

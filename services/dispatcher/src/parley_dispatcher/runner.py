@@ -20,13 +20,15 @@ from parley_dispatcher.deltas import Deltas
 from parley_dispatcher.documents import Documents
 from parley_dispatcher.errors import NotOwner, Parked, ToolError
 from parley_dispatcher.journal import Journal
+from parley_dispatcher.members import play
 from parley_dispatcher.model_turns import Attempts, ModelTurns, Shown
 from parley_dispatcher.owner import Owner, World
 from parley_dispatcher.parking import Parking
 from parley_dispatcher.prompt import documents_named
 from parley_dispatcher.providers.base import Provider
 from parley_dispatcher.state import Run, ThreadState, ToolUse
-from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, crashed, next_step
+from parley_dispatcher.steps import CallModel, CallTools, Finish, Park, PlayMembers, crashed, next_step
+from parley_dispatcher.teams import Place
 from parley_dispatcher.tool_calls import ToolCalls
 from parley_dispatcher.tools import tools_of
 from parley_dispatcher.tools.base import Tool
@@ -121,16 +123,20 @@ class Runner:
             if not self._stopping(owner):
                 self._journal.finish_cancelled(owner, state, run)
         except Exception as error:
-            _log.exception("%s broke", run.run_id)
-            if not owner.closed and not run.ended:
-                failed = f.RunFailed(
-                    run_id=run.run_id,
-                    message_id=run.answer_id,
-                    code="internal",
-                    message=f"the run broke inside Parley ({type(error).__name__})",
-                    usage=run.usage,
-                )
-                self._journal.finish(owner, state, run, failed)
+            self._broke(owner, state, run, error)
+
+    def _broke(self, owner: Owner, state: ThreadState, run: Run, error: Exception) -> None:
+        """End a run that something unexpected broke off."""
+        _log.error("%s broke", run.run_id, exc_info=error)
+        if not owner.closed and not run.ended:
+            failed = f.RunFailed(
+                run_id=run.run_id,
+                message_id=run.answer_id,
+                code="internal",
+                message=f"the run broke inside Parley ({type(error).__name__})",
+                usage=run.usage,
+            )
+            self._journal.finish(owner, state, run, failed)
 
     def _stopping(self, owner: Owner) -> bool:
         """Whether what is cancelled now goes on elsewhere."""
@@ -150,18 +156,7 @@ class Runner:
             return
         spec = await self._spec(owner, run, state)
         if spec is None:
-            self._journal.append(
-                owner,
-                state,
-                run,
-                f.RunFailed(
-                    run_id=run.run_id,
-                    message_id=run.answer_id,
-                    code="unknown_agent",
-                    message=f"version {run.agent_version} of the agent {run.agent_id!r} is gone",
-                    usage=run.usage,
-                ),
-            )
+            self._journal.append(owner, state, run, _unknown_agent(run))
             return
         while True:
             step = next_step(run, spec.limits, self._clock())
@@ -174,14 +169,14 @@ class Runner:
                 case Park():
                     self._journal.append(owner, state, run, step.body)
                     return
-                case _ if self._leaving(owner, depth):
+                case _ if self._leaving(owner, run):
                     return
                 case CallModel():
                     pause_ms = step.not_before_ms - self._clock()
                     if pause_ms > 0:
-                        await self._pause(owner, depth, pause_ms / 1000)
+                        await self._pause(owner, run, pause_ms / 1000)
                     async with self._slots:
-                        if self._leaving(owner, depth):
+                        if self._leaving(owner, run):
                             return
                         with self._world.instruments.model_call(state, run, spec, step.turn, step.attempt):
                             shown = await self._shown(owner, state, run, spec)
@@ -192,14 +187,18 @@ class Runner:
                     if uses:
                         ask = partial(self._ask, owner, state, run, depth)
                         await self._calls.call(owner, state, run, CallTools(step.call, uses), tools, ask)
+                case PlayMembers():
+                    speak = partial(self._speak, owner, state, run, depth)
+                    await play(step.places, speak, stays=lambda: not self._stopping(owner))
 
-    def _leaving(self, owner: Owner, depth: int) -> bool:
-        """Whether no step is begun any more. A child's steps are within its parent's: they go on."""
-        return self._leaves(owner) and depth == 0
+    def _leaving(self, owner: Owner, run: Run) -> bool:
+        """Whether no step is begun any more. The steps of a run that a tool's call started are within that call: they
+        go on. A member of a team leaves as its parent does."""
+        return self._leaves(owner) and not _within_call(run)
 
-    async def _pause(self, owner: Owner, depth: int, pause_s: float) -> None:
+    async def _pause(self, owner: Owner, run: Run, pause_s: float) -> None:
         """Wait before another attempt; what is not begun any more is not waited for."""
-        if depth > 0:
+        if _within_call(run):
             await asyncio.sleep(pause_s)
             return
         with suppress(TimeoutError):
@@ -271,11 +270,53 @@ class Runner:
             await owner.keep(state.workspace_id, started)
             self._journal.append(owner, state, run, started)
             child = state.runs[child_id]
+        await self._drive_child(owner, state, run, child, depth + 1)
+        if not child.ended:
+            raise Parked(f"{child_id} waits")
+        if child.end != f.RunCompleted.type:
+            raise ToolError(f"The agent {agent_id!r} gave no answer ({child.end}).")
+        return child.turns[-1].text if child.turns else ""
+
+    async def _speak(self, owner: Owner, state: ThreadState, run: Run, depth: int, place: Place) -> None:
+        """Let a member of the team speak, from wherever its journal stands. What becomes of it is its own: the others
+        go on."""
+        child = run.members.get(place)
+        if child is None:
+            agent_id = run.play.members[place[1]] if run.play is not None else ""
+            # What the message's writer saw of the workspace is waited for: the agent may be as new as that.
+            await owner.patiently(lambda: self._agents.workspace(state.workspace_id, run.workspace_seq))
+            version = await owner.patiently(lambda: self._agents.resolve(state.workspace_id, agent_id, None))
+            if run.stopped:
+                return
+            started = f.ChildStarted(
+                run_id=ids.member_run_id(run.run_id, *place),
+                parent_run_id=run.run_id,
+                tool_call_id="",
+                agent_id=agent_id,
+                agent_version=version or 0,
+                text="",
+                round=place[0],
+                member=place[1],
+            )
+            self._journal.append(owner, state, run, started)
+            child = state.runs[started.run_id]
+            if version is None:
+                self._journal.finish(owner, state, child, _unknown_agent(child))
+                return
+        try:
+            await self._drive_child(owner, state, run, child, depth + 1)
+        except NotOwner:
+            raise
+        except Exception as error:
+            self._broke(owner, state, child, error)
+
+    async def _drive_child(self, owner: Owner, state: ThreadState, run: Run, child: Run, depth: int) -> None:
+        """Step after step of a run inside `run`; it may be stopped while its parent goes on."""
         task = asyncio.current_task()
         assert task is not None
-        self._children[child_id] = task
+        self._children[child.run_id] = task
         try:
-            await self._drive(owner, state, child, depth + 1)
+            await self._drive(owner, state, child, depth)
         except asyncio.CancelledError:
             if self._stopping(owner):
                 raise
@@ -285,10 +326,15 @@ class Runner:
                 raise
             task.uncancel()  # the child alone was stopped
         finally:
-            if self._children.get(child_id) is task:
-                del self._children[child_id]
-        if not child.ended:
-            raise Parked(f"{child_id} waits")
-        if child.end != f.RunCompleted.type:
-            raise ToolError(f"The agent {agent_id!r} gave no answer ({child.end}).")
-        return child.turns[-1].text if child.turns else ""
+            if self._children.get(child.run_id) is task:
+                del self._children[child.run_id]
+
+
+def _within_call(run: Run) -> bool:
+    return run.parent_run_id is not None and run.place is None
+
+
+def _unknown_agent(run: Run) -> f.RunFailed:
+    which = f"version {run.agent_version} of the agent {run.agent_id!r}"
+    what = f"{which} is gone" if run.agent_version else f"there is no agent {run.agent_id!r}"
+    return f.RunFailed(run_id=run.run_id, message_id=run.answer_id, code="unknown_agent", message=what, usage=run.usage)

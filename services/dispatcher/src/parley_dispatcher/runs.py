@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from parley_events import facts as f
-from parley_events.body import Attachment, Block, Json, Usage, WaitsFor
+from parley_events.body import Attachment, Block, Json, TeamPlay, Usage, WaitsFor
 
 
 @dataclass(slots=True)
@@ -119,6 +119,9 @@ class Run:
     `unattended`: what it cannot wait for, as its message says. `due_at_ms` is its deadline while it is not parked,
     `parked_ms` the time that it was parked. A run that is stopped has the seq and time of the fact that says so, and a
     `cancel_code` where it is to fail instead.
+
+    A run with a `play` is answered by a team: `members` are the runs in which they speak, by (round, place in the
+    play), and the run itself then sums up. Such a member's run has its own `place`, and the message as its parent has.
     """
 
     run_id: str
@@ -137,6 +140,9 @@ class Run:
     knowledge_ids: tuple[str, ...] = ()
     workspace_seq: int | None = None
     unattended: tuple[WaitsFor, ...] = ()
+    play: TeamPlay | None = None
+    members: dict[tuple[int, int], Run] = field(default_factory=dict, repr=False)
+    place: tuple[int, int] | None = None
     command_id: str | None = None
     traceparent: str | None = None
     started_ms: int | None = None
@@ -164,14 +170,20 @@ class Run:
         return self.status == "ended"
 
     @property
+    def taken_over(self) -> bool:
+        """Whether it ran in the thread that this one was forked from."""
+        return self.posted_seq <= 0
+
+    @property
     def stopped(self) -> bool:
         """Whether nothing new may begin in it."""
         return self.status in ("cancelling", "ended")
 
     @property
     def waiting(self) -> tuple[ToolUse, ...]:
-        """The calls of its last turn that wait for somebody."""
-        return tuple(use for use in self.turns[-1].tools if use.waits_for is not None) if self.turns else ()
+        """The calls that wait for somebody: of its last turn, and of its members'."""
+        own = [use for use in self.turns[-1].tools if use.waits_for is not None] if self.turns else []
+        return (*own, *(use for member in self.members.values() for use in member.waiting))
 
     @property
     def waits_for(self) -> WaitsFor | None:

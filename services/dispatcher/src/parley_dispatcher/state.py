@@ -19,6 +19,7 @@ from parley_events import facts as f
 from parley_events import ids
 from parley_events.body import Attachment, Json, ThreadSeed
 from parley_events.codec import Fact
+from parley_events.retelling import retold
 
 MAX_SHOWN_CHARS = 200_000
 """More of a tool's result no model is shown, and none is held here; the record has all of it."""
@@ -29,7 +30,8 @@ _OUTCOME_SIZE = 400
 class ThreadState:
     """A thread. `seq` 0: there is none yet. `open_runs` are those of `runs` that have not ended, oldest first.
     `attachments` and `artifacts` are its shelf: what came with messages, and what tools made, the newest of a name.
-    `approvals`: the run and the call that each approval was about. `last_ms`: when something was last put on record.
+    `approvals`: the run and the call that each approval was about. `cleared_seq`: what was posted up to there is not
+    shown any more; what a fork took over has seqs of at most 0. `last_ms`: when something was last put on record.
     `size` is about what it holds in memory, in bytes."""
 
     stream: str
@@ -102,7 +104,8 @@ def evolve(state: State, fact: Fact) -> None:
         if change is not None:
             change(state, fact.body)
         return
-    if fact.seq is not None:
+    if fact.seq is not None and not isinstance(fact.body, f.ThreadRead):
+        # That someone has read it keeps no session from expiring.
         state.last_ms = fact.time_ms
     fold = _THREAD.get(type(fact.body))
     if fold is not None:
@@ -121,8 +124,23 @@ def _forget(state: State, now_ms: int) -> None:
 # ---- threads
 
 
-def _open(state: ThreadState, fact: Fact, body: f.ThreadCreated | f.ThreadForked) -> None:
+def _open(state: ThreadState, fact: Fact, body: f.ThreadCreated) -> None:
     _seed(state, body.seed)
+
+
+def _forked(state: ThreadState, fact: Fact, body: f.ThreadForked) -> None:
+    """The past is folded as it was, its facts below the thread's own. Whom it asked for approval is the source's."""
+    _seed(state, body.seed)
+    state.cleared_seq = body.past[0].seq - 1 if body.past else 0
+    for past in retold(fact):
+        state.seq = past.seq or 0
+        _THREAD.get(type(past.body), _nothing)(state, past, past.body)
+    state.seq = fact.seq or 0
+    state.approvals.clear()
+
+
+def _nothing(state: ThreadState, fact: Fact, body: f.FactBody) -> None:
+    """Changes nothing."""
 
 
 def _seed(state: ThreadState, seed: ThreadSeed) -> None:
@@ -201,6 +219,7 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
         knowledge_ids=body.knowledge_ids,
         workspace_seq=body.workspace_seq,
         unattended=body.unattended,
+        play=body.play,
         command_id=fact.causation_id,
         traceparent=fact.traceparent,
     )
@@ -212,11 +231,14 @@ def _posted(state: ThreadState, fact: Fact, body: f.MessagePosted) -> None:
 
 def _move_on(state: ThreadState, run: Run, now_ms: int) -> None:
     """The user went on with another message: nobody waits for the client any more."""
-    for use in run.waiting:
-        if use.child is not None:
+    for use in run.turns[-1].tools if run.turns else ():
+        if use.waits_for is not None and use.child is not None:
             _move_on(state, use.child, now_ms)
-        else:
+        elif use.waits_for is not None:
             use.given_up = "moved_on"
+    for member in run.members.values():
+        if member.waiting:
+            _move_on(state, member, now_ms)
     _go_on(state, run, now_ms)
 
 
@@ -235,7 +257,7 @@ def _shelve(state: ThreadState, shelf: dict[str, Attachment], files: tuple[Attac
 
 def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
     parent = state.runs.get(body.parent_run_id)
-    state.runs[body.run_id] = Run(
+    child = state.runs[body.run_id] = Run(
         run_id=body.run_id,
         answer_id="",
         agent_id=body.agent_id,
@@ -247,11 +269,25 @@ def _child(state: ThreadState, fact: Fact, body: f.ChildStarted) -> None:
         unattended=parent.unattended if parent is not None else (),
         traceparent=fact.traceparent,
     )
-    state.open_runs[body.run_id] = state.runs[body.run_id]
+    state.open_runs[body.run_id] = child
     state.size += 600 + 2 * len(body.text)
+    if parent is not None and body.member is not None:
+        _member(parent, child, (body.round, body.member))
+        return
     for use in parent.turns[-1].tools if parent is not None and parent.turns else ():
         if use.effect_key and ids.child_run_id(state.stream, use.effect_key) == body.run_id:
-            use.child = state.runs[body.run_id]
+            use.child = child
+
+
+def _member(parent: Run, child: Run, place: tuple[int, int]) -> None:
+    """A member of a team is asked what the message says, with all that came with it."""
+    child.place, parent.members[place] = place, child
+    child.text, child.context, child.lead_context = parent.text, parent.context, parent.lead_context
+    child.system_prompt, child.system_append = parent.system_prompt, parent.system_append
+    child.attachments, child.knowledge_ids = parent.attachments, parent.knowledge_ids
+    child.workspace_seq = parent.workspace_seq
+    if parent.status == "queued":
+        parent.status = "running"
 
 
 def _called(state: ThreadState, fact: Fact, body: f.ModelCalled) -> None:
@@ -386,7 +422,7 @@ def _ended(state: ThreadState, fact: Fact, body: f.RunCompleted | f.RunFailed | 
 
 _THREAD: dict[type[f.FactBody], Callable[[ThreadState, Fact, Any], None]] = {
     f.ThreadCreated: _open,
-    f.ThreadForked: _open,
+    f.ThreadForked: _forked,
     f.ThreadDeleted: _deleted,
     f.ThreadCleared: _cleared,
     f.ThreadExpired: _expired,

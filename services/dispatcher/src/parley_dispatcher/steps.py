@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parley_dispatcher.state import Run, ToolUse
+from parley_dispatcher.teams import Place, due, spoke
 from parley_events import facts as f
 from parley_events.body import Block, Limits
 
@@ -31,6 +32,13 @@ class CallTools:
 
 
 @dataclass(frozen=True, slots=True)
+class PlayMembers:
+    """Let members of the team speak: each in a run of its own, all of them at once."""
+
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Record the end of the run."""
 
@@ -44,7 +52,7 @@ class Park:
     body: f.RunWaiting
 
 
-Step = CallModel | CallTools | Park | Finish
+Step = CallModel | CallTools | PlayMembers | Park | Finish
 
 _GIVEN_UP = ("refusal", "model_context_window_exceeded")
 """Stop reasons after which nothing more may come of a turn, not even the calls that it had made."""
@@ -56,6 +64,10 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
         return None
     if run.status == "cancelling":
         return Finish(stopped(run))
+    if run.play is not None and (playing := due(run)) is not None:
+        return PlayMembers(playing) if playing else Park(_waiting(run))
+    if run.play is not None and not spoke(run):
+        return _fail(run, "team_failed", "no member of the team gave an answer")
     failed = run.failed
     if failed is not None and not failed.retry:
         return _fail(run, f"model_{failed.kind}", failed.message)
@@ -63,8 +75,8 @@ def next_step(run: Run, limits: Limits, now_ms: int) -> Step | None:
     if last is not None and failed is None and run.call is None:
         missing = tuple(use for use in last.tools if use.open)
         if missing and last.stop_reason not in _GIVEN_UP:
-            due = tuple(use for use in missing if use.waits_for is None)
-            return CallTools(last.call, due) if due else Park(_waiting(run))
+            open_ones = tuple(use for use in missing if use.waits_for is None)
+            return CallTools(last.call, open_ones) if open_ones else Park(_waiting(run))
         # `pause_turn`: the provider stopped in the middle of its own work, and goes on when it is called with what it
         # said.
         if last.stop_reason in _GIVEN_UP or (not last.tools and last.stop_reason != "pause_turn"):

@@ -35,6 +35,7 @@ from parley_gateway.feed.hub import Hub, HubLimits
 from parley_gateway.history import History
 from parley_gateway.http import failure
 from parley_gateway.limits import Limits
+from parley_gateway.marks import Marks
 from parley_gateway.mcp import McpServer
 from parley_gateway.reads import Reads
 from parley_gateway.send import Sender
@@ -96,6 +97,7 @@ def build(
         objects=the_objects,
         uploads=Uploads(settings.uploads_mb * MEGABYTE),
         reads=Reads(asked, hub, sender, Undecided(hub, settings.group)),
+        marks=Marks(sender),
         clock=clock,
         new_uuid=new_uuid,
         new_secret=new_secret,
@@ -123,6 +125,7 @@ def build(
         finally:
             beat.stop()
             hub.drain()
+            await core.marks.close()
             reading.cancel()
             counting.cancel()
             await asyncio.wait([reading, counting], timeout=5)

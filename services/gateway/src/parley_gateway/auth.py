@@ -53,13 +53,24 @@ class Principal:
         """The agents that it may chat with and read of by name, beside what other scopes allow."""
         return frozenset(scope[6:] for scope in self.scopes if scope.startswith("agent:"))
 
-    def may_chat(self, agent_id: str | None) -> bool:
-        """Whether it may talk to an agent (None: to any)."""
-        return bool(self.scopes & {"*", "chat"}) or (agent_id is not None and f"agent:{agent_id}" in self.scopes)
+    @property
+    def teams(self) -> frozenset[str]:
+        """The same, of teams."""
+        return frozenset(scope[5:] for scope in self.scopes if scope.startswith("team:"))
 
-    def may_read(self, agent_id: str | None) -> bool:
-        """Whether it may read what belongs to an agent (None: to any)."""
-        return bool(self.scopes & {"*", "read"}) or (agent_id is not None and f"agent:{agent_id}" in self.scopes)
+    def may_chat(self, agent_id: str | None, team_id: str | None = None) -> bool:
+        """Whether it may talk to an agent (None: to any), or to a team."""
+        return bool(self.scopes & {"*", "chat"}) or self._with(agent_id, team_id)
+
+    def may_read(self, agent_id: str | None, team_id: str | None = None) -> bool:
+        """Whether it may read what belongs to an agent (None: to any), or to a team."""
+        return bool(self.scopes & {"*", "read"}) or self._with(agent_id, team_id)
+
+    def _with(self, agent_id: str | None, team_id: str | None) -> bool:
+        """Whether it is for this very agent or team. What belongs to a team is no agent's, though they speak in it."""
+        if team_id is not None:
+            return f"team:{team_id}" in self.scopes
+        return agent_id is not None and f"agent:{agent_id}" in self.scopes
 
     @property
     def may_approve(self) -> bool:
@@ -71,15 +82,15 @@ class Principal:
         if not self.may_approve:
             raise forbidden("this needs a key with the scope approve")
 
-    def to_chat(self, agent_id: str | None) -> None:
+    def to_chat(self, agent_id: str | None, team_id: str | None = None) -> None:
         """A Problem 403 unless it may."""
-        if not self.may_chat(agent_id):
-            raise forbidden("this key may not chat" + (f" with the agent {agent_id}" if agent_id else ""))
+        if not self.may_chat(agent_id, team_id):
+            raise forbidden("this key may not chat" + _named(" with", agent_id, team_id))
 
-    def to_read(self, agent_id: str | None) -> None:
+    def to_read(self, agent_id: str | None, team_id: str | None = None) -> None:
         """A Problem 403 unless it may."""
-        if not self.may_read(agent_id):
-            raise forbidden("this key may not read" + (f" what belongs to the agent {agent_id}" if agent_id else ""))
+        if not self.may_read(agent_id, team_id):
+            raise forbidden("this key may not read" + _named(" what belongs to", agent_id, team_id))
 
     def to_edit(self) -> None:
         """A Problem 403 unless it may change what the workspace's agents know."""
@@ -95,6 +106,12 @@ class Principal:
         """A Problem 403 unless it may."""
         if not self.admin:
             raise forbidden("this needs a key with the scope admin")
+
+
+def _named(words: str, agent_id: str | None, team_id: str | None) -> str:
+    if team_id is not None:
+        return f"{words} the team {team_id}"
+    return f"{words} the agent {agent_id}" if agent_id else ""
 
 
 class Auth:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 from starlette.responses import Response
 
@@ -32,6 +33,7 @@ from parley_gateway.feed.join import PAGE, Feed
 from parley_gateway.feed.sse import EventStream, Feeding, Show
 from parley_gateway.history import History
 from parley_gateway.limits import Limits
+from parley_gateway.marks import Marks
 from parley_gateway.reads import Reads
 from parley_gateway.runs import RunTold
 from parley_gateway.send import Outcome, Sender
@@ -39,6 +41,8 @@ from parley_gateway.settings import Settings
 from parley_gateway.telemetry import Instruments
 from parley_gateway.uploads import Uploads
 from parley_gateway.workspaces import Workspaces
+
+Value = TypeVar("Value")
 
 BOUND_LIMIT = 50_000
 
@@ -58,6 +62,7 @@ class Core:
     objects: Objects
     uploads: Uploads
     reads: Reads
+    marks: Marks
     clock: Clock
     new_uuid: NewUuid
     new_secret: Callable[[], bytes]
@@ -65,11 +70,19 @@ class Core:
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
+    forking: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
+    """What a fork takes over may have 16 MiB: few are made at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
+    renewed: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """How often a thread that everybody has one of was deleted and begun anew, by the first one's id."""
 
     def bind(self, thread_id: str, agent_id: str | None) -> None:
         """Remember whom a thread is bound to; that never changes."""
         _remember(self.bound, thread_id, agent_id)
+
+    def renew(self, thread_id: str, times: int) -> None:
+        """Remember how often the thread was begun anew."""
+        _remember(self.renewed, thread_id, max(times, self.renewed.get(thread_id, 0)))
 
     async def end_user(self, principal: Principal, thread_id: str, what: str) -> str | None:
         """For whom the thread is kept; a Problem 404 when it must be read, and the key does not see it. `what`: how the
@@ -80,8 +93,7 @@ class Core:
         return self.end_users[thread_id]
 
 
-def _remember(where: OrderedDict[str, str | None], thread_id: str, value: str | None) -> None:
-    """That never changes."""
+def _remember(where: OrderedDict[str, Value], thread_id: str, value: Value) -> None:
     where[thread_id] = value
     if len(where) > BOUND_LIMIT:
         where.popitem(last=False)
@@ -145,10 +157,12 @@ async def reply(core: Core, principal: Principal, command: Command, *, pieces: b
     return Said(outcome, command.stream, str(outcome.receipt.get("run_id") or ""), "", False, listener)
 
 
-async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool) -> Feed:
-    """Follow the run of a message that was just accepted. A repeated one is followed from its first fact on."""
+async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: bool, inside: bool = False) -> Feed:
+    """Follow the run of a message that was just accepted; `inside`: with the runs inside it. A repeated one is followed
+    from its first fact on."""
     assert said.listener is not None
-    return await feed_from(core, principal, said.outcome, said.listener, said.run_id, said.outcome.seq, restarts)
+    seq = said.outcome.seq
+    return await feed_from(core, principal, said.outcome, said.listener, said.run_id, seq, restarts, inside=inside)
 
 
 async def feed_from(
@@ -159,12 +173,14 @@ async def feed_from(
     run_id: str | None,
     begin: int | None,
     restarts: bool,
+    *,
+    inside: bool = False,
 ) -> Feed:
     """Follow a run, or the whole thread, from the outcome of a command on, without a read. What was decided before is
     read from where it stands; `begin`: the seq of the run's first fact, if it is known."""
     assert outcome.seq is not None
     cursor = Cursor(outcome.seq - 1)
-    follow = Follow(run_id, cursor, restarts=restarts)
+    follow = Follow(run_id, cursor, restarts=restarts, inside=inside)
     feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, cursor, _told(core, principal))
     if outcome.fact is None:
         await _started(feed, begin)
@@ -172,15 +188,22 @@ async def feed_from(
 
 
 async def run_feed(
-    core: Core, principal: Principal, run: RunView, cursor: str | None, *, restarts: bool, pieces: bool = True
+    core: Core,
+    principal: Principal,
+    run: RunView,
+    cursor: str | None,
+    *,
+    restarts: bool,
+    pieces: bool = True,
+    inside: bool = False,
 ) -> Feed:
-    """Follow a stored run from a cursor (None: from its beginning)."""
+    """Follow a stored run from a cursor (None: from its beginning); `inside`: with the runs inside it."""
     begin = Cursor(run.posted_seq - 1)
     at = begin if cursor is None else parse_cursor(cursor)
     if at.done < begin.seq:
         at = begin
     listener = core.hub.listen(run.thread_id, principal.key_id, pieces)
-    follow = Follow(run.id, at, restarts=restarts)
+    follow = Follow(run.id, at, restarts=restarts, inside=inside)
     feed = Feed(core.hub, core.history, principal.workspace_id, listener, follow, at, _told(core, principal))
     await _started(feed, run.posted_seq)
     return feed
@@ -236,11 +259,13 @@ async def _started(feed: Feed, begin: int | None) -> None:
         raise
 
 
-def stream(core: Core, feed: Feeding, show: Show, headers: Mapping[str, str]) -> Response:
-    """The feed as the answer to a request."""
+def stream(
+    core: Core, feed: Feeding, show: Show, headers: Mapping[str, str], then: Callable[[], None] | None = None
+) -> Response:
+    """The feed as the answer to a request. `then`: what is done once its client has had all of it."""
     settings = core.settings
     made = EventStream(
-        feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers, counts=core.hub.counts
+        feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers, counts=core.hub.counts, then=then
     )
     core.instruments.first_delta(made)
     return made
@@ -287,7 +312,7 @@ async def told(
         while not feed.over and not enough(run) and (left := until - now()) > 0:
             for item in await feed.take(left):
                 shown.append(item)
-                if isinstance(item, ShownFact):
+                if isinstance(item, ShownFact) and run_of(item.fact) == run_id:
                     run.fold(item.fact)
     finally:
         feed.close()

@@ -165,6 +165,37 @@ class History:
         path = f"/workspaces/{workspace_id}/client-call"
         return await self._get(path, reads.MessageView, params, min_position, wait_ms)
 
+    async def said(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.MessageList:
+        path = f"/workspaces/{workspace_id}/said"
+        return await self._get(path, reads.MessageList, params, min_position, wait_ms)
+
+    async def message(
+        self,
+        workspace_id: str,
+        thread_id: str,
+        message_id: str,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+    ) -> reads.MessageView:
+        path = f"/workspaces/{workspace_id}/threads/{thread_id}/messages/{quote(message_id, safe='')}"
+        return await self._get(path, reads.MessageView, {}, min_position, wait_ms)
+
+    async def inbox(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.Inbox:
+        return await self._get(f"/workspaces/{workspace_id}/inbox", reads.Inbox, params, min_position, wait_ms)
+
+    async def unread(
+        self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+    ) -> reads.UnreadPage:
+        return await self._get(f"/workspaces/{workspace_id}/unread", reads.UnreadPage, params, min_position, wait_ms)
+
+    async def deleted(self, workspace_id: str, params: Params) -> reads.Count:
+        """How many threads were deleted, of those that a user has with an agent or a team in a channel."""
+        return await self._get(f"/workspaces/{workspace_id}/deleted", reads.Count, params, (), WAIT_MS)
+
     async def run(
         self, workspace_id: str, run_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
     ) -> reads.RunView:

@@ -19,6 +19,8 @@ from parley_events.reads import (
     DocumentView,
     FilePage,
     FileView,
+    Inbox,
+    MessageList,
     MessagePage,
     MessageView,
     NoteList,
@@ -27,6 +29,7 @@ from parley_events.reads import (
     RunView,
     ThreadPage,
     ThreadView,
+    UnreadPage,
 )
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_found
@@ -52,7 +55,7 @@ class Reads:
     ) -> ThreadView:
         """A thread that the key may see and read; Problem 404 or 403. `what`: how the client calls it."""
         view = await self.visible(principal, thread_id, min_position, what)
-        principal.to_read(view.agent_id)
+        principal.to_read(view.agent_id, view.team_id)
         return view
 
     async def visible(
@@ -72,13 +75,16 @@ class Reads:
             raise not_found(what)
         return view
 
-    async def run(self, principal: Principal, run_id: str, min_position: str | None = None) -> RunView:
-        """A run of a thread that the key may see and read."""
-        view, _ = await self.run_in(principal, run_id, min_position)
+    async def run(
+        self, principal: Principal, run_id: str, min_position: str | None = None, *, past: bool = False
+    ) -> RunView:
+        """A run of a thread that the key may see and read. `past`: also one that a fork took over, which ran in another
+        thread, and has no facts of its own here."""
+        view, _ = await self.run_in(principal, run_id, min_position, past=past)
         return view
 
     async def run_in(
-        self, principal: Principal, run_id: str, min_position: str | None = None
+        self, principal: Principal, run_id: str, min_position: str | None = None, *, past: bool = False
     ) -> tuple[RunView, ThreadView]:
         """The same, and its thread."""
         thread_id = thread_of_run(run_id)
@@ -89,7 +95,10 @@ class Reads:
             lambda position: self._history.run(principal.workspace_id, run_id, position),
             "run",
         )
-        return view, await self.thread(principal, thread_id)
+        thread = await self.thread(principal, thread_id)
+        if view.posted_seq <= 0 and not past:
+            raise not_found("run")
+        return view, thread
 
     async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
         return await self._many(
@@ -133,6 +142,50 @@ class Reads:
             return await self._history.client_call(principal.workspace_id, params, await self._ends())
         except Missing:
             return None
+
+    async def said(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> MessageList:
+        """Questions and answers of threads that the key is known to see, ascending: the newest of them."""
+        return await self._many(
+            principal, min_position, lambda position: self._history.said(principal.workspace_id, params, position)
+        )
+
+    async def message(self, principal: Principal, thread_id: str, message_id: str) -> MessageView:
+        """A message of a thread that the key is known to see; Problem 404."""
+        return await self._one(
+            principal,
+            thread_id,
+            None,
+            lambda position: self._history.message(principal.workspace_id, thread_id, message_id, position),
+            "message",
+        )
+
+    async def inbox(
+        self, principal: Principal, params: dict[str, Any], min_position: str | None, after: Sequence[str] = ()
+    ) -> Inbox:
+        """What is unread. `after`: positions of writes of this very request, which it waits for, too."""
+        if not after:
+            return await self._many(
+                principal, min_position, lambda position: self._history.inbox(principal.workspace_id, params, position)
+            )
+        try:
+            return await self._history.inbox(principal.workspace_id, params, after)
+        except Behind:
+            return await self._history.inbox(principal.workspace_id, params)
+
+    async def unread_now(self, principal: Principal, params: dict[str, Any]) -> UnreadPage:
+        """Threads with something unread, with all that the log has by now."""
+        try:
+            return await self._history.unread(principal.workspace_id, params, await self._ends())
+        except Behind:
+            return await self._history.unread(principal.workspace_id, params)
+
+    async def deleted(self, principal: Principal, params: dict[str, Any]) -> int:
+        """How many threads of the key's user were deleted, of those that the caller means, as far as history knows."""
+        try:
+            found = await self._history.deleted(principal.workspace_id, {"user_id": principal.user_id, **params})
+        except (Unavailable, Behind):
+            return 0
+        return found.count
 
     async def files(
         self, principal: Principal, thread_id: str, params: dict[str, Any], min_position: str | None

@@ -48,6 +48,8 @@ class RunTold:
             self.agent_id, self.agent_version = body.agent_id, body.agent_version
             self.question_id = body.message_id
             self.status = "running" if body.disposition == "started" else "queued"
+        elif isinstance(body, f.ChildStarted) and body.member is not None:
+            self.status = "running"
         elif isinstance(body, f.ModelCalled):
             self.status, self.attempt = "running", body.attempt
             self.agent_id, self.agent_version = body.agent_id, body.agent_version

@@ -62,6 +62,11 @@ class Workspace:
             self.agents[agent.id] = agent
             self._uuids[agent.uuid] = agent.id
 
+    def team_named(self, name: str) -> TeamView | None:
+        """The team with this id or UUID."""
+        found = self.teams.get(name)
+        return found or next((team for team in self.teams.values() if team.uuid == name.lower()), None)
+
     def put_team(self, team: TeamView) -> None:
         """Take in a version of a team, unless a newer one is known."""
         known = self.teams.get(team.id)
@@ -117,6 +122,11 @@ class Workspaces:
         """The workspace, as the log has it by now where no agent that is known here has this id, UUID or role."""
         known = await self.get(workspace_id)
         return known if known.in_role(name) is not None else await self.current(workspace_id)
+
+    async def knowing_team(self, workspace_id: str, name: str) -> Workspace:
+        """The same, for a team with this id or UUID."""
+        known = await self.get(workspace_id)
+        return known if known.team_named(name) is not None else await self.current(workspace_id)
 
     async def current(self, workspace_id: str) -> Workspace:
         """The workspace with all that the log has of it by now: for who asks for something that is not known here, with

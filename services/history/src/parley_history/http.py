@@ -212,6 +212,7 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
         archived=_bool(request, "archived") or False,
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
+        team_id=query.get("team_id"),
         pinned=_bool(request, "pinned"),
         channel=query.get("channel"),
         limit=_limit(request),
@@ -255,6 +256,46 @@ async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
 async def _client_call(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "tool_call_id"))
     return await reads.client_call(con, workspace, *names)
+
+
+async def _message(con: Connection, workspace: str, request: Request) -> Any:
+    return await reads.message(con, workspace, request.path_params["id"], request.path_params["message_id"])
+
+
+async def _said(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.said(
+        con,
+        workspace,
+        thread_id=query.get("thread_id"),
+        user_id=query.get("user_id"),
+        agent_id=query.get("agent_id"),
+        channels=query.getlist("channel"),
+        before=_number(request, "before"),
+        limit=_limit(request),
+    )
+
+
+async def _inbox(con: Connection, workspace: str, request: Request) -> Any:
+    names = (request.query_params.get(name, "") for name in ("user_id", "agent_id"))
+    return await reads.inbox(con, workspace, *names, limit=_limit(request))
+
+
+async def _unread(con: Connection, workspace: str, request: Request) -> Any:
+    names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "after"))
+    return await reads.unread(con, workspace, *names, limit=_limit(request))
+
+
+async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await reads.deleted(
+        con,
+        workspace,
+        query.get("user_id", ""),
+        agent_id=query.get("agent_id"),
+        team_id=query.get("team_id"),
+        channel=query.get("channel", ""),
+    )
 
 
 async def _files(con: Connection, workspace: str, request: Request) -> Any:
@@ -351,7 +392,12 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/threads": _timed(_threads),
     "/workspaces/{w}/threads/{id}": _timed(_thread),
     "/workspaces/{w}/threads/{id}/messages": _scoped(_messages),
+    "/workspaces/{w}/threads/{id}/messages/{message_id}": _scoped(_message),
     "/workspaces/{w}/threads/{id}/files": _scoped(_files),
+    "/workspaces/{w}/said": _scoped(_said),
+    "/workspaces/{w}/inbox": _scoped(_inbox),
+    "/workspaces/{w}/unread": _scoped(_unread),
+    "/workspaces/{w}/deleted": _scoped(_deleted),
     "/workspaces/{w}/messages": _scoped(_numbered),
     "/workspaces/{w}/client-call": _scoped(_client_call),
     "/workspaces/{w}/runs": _scoped(_open_runs),

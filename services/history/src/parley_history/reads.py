@@ -186,6 +186,7 @@ async def threads(
     archived: bool,
     user_id: str | None,
     agent_id: str | None,
+    team_id: str | None,
     pinned: bool | None,
     channel: str | None,
     limit: int,
@@ -193,7 +194,7 @@ async def threads(
     now_ms: int,
 ) -> Answer:
     """Most recent activity first. Raises BadCursor."""
-    wanted = (workspace_id, archived, user_id, agent_id, pinned, channel)
+    wanted = (workspace_id, archived, user_id, agent_id, team_id, pinned, channel)
     active_ms, thread_id = _open_cursor(cursor, str)
     rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1, now_ms)
     return {
@@ -262,6 +263,47 @@ async def client_call(
 ) -> Answer | None:
     row = await con.row(SQL["client_call"], workspace_id, user_id, agent_id, tool_call_id)
     return None if row is None else _message(row)
+
+
+async def message(con: Connection, workspace_id: str, thread_id: str, message_id: str) -> Answer | None:
+    row = await con.row(SQL["message"], workspace_id, thread_id, message_id)
+    return None if row is None else _message(row)
+
+
+async def said(
+    con: Connection,
+    workspace_id: str,
+    *,
+    thread_id: str | None,
+    user_id: str | None,
+    agent_id: str | None,
+    channels: Sequence[str],
+    before: int | None,
+    limit: int,
+) -> Answer:
+    """Questions and answers, ascending: the newest whose number is below `before`. Of one thread, or of all that the
+    user has with the agent in these channels (without those that are kept for somebody else)."""
+    rows = await con.fetch(SQL["said"], workspace_id, thread_id, user_id, agent_id, channels, before, limit)
+    return {"items": [_message(row) for row in rows[::-1]]}
+
+
+async def inbox(con: Connection, workspace_id: str, user_id: str, agent_id: str, *, limit: int) -> Answer:
+    """The newest answers beyond the user's marks, ascending, and how many there are."""
+    rows = await con.fetch(SQL["inbox"], workspace_id, user_id, agent_id, limit)
+    unread = await con.value(SQL["inbox_total"], workspace_id, user_id, agent_id)
+    return {"items": [_message(row) for row in rows[::-1]], "unread": unread}
+
+
+async def unread(con: Connection, workspace_id: str, user_id: str, agent_id: str, after: str, *, limit: int) -> Answer:
+    """The user's threads with the agent that have something unread, by id."""
+    rows = await con.fetch(SQL["unread"], workspace_id, user_id, agent_id, after, limit)
+    return {"items": [dict(row) for row in rows]}
+
+
+async def deleted(
+    con: Connection, workspace_id: str, user_id: str, *, agent_id: str | None, team_id: str | None, channel: str
+) -> Answer:
+    return {"count": await con.value(SQL["deleted"], workspace_id, user_id, agent_id, team_id, channel)}
 
 
 async def files(
@@ -419,6 +461,7 @@ def _thread(row: Row) -> Answer:
         "workspace_id": str(row["workspace_id"]),
         "title": row["title"],
         "agent_id": row["agent_id"],
+        "team_id": row["team_id"],
         "user_id": row["user_id"],
         "channel": row["channel"],
         "pinned": row["pinned"],
@@ -432,6 +475,8 @@ def _thread(row: Row) -> Answer:
         "message_count": row["message_count"],
         "expired": row["expired_now"],
         "end_user": row["end_user"],
+        "idle_s": row["idle_s"],
+        "cleared_seq": row["cleared_seq"],
         "position": f"{row['id']}@{row['seq']}",
     }
 
@@ -555,6 +600,6 @@ def _open_cursor(cursor: str | None, second: type[int] | type[str]) -> tuple[int
         raise BadCursor("not a cursor that was given out") from error
     if not isinstance(values, list) or [type(value) for value in values] != [int, second]:
         raise BadCursor("not a cursor that was given out")
-    if not 0 <= values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
+    if not -(2**62) < values[0] < 2**62 or (isinstance(values[1], int) and not 0 <= values[1] < 100):
         raise BadCursor("not a cursor that was given out")
     return values[0], values[1]

@@ -126,7 +126,6 @@ async def test_what_comes_later_is_said_to(here: World) -> None:
     made = Transcript(here)
     thread = (await made.ask("POST", f"{BASE}/threads", body={"agent_id": "scripted"})).json()["id"]
     messages = f"{BASE}/threads/{thread}/messages"
-    await made.ask("POST", f"{BASE}/threads/{thread}/fork", body={"at": 1})
     await made.ask("POST", messages, body={"content": "hi", "on_busy": "merge"})
     made.compare(PAGES / "later.txt")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from hypothesis import strategies as st
 
@@ -54,6 +56,14 @@ class Story:
             ),
             run,
         )
+        return run
+
+    def speaks(self, parent: str, at: int) -> str:
+        """A member of a team begins."""
+        run = ids.member_run_id(parent, 0, at)
+        self.runs.append(run)
+        body = {"run_id": run, "parent_run_id": parent, "tool_call_id": "", "text": "", "member": at}
+        self.add(f.ChildStarted.model_validate({**body, "agent_id": f"m{at}", "agent_version": 1}), parent)
         return run
 
     def call(self, run: str, turn: int, attempt: int) -> int:
@@ -161,18 +171,44 @@ def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = F
     parks between them, and an end of any kind. `same_words`: a further attempt begins with what the one before it said,
     and every run says all of it."""
     story = Story()
-    lanes = [_run(draw, story, n, draw(st.integers(1, 2)), same_words) for n in range(draw(st.integers(1, 2)))]
+    lanes = [
+        _run(draw, story, partial(story.post, n), draw(st.integers(1, 2)), same_words)
+        for n in range(draw(st.integers(1, 2)))
+    ]
     if not side_by_side:
         for lane in lanes:
             for _ in lane:
                 pass
         return story
+    _mix(draw, lanes)
+    return story
+
+
+@st.composite
+def team_stories(draw: st.DrawFn) -> Story:
+    """A run that a team answers: its members side by side, then its own turns; `runs` has it first. Something else goes
+    on in the thread before and after."""
+    story = Story()
+    elsewhere = [_run(draw, story, partial(story.post, n), 1, False) for n in (7, 8)]
+    _mix(draw, [elsewhere[0]] if draw(st.booleans()) else [])
+    run = story.post(0)
+    members = [
+        _run(draw, story, partial(story.speaks, run, at), draw(st.integers(1, 2)), False)
+        for at in range(draw(st.integers(1, 3)))
+    ]
+    _mix(draw, members)
+    _mix(draw, [_run(draw, story, lambda: run, 1, False)])
+    _mix(draw, [elsewhere[1]] if draw(st.booleans()) else [])
+    story.runs.sort(key=lambda one: one != run)
+    return story
+
+
+def _mix(draw, lanes: list[Iterator[int]]) -> None:  # type: ignore[no-untyped-def]
     open_lanes = list(lanes)
     while open_lanes:
         lane = open_lanes[draw(st.integers(0, len(open_lanes) - 1))]
         if next(lane, None) is None:
             open_lanes.remove(lane)
-    return story
 
 
 ENDS = ("completed", "completed", "failed", "cancelled", "cancelled", "taken over", "between")
@@ -180,8 +216,8 @@ ENDS = ("completed", "completed", "failed", "cancelled", "cancelled", "taken ove
 gone; `between`: cancelled between two turns."""
 
 
-def _run(draw, story: Story, n: int, turns: int, same_words: bool):  # type: ignore[no-untyped-def]
-    run = story.post(n)
+def _run(draw, story: Story, begin: Callable[[], str], turns: int, same_words: bool):  # type: ignore[no-untyped-def]
+    run = begin()
     yield 1
     ending = draw(st.sampled_from(("completed", "cancelled") if same_words else ENDS))
     for turn in range(turns):

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parley_events import ids
 from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.pieces import Piece
 from parley_gateway.feed.cursor import START, Cursor, parse_cursor
 from parley_gateway.feed.follow import Follow, HoleError, Shown, ShownFact, ShownText, merged
-from tests.unit.gateway.feed.stories import THREAD, Story, stories
+from tests.unit.gateway.feed.stories import THREAD, Story, stories, team_stories
 
 
 def frames_of(shown: Shown) -> int:
@@ -132,12 +133,13 @@ def resume(
     *,
     restarts: bool,
     kept: bool = False,
+    inside: bool = False,
 ) -> Client:
     """Leave after the frame at `place`, and come back to a follower that knows nothing."""
     cursor = parse_cursor(before.cursors[place])
     after = Client()
     after.seen, after.cursors = before.seen[: place + 1], before.cursors[: place + 1]
-    follow = Follow(run, cursor, restarts=restarts)
+    follow = Follow(run, cursor, restarts=restarts, inside=inside)
     for fact in story.facts[: cursor.done]:
         follow.recall(fact)
     rest: Delivery = [fact for fact in story.facts if (fact.seq or 0) > cursor.done]
@@ -197,6 +199,27 @@ def test_an_attempt_with_other_words_comes_whole_after_a_blank_line(data: st.Dat
         assert had.endswith(text)
         before = had[: len(had) - len(text)]
         assert before == "" or before.endswith("\n\n") or had == text
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_run_with_those_inside_it_is_followed_whole_and_from_every_cursor(data: st.DataObject) -> None:
+    story = data.draw(team_stories())
+    run = story.runs[0]
+    family = {run, *(one for one in story.runs if one in {ids.member_run_id(run, 0, at) for at in range(3)})}
+    mine = [fact for fact in story.facts if fact.run_id in family]
+    client = Client()
+    feed(Follow(run, START, inside=True), data.draw(deliveries(story)), client)
+    for _ in range(data.draw(st.integers(0, 2))):
+        place = data.draw(st.integers(0, len(client.cursors) - 1))
+        client = resume(data, story, run, client, place, restarts=True, inside=True)
+    assert client.facts() == [(fact.seq, k) for fact in mine for k in range(frames_of(ShownFact(fact, "")))]
+    calls = {fact.seq for fact in mine if fact.type == "model.called"}
+    texts = client.texts()
+    assert texts.keys() <= {place for place in story.spoken if place[0] in calls}
+    for (call, block), text in story.texts.items():
+        if call in calls:
+            assert texts.get((call, block), "") == text
 
 
 def story_of(text: str, sizes: int = 2) -> tuple[Story, str]:

@@ -352,7 +352,7 @@ def _on(thread: str, tool: str) -> dict[str, Any]:
         (("read",), READS),
         (("agent:scripted",), CHATS | READS),
         (("agent:assistant",), {"list_chat_threads"}),
-        (("team:pair",), set()),
+        (("team:pair",), {"list_chat_threads"}),
         (("approve",), set()),
         (("admin",), set()),
     ],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from starlette.routing import Route
 
 from parley_gateway.core import Core
-from parley_gateway.dialects import org_agents, org_chat, threads, tool_chat
+from parley_gateway.dialects import org_agents, org_chat, team_chat, threads, tool_chat
 
 
 class Dialect(NamedTuple):
@@ -27,6 +27,7 @@ DIALECTS: dict[str, Dialect] = {
     "threads": Dialect(threads.BASE, True, threads.routes),
     "org_agents": Dialect(org_agents.BASE, False, org_agents.routes),
     "org_chat": Dialect(org_chat.BASE, False, org_chat.routes),
+    "team_chat": Dialect(team_chat.BASE, False, team_chat.routes),
     "tool_chat": Dialect(tool_chat.BASE, False, tool_chat.routes),
 }
 """Every dialect, by its name."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from parley_gateway.errors import Problem, invalid
 
-_FORM = re.compile(r"(0|[1-9][0-9]{0,14})(?:-([1-9][0-9]{0,3}))?((?:/[0-9]+\.[0-9]+:[0-9]+)*)", re.ASCII)
+_FORM = re.compile(r"(0|[1-9][0-9]{0,14})(?:-([1-9][0-9]{0,5}))?((?:/[0-9]+\.[0-9]+:[0-9]+)*)", re.ASCII)
 _BLOCK = re.compile(r"/([1-9][0-9]{0,14})\.(0|[1-9][0-9]{0,3}):([1-9][0-9]{0,8})", re.ASCII)
 MAX_BLOCKS = 64
 MAX_LENGTH = 4096

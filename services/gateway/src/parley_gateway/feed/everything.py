@@ -79,7 +79,7 @@ class Everything:
         who = self._principal
         seed = _seed(fact)
         if seed is not None:
-            return (seed.user_id in (None, who.user_id) or who.admin) and who.may_read(seed.agent_id)
+            return (seed.user_id in (None, who.user_id) or who.admin) and who.may_read(seed.agent_id, seed.team_id)
         try:
             await self._reads.thread(who, fact.stream)
         except Problem as problem:

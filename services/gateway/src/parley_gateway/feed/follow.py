@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from parley_events.body import Block
 from parley_events.codec import Fact
-from parley_events.facts import RUN_ENDS, ModelCalled, ModelFailed, ModelReturned, RunCancelled
+from parley_events.facts import RUN_ENDS, ChildStarted, ModelCalled, ModelFailed, ModelReturned, RunCancelled
 from parley_events.pieces import Kind, Piece
 from parley_gateway.feed.cursor import Cursor, tail
 
@@ -105,10 +105,12 @@ class _Call:
 
 
 class Follow:
-    """One follower. `run_id` None: the whole thread. Memory is bounded by the texts of its open calls."""
+    """One follower. `run_id` None: the whole thread; `inside`: with the runs inside the run, too. Memory is bounded by
+    the texts of its open calls."""
 
-    def __init__(self, run_id: str | None, cursor: Cursor, *, restarts: bool = True) -> None:
-        self._run_id, self._restarts = run_id, restarts
+    def __init__(self, run_id: str | None, cursor: Cursor, *, restarts: bool = True, inside: bool = False) -> None:
+        self._run_id, self._restarts, self._inside = run_id, restarts, inside
+        self._runs = {run_id}
         self.seq = cursor.done
         self._skip = cursor.frames
         self._named = dict(cursor.blocks)
@@ -136,7 +138,7 @@ class Follow:
             self._close(body.call, body.run_id)
         elif fact.type in RUN_ENDS:
             self._close_run(str(fact.run_id))
-            self.ended = self._run_id is not None
+            self.ended = self.ends(fact)
 
     # ---- pieces
 
@@ -266,7 +268,7 @@ class Follow:
             if isinstance(fact.body, ModelCalled):
                 self._open(fact)
             yield ShownFact(fact, tail(self._partly), skip)
-            self.ended = self._run_id is not None and fact.type in RUN_ENDS
+            self.ended = self.ends(fact)
         else:
             self._advance(seq)
         if self._early:
@@ -280,8 +282,18 @@ class Follow:
         self.seq, self._skip = seq, 0
 
     def shows(self, fact: Fact) -> bool:
-        """Whether a fact is one of those that this follower is about."""
-        return self._run_id is None or run_of(fact) == self._run_id
+        """Whether a fact is one of those that this follower is about. A run that begins inside is from then on."""
+        if self._run_id is None:
+            return True
+        if run_of(fact) not in self._runs:
+            return False
+        if self._inside and isinstance(fact.body, ChildStarted):
+            self._runs.add(fact.body.run_id)
+        return True
+
+    def ends(self, fact: Fact) -> bool:
+        """Whether a fact is the end of the run (never for a whole thread)."""
+        return self._run_id is not None and fact.type in RUN_ENDS and run_of(fact) == self._run_id
 
     def _before(self, fact: Fact, *, silent: bool) -> Iterator[Shown]:
         """The text still missing of the blocks that this fact closes. `silent`: it was sent before."""

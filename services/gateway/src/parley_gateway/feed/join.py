@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 
 from parley_events.codec import Fact
 from parley_events.errors import EventsError
-from parley_events.facts import RUN_ENDS
 from parley_events.pieces import Piece
 from parley_gateway.errors import Behind, GatewayError, Unavailable
 from parley_gateway.feed.cursor import Cursor, cursor_ahead
@@ -88,7 +87,7 @@ class Feed:
             for fact in facts:
                 if fact.seq is not None and fact.seq <= done and self._follow.shows(fact):
                     self._recalled.append(fact)
-                    if fact.type in RUN_ENDS:
+                    if self._follow.ends(fact):
                         return
             if not facts or page.last_seq <= after + len(facts):
                 return

@@ -8,8 +8,7 @@ client that has gone is noticed by looking at `receive` without waiting for it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from parley_events.codec import Fact
+from parley_gateway.delivered import gone
 from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.hub import Counts
 
@@ -31,10 +31,12 @@ _HEADERS = [
 
 
 class Frame(NamedTuple):
-    """One frame's JSON object. `bare`: it carries no fact and no piece (a closing word), and so no id."""
+    """One frame's JSON object. `bare`: it carries no fact and no piece (a closing word), and so no id; `word` is what
+    stands in it then, where that is no JSON."""
 
     data: dict[str, Any]
     bare: bool = False
+    word: bytes | None = None
 
 
 class Feeding(Protocol):
@@ -65,7 +67,7 @@ def encode(shown: Shown, frames: list[Frame]) -> Iterable[bytes]:
     number = 0
     for frame in frames:
         if frame.bare:
-            yield b"data: %s\n\n" % orjson.dumps(frame.data)
+            yield b"data: %s\n\n" % (orjson.dumps(frame.data) if frame.word is None else frame.word)
             continue
         number += 1
         if again or number <= skip:
@@ -75,7 +77,8 @@ def encode(shown: Shown, frames: list[Frame]) -> Iterable[bytes]:
 
 
 class EventStream(Response):
-    """A response that shows a feed until it is over, the client has gone, or takes nothing for `stall_s`."""
+    """A response that shows a feed until it is over, the client has gone, or takes nothing for `stall_s`. `then` is
+    called once all of it is out, if the client was there to the end."""
 
     media_type = MEDIA_TYPE
 
@@ -88,9 +91,10 @@ class EventStream(Response):
         stall_s: float,
         headers: Mapping[str, str] | None = None,
         counts: Counts | None = None,
+        then: Callable[[], None] | None = None,
     ) -> None:
         self.status_code, self.background = 200, None
-        self.show = show
+        self.show, self._then = show, then
         self._feed, self._beat_s, self._stall_s, self._counts = feed, beat_s, stall_s, counts or Counts()
         self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
 
@@ -123,7 +127,7 @@ class EventStream(Response):
                     sending = time = now()
                     if time >= looked + GONE_S:
                         looked = time
-                        if _gone(receive):
+                        if gone(receive):
                             return
                     for item in merged(shown):
                         for data in encode(item, self.show(item)):
@@ -133,7 +137,10 @@ class EventStream(Response):
                         await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
                         written = time
                     sending = None
+                there = self._then is not None and not gone(receive)
                 await send({"type": "http.response.body", "body": b""})
+            if self._then is not None and there:
+                self._then()
         except (TimeoutError, OSError) as error:
             # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
             self._counts.stalled += isinstance(error, TimeoutError)
@@ -143,15 +150,3 @@ class EventStream(Response):
             if watch is not None:
                 watch.cancel()
             feed.close()
-
-
-def _gone(receive: Receive) -> bool:
-    """Whether the client has disconnected: one step of `receive`, taken back when it would wait."""
-    waiting: Coroutine[Any, Any, Any] = receive()  # type: ignore[assignment]
-    try:
-        waiting.send(None)
-    except StopIteration as answer:
-        return bool(answer.value["type"] == "http.disconnect")
-    with contextlib.suppress(RuntimeError):
-        waiting.close()
-    return False

@@ -84,8 +84,15 @@ async def _list(asked: Asked, given: ListThreads) -> Answer:
     if user_id != who.user_id and not who.admin:
         raise forbidden("another user's threads need a key with the scope admin")
     agent_id = next(iter(who.agents)) if len(who.agents) == 1 and not who.may_read(None) else None
-    who.to_read(agent_id)
-    params = {"user_id": user_id, "agent_id": agent_id, "limit": given.limit, "cursor": given.cursor}
+    team_id = next(iter(who.teams)) if agent_id is None and len(who.teams) == 1 and not who.may_read(None) else None
+    who.to_read(agent_id, team_id)
+    params = {
+        "user_id": user_id,
+        "agent_id": agent_id,
+        "team_id": team_id,
+        "limit": given.limit,
+        "cursor": given.cursor,
+    }
     page = await asked.core.reads.threads(who, params, None)
     items = [outbound.thread(view) for view in page.items]
     return _plain({"items": items, "next_cursor": page.next_cursor, "total": page.total})

@@ -11,7 +11,7 @@ from typing import Any
 
 from parley_events import facts as f
 from parley_events.codec import Fact, UnknownBody
-from parley_history.projections import approvals, knowledge, runs, skills, threads, tools, workspaces
+from parley_history.projections import approvals, forks, knowledge, runs, skills, threads, tools, workspaces
 from parley_history.projections.dues import session_due
 from parley_history.projections.rows import Needs, View
 
@@ -22,8 +22,9 @@ FOLDS: dict[str, Fold] = {
     f.ThreadUpdated.type: threads.thread_updated,
     f.ThreadDeleted.type: threads.thread_deleted,
     f.ThreadCleared.type: threads.thread_cleared,
-    f.ThreadForked.type: threads.thread_forked,
+    f.ThreadForked.type: forks.thread_forked,
     f.ThreadExpired.type: threads.thread_expired,
+    f.ThreadRead.type: threads.thread_read,
     f.MessagePosted.type: threads.message_posted,
     f.ChildStarted.type: runs.child_started,
     f.ModelCalled.type: runs.model_called,
@@ -59,7 +60,6 @@ FOLDS: dict[str, Fold] = {
 
 STORED_ONLY: frozenset[str] = frozenset(
     {
-        f.ThreadRead.type,
         f.ThreadCancelling.type,
     }
 )
@@ -82,6 +82,8 @@ def needs(facts: Iterable[Fact]) -> Needs:
             made_runs.add(body.run_id)
         elif (run_id := getattr(body, "run_id", None)) is not None and run_id not in made_runs:
             found.runs.add(run_id)
+        if isinstance(body, f.ChildStarted) and body.member is not None and body.parent_run_id not in made_runs:
+            found.runs.add(body.parent_run_id)
         if isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
             found.approvals.add(body.approval_id)
         elif isinstance(body, f.KeyRotated | f.KeyRevoked):

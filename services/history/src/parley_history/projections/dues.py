@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parley_events.codec import Fact
+from parley_events.facts import ThreadRead
 from parley_history.projections.rows import DueRow, RunRow, View
 
 SESSION = "session"
@@ -34,9 +35,10 @@ def drop_dues_of(view: View, run: RunRow) -> None:
 
 
 def session_due(view: View, fact: Fact) -> None:
-    """After any fact of a thread: it expires when nothing has happened in it for so long, and nothing runs in it."""
+    """After any fact of a thread: it expires when nothing has happened in it for so long, and nothing runs in it. That
+    someone has read it is nothing that happened."""
     thread = view.threads.get(fact.stream)
-    if thread is None or thread.idle_s is None:
+    if thread is None or thread.idle_s is None or isinstance(fact.body, ThreadRead):
         return
     if thread.open_runs or thread.expired or thread.deleted:
         drop_due(view, fact.stream, SESSION)

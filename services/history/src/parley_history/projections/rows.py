@@ -60,6 +60,10 @@ class ThreadRow:
     open_runs: int = 0
     """Its top-level runs that have not ended; counted only where `idle_s` is set."""
     end_user: str | None = None
+    read_seq: int = 0
+    """The mark of its own user: up to which seq it was read."""
+    answered_seq: int = 0
+    """That of its newest answer that is shown."""
 
 
 @dataclass(slots=True)

@@ -28,6 +28,9 @@ from parley_history.projections.tools import call_status, resume
 
 
 def child_started(view: View, fact: Fact, body: ChildStarted) -> None:
+    """A run that a team answers has no model turn of its own before its members'."""
+    if body.member is not None and (parent := _open_run(view, body.parent_run_id)) is not None:
+        parent.status = "running"
     view.runs.put(
         RunRow(
             id=body.run_id,
@@ -125,7 +128,8 @@ def _end(view: View, fact: Fact, run_id: str, status: str, message_id: str, usag
     run = _open_run(view, run_id)
     if run is None:
         return None
-    run.status, run.message_id, run.usage = status, message_id, usage
+    # The end of a run inside another names none: it makes no message.
+    run.status, run.message_id, run.usage = status, message_id or run.message_id, usage
     run.ended_seq, run.ended_ms = fact.seq, fact.time_ms
     drop_dues_of(view, run)
     close_approvals(view, fact, run)

@@ -11,7 +11,7 @@ from parley_events.facts import (
     ThreadCreated,
     ThreadDeleted,
     ThreadExpired,
-    ThreadForked,
+    ThreadRead,
     ThreadUpdated,
 )
 from parley_history.projections.files import add_files
@@ -20,15 +20,7 @@ from parley_history.projections.text import as_text
 
 
 def thread_created(view: View, fact: Fact, body: ThreadCreated) -> None:
-    _open(view, fact, body.seed)
-
-
-def thread_forked(view: View, fact: Fact, body: ThreadForked) -> None:
-    """A copy shares the messages of its source up to `at`; they are found through `forked_from`, not copied."""
-    row = _open(view, fact, body.seed)
-    row.forked_from, row.forked_at = body.source_thread_id, body.at
-    if body.title is not None:
-        row.title = body.title
+    open_thread(view, fact, body.seed)
 
 
 def thread_updated(view: View, fact: Fact, body: ThreadUpdated) -> None:
@@ -62,10 +54,18 @@ def thread_expired(view: View, fact: Fact, body: ThreadExpired) -> None:
         row.expired = True
 
 
+def thread_read(view: View, fact: Fact, body: ThreadRead) -> None:
+    """The mark of its own user moves, forward only; nothing shows those of others."""
+    row = view.threads.get(fact.stream)
+    if row is not None and row.user_id == body.user_id and row.read_seq < body.up_to:
+        view.threads.change(row.id)
+        row.read_seq = body.up_to
+
+
 def message_posted(view: View, fact: Fact, body: MessagePosted) -> None:
     """The question, before it the system text that came with it, and the run that will answer."""
     if body.opened is not None:
-        _open(view, fact, body.opened)
+        open_thread(view, fact, body.opened)
     numbers = (*body.numbers, 0, 0, 0)
     seq = fact.seq or 0
     run = RunRow(
@@ -140,6 +140,8 @@ def add_message(view: View, message: MessageRow, run: RunRow | None) -> bool:
     view.messages[(message.thread_id, message.seq, message.part)] = message
     view.threads.change(thread.id)
     thread.message_count += 1
+    if message.role == "assistant":
+        thread.answered_seq = message.seq
     thread.last_message_ms = max(thread.last_message_ms or 0, message.created_ms)
     thread.active_ms = max(thread.active_ms, message.created_ms)
     thread.updated_ms = max(thread.updated_ms, message.created_ms)
@@ -154,7 +156,8 @@ def count_open(view: View, thread_id: str, more: int) -> None:
         thread.open_runs += more
 
 
-def _open(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
+def open_thread(view: View, fact: Fact, seed: ThreadSeed) -> ThreadRow:
+    """A new thread."""
     row = ThreadRow(
         id=fact.stream,
         workspace_id=fact.workspace_id,
@@ -188,7 +191,7 @@ def _hide_messages(view: View, fact: Fact) -> ThreadRow | None:
     if row is None:
         return None
     row.cleared_seq = view.cleared[row.id] = fact.seq or 0
-    row.message_count = 0
+    row.message_count = row.answered_seq = 0
     row.last_message_ms = None
     row.active_ms = max(row.active_ms, fact.time_ms)
     for key in [key for key in view.messages if key[0] == row.id]:

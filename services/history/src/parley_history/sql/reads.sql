@@ -99,20 +99,22 @@ WHERE t.workspace_id = $1 AND t.id = $2 AND NOT t.deleted
 
 -- name: threads
 SELECT t.*, coalesce(s.seq, 0) AS seq,
-       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $10)
+       t.expired OR EXISTS (SELECT FROM dues d WHERE d.stream = t.id AND d.due_key = 'session' AND d.due_ms <= $11)
            AS expired_now
 FROM threads t LEFT JOIN streams s ON s.key = t.id
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
-  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
-  AND ($7::bigint IS NULL OR (t.active_ms, t.id) < ($7, $8::text))
-ORDER BY t.active_ms DESC, t.id DESC LIMIT $9
+  AND ($5::text IS NULL OR t.team_id = $5)
+  AND ($6::bool IS NULL OR t.pinned = $6) AND ($7::text IS NULL OR t.channel = $7)
+  AND ($8::bigint IS NULL OR (t.active_ms, t.id) < ($8, $9::text))
+ORDER BY t.active_ms DESC, t.id DESC LIMIT $10
 
 -- name: threads_total
 SELECT count(*) FROM threads t
 WHERE t.workspace_id = $1 AND NOT t.deleted AND t.archived = $2
   AND ($3::text IS NULL OR t.user_id = $3) AND ($4::text IS NULL OR t.agent_id = $4)
-  AND ($5::bool IS NULL OR t.pinned = $5) AND ($6::text IS NULL OR t.channel = $6)
+  AND ($5::text IS NULL OR t.team_id = $5)
+  AND ($6::bool IS NULL OR t.pinned = $6) AND ($7::text IS NULL OR t.channel = $7)
 
 -- name: messages_asc
 SELECT * FROM messages WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text[] IS NULL OR role = ANY($3))
@@ -169,6 +171,52 @@ SELECT m.* FROM threads t JOIN messages m ON m.thread_id = t.id
 WHERE t.workspace_id = $1 AND m.workspace_id = $1 AND NOT t.deleted AND t.user_id = $2 AND t.agent_id = $3
   AND t.end_user IS NULL AND m.client AND m.tool_call_id = $4 AND m.tool_status IS NOT NULL
 ORDER BY m.tool_status IN ('running', 'waiting') DESC, m.number DESC LIMIT 1
+
+-- name: message
+SELECT m.* FROM messages m JOIN threads t ON t.id = m.thread_id
+WHERE m.workspace_id = $1 AND m.thread_id = $2 AND m.id = $3 AND NOT t.deleted
+
+-- name: said
+-- Questions and answers by their numbers: of one thread, or of those that a user has with an agent in these channels.
+SELECT m.* FROM threads t CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND role IN ('user', 'assistant')
+      AND ($6::bigint IS NULL OR number < $6)
+    ORDER BY number DESC LIMIT $7
+) m
+WHERE t.workspace_id = $1 AND NOT t.deleted
+  AND CASE WHEN $2::text IS NULL
+      THEN t.user_id = $3 AND t.agent_id = $4 AND t.channel = ANY($5::text[]) AND t.end_user IS NULL ELSE t.id = $2 END
+ORDER BY m.number DESC LIMIT $7
+
+-- name: inbox
+SELECT m.* FROM threads t CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND role = 'assistant' AND seq > t.read_seq
+    ORDER BY seq DESC LIMIT $4
+) m
+WHERE t.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.unread AND NOT t.deleted
+  AND t.end_user IS NULL
+ORDER BY m.created_ms DESC, m.thread_id DESC, m.seq DESC LIMIT $4
+
+-- name: inbox_total
+SELECT coalesce(sum(m.answers), 0)::bigint FROM threads t CROSS JOIN LATERAL (
+    SELECT count(*) AS answers FROM messages
+    WHERE thread_id = t.id AND workspace_id = $1 AND role = 'assistant' AND seq > t.read_seq
+) m
+WHERE t.workspace_id = $1 AND t.user_id = $2 AND t.agent_id = $3 AND t.unread AND NOT t.deleted
+  AND t.end_user IS NULL
+
+-- name: unread
+SELECT id AS thread_id, answered_seq FROM threads
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id = $3 AND unread AND NOT deleted
+  AND end_user IS NULL AND id > $4
+ORDER BY id LIMIT $5
+
+-- name: deleted
+SELECT count(*) FROM threads
+WHERE workspace_id = $1 AND user_id = $2 AND agent_id IS NOT DISTINCT FROM $3 AND team_id IS NOT DISTINCT FROM $4
+  AND channel = $5 AND deleted
 
 -- name: files
 SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (

@@ -33,7 +33,7 @@ SELECT key, seq FROM streams WHERE key = ANY($1::text[])
 -- name: load_threads
 SELECT id, workspace_id::text AS workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context,
        metadata, created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
-       message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user
+       message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user, read_seq, answered_seq
 FROM threads WHERE id = ANY($1::text[])
 
 -- name: load_runs
@@ -64,16 +64,18 @@ ON CONFLICT (key) DO UPDATE SET seq = excluded.seq
 -- name: put_threads
 INSERT INTO threads (id, workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context, metadata,
                      created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
-                     message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user)
+                     message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user, read_seq,
+                     answered_seq)
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::json[], $10::json[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::bool[],
                      $16::text[], $17::bigint[], $18::bigint[], $19::int[], $20::bigint[], $21::bool[], $22::bool[],
-                     $23::int[], $24::int[], $25::text[])
+                     $23::int[], $24::int[], $25::text[], $26::bigint[], $27::bigint[])
 ON CONFLICT (id) DO UPDATE SET
     title = excluded.title, pinned = excluded.pinned, archived = excluded.archived, metadata = excluded.metadata,
     updated_ms = excluded.updated_ms, active_ms = excluded.active_ms, last_message_ms = excluded.last_message_ms,
     message_count = excluded.message_count, cleared_seq = excluded.cleared_seq, expired = excluded.expired,
-    deleted = excluded.deleted, open_runs = excluded.open_runs
+    deleted = excluded.deleted, open_runs = excluded.open_runs, read_seq = excluded.read_seq,
+    answered_seq = excluded.answered_seq
 
 -- name: clear_messages
 DELETE FROM messages m USING unnest($1::text[], $2::bigint[]) AS c (thread_id, seq)

@@ -47,7 +47,8 @@ async def agent_named(core: Core, who: Principal, name: str) -> AgentView:
 
 async def may_change(core: Core, who: Principal, thread_id: str) -> None:
     """A Problem 403 unless the key may chat in the thread. Whose the thread is, the dispatcher looks at."""
-    if who.agents and not who.may_chat(None):
-        who.to_chat((await core.reads.thread(who, thread_id)).agent_id)
+    if (who.agents or who.teams) and not who.may_chat(None):
+        thread = await core.reads.thread(who, thread_id)
+        who.to_chat(thread.agent_id, thread.team_id)
     else:
         who.to_chat(None)

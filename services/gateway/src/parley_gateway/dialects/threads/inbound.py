@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from parley_events.body import Attachment, ThreadSeed
+from parley_events.body import Attachment, PastFact, ThreadSeed
 from parley_events.commands import (
     AnswerApproval,
     AnswerTool,
     CreateThread,
+    ForkThread,
     PostMessage,
     SettleTool,
     UpdateThread,
 )
-from parley_events.reads import AgentView
+from parley_events.reads import AgentView, ThreadView
 from parley_gateway.auth import Principal
-from parley_gateway.dialects.threads.wire import Answer, NewMessage, NewThread, Settlement, ThreadChanges, ToolResult
+from parley_gateway.dialects.threads.wire import (
+    Answer,
+    NewFork,
+    NewMessage,
+    NewThread,
+    Settlement,
+    ThreadChanges,
+    ToolResult,
+)
 from parley_gateway.errors import Problem, invalid
 from parley_gateway.http import check_data, check_text
 
@@ -53,6 +62,37 @@ def update_thread(principal: Principal, asked: ThreadChanges) -> UpdateThread | 
         metadata=asked.metadata,
         changes=changes,
     )
+
+
+def fork_thread(
+    principal: Principal, source: ThreadView, asked: NewFork, at: int, past: tuple[PastFact, ...]
+) -> ForkThread:
+    """`source` as it is now, and what it had on record up to `at`. The fork belongs to the one who makes it, also where
+    the source is shared; for whom the source was kept (`end_user`), the fork is kept."""
+    return ForkThread(
+        principal=principal.asker,
+        source_thread_id=source.id,
+        at=at,
+        title=asked.title,
+        seed=ThreadSeed(
+            user_id=principal.user_id,
+            agent_id=source.agent_id,
+            team_id=source.team_id,
+            title=source.title if asked.title is None else asked.title,
+            system_prompt=source.system_prompt,
+            context=source.context,
+            metadata=source.metadata,
+            channel=source.channel,
+            idle_s=source.idle_s,
+            end_user=source.end_user,
+        ),
+        past=past,
+    )
+
+
+def fork_again(principal: Principal, source_id: str, asked: NewFork) -> ForkThread:
+    """The same asked for once more, without what is copied: it can only be recognised as a repeat."""
+    return ForkThread(principal=principal.asker, source_thread_id=source_id, at=asked.at, title=asked.title)
 
 
 def post_message(

@@ -11,7 +11,7 @@ Which frames a fact gives follows from the facts alone, never from pieces: curso
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from parley_events import facts as f
@@ -21,6 +21,7 @@ from parley_events.codec import Fact, UnknownBody
 from parley_events.commands import AddKnowledge
 from parley_events.ids import answer_id
 from parley_events.reads import ApprovalView, DocumentView, MessageView, RunView, ThreadView
+from parley_events.retelling import retold
 from parley_gateway.feed.follow import Shown, ShownFact, run_of
 from parley_gateway.feed.sse import Frame
 from parley_gateway.runs import text_of
@@ -35,10 +36,12 @@ class _Called(NamedTuple):
 
 
 class Frames:
-    """The frames of one stream of one thread."""
+    """The frames of one stream of one thread. `past`: a fork shows what it took over, too, after its own frame, as the
+    frames that it had in the source, with seqs of at most 0: so a client that knows nothing else has the thread.
+    `run_id`: of that the run's alone, and without the fork's own frame."""
 
-    def __init__(self, thread_id: str) -> None:
-        self._thread_id = thread_id
+    def __init__(self, thread_id: str, *, past: bool = True, run_id: str | None = None) -> None:
+        self._thread_id, self._past, self._run_id = thread_id, past, run_id
         self._tools: dict[tuple[int, int], _Called] = {}
         self._open: dict[str, int] = {}
         """Run → the seq of its model call that has not returned."""
@@ -47,21 +50,35 @@ class Frames:
     def __call__(self, shown: Shown) -> list[Frame]:
         """All frames of one thing shown."""
         if isinstance(shown, ShownFact):
-            return self._fact(shown.fact)
-        if self._answer[0] != shown.run_id:
-            self._answer = (shown.run_id, answer_id(shown.run_id))
-        return [
-            Frame(
-                {
-                    "type": _DELTAS[shown.kind],
-                    "seq": shown.call,
-                    "thread_id": self._thread_id,
-                    "run_id": shown.run_id,
-                    "message_id": self._answer[1],
-                    "delta": shown.text,
-                }
-            )
-        ]
+            frames = [] if self._run_id else self._fact(shown.fact)
+            if self._past and isinstance(shown.fact.body, f.ThreadForked) and not shown.again:
+                past = (one for one in retold(shown.fact) if self._run_id in (None, run_of(one)))
+                frames += [frame for one in past for frame in self._retold(one)]
+            return frames
+        return [self._delta(shown.kind, shown.call, shown.run_id, shown.text)]
+
+    def _delta(self, kind: str, call: int, run_id: str, text: str) -> Frame:
+        if self._answer[0] != run_id:
+            self._answer = (run_id, answer_id(run_id))
+        return Frame(
+            {
+                "type": _DELTAS[kind],
+                "seq": call,
+                "thread_id": self._thread_id,
+                "run_id": run_id,
+                "message_id": self._answer[1],
+                "delta": text,
+            }
+        )
+
+    def _retold(self, past: Fact) -> Iterator[Frame]:
+        """A fact that a fork took over, the texts that it closes first, as in any feed."""
+        body = past.body
+        if isinstance(body, f.ModelReturned | f.RunCancelled):
+            for block in body.blocks:
+                if block.kind in _DELTAS and block.text:
+                    yield self._delta(block.kind, body.call or 0, body.run_id, block.text)
+        yield from self._fact(past)
 
     def _fact(self, fact: Fact) -> list[Frame]:
         body = fact.body
@@ -87,7 +104,7 @@ class Frames:
             # What the model is told of it follows as `tool.returned`.
             frames = [Frame({**head, **_tool_expired(body, self._tools.get((body.call, body.index))), **time})]
         else:
-            data = {} if isinstance(body, UnknownBody) else body.model_dump(mode="json", exclude={"numbers"})
+            data = {} if isinstance(body, UnknownBody) else body.model_dump(mode="json", exclude={"numbers", "past"})
             frames = [Frame({**data, **head, **time})]
         if isinstance(body, f.ModelCalled) and body.attempt > 1:
             frames.insert(0, Frame({**head, "type": "run.restarted", "attempt": body.attempt, **time}))
@@ -113,6 +130,12 @@ class Frames:
         return not (isinstance(body, f.RunCancelled) and body.call == call and body.blocks)
 
 
+def past_facts(fork: Fact, run_id: str) -> list[Json]:
+    """The facts of a run that a fork took over, each as its own frame."""
+    frames = Frames(fork.stream)
+    return [frames(ShownFact(one, ""))[-1].data for one in retold(fork) if run_of(one) == run_id]
+
+
 class EveryThread:
     """The frames of a stream of all threads: facts alone, and without ids, since it cannot be resumed."""
 
@@ -124,7 +147,7 @@ class EveryThread:
         if not isinstance(shown, ShownFact):
             return []
         thread_id = shown.fact.stream
-        frames = self._frames.setdefault(thread_id, Frames(thread_id))
+        frames = self._frames.setdefault(thread_id, Frames(thread_id, past=False))
         self._frames.move_to_end(thread_id)
         if len(self._frames) > THREADS_LIMIT:
             self._frames.popitem(last=False)

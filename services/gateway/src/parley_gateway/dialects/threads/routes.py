@@ -9,14 +9,14 @@ from starlette.routing import Route
 from parley_events import ids
 from parley_events.commands import DeleteThread
 from parley_events.errors import LogError
-from parley_events.reads import AgentView
+from parley_events.reads import AgentView, RunView
 from parley_gateway import core as core_
 from parley_gateway import files
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
-from parley_gateway.dialects.threads import approvals, inbound, knowledge, outbound, runs, wire
+from parley_gateway.dialects.threads import approvals, fork, inbound, knowledge, outbound, past_runs, runs, wire
 from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, may_change, thread_id_of
-from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid, unsupported
+from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
 from parley_gateway.feed.follow import ShownFact, run_of
 from parley_gateway.feed.join import PAGE, RECALL
@@ -76,11 +76,13 @@ async def _list(core: Core, request: Request, who: Principal) -> Response:
         agent_id = known.id if known else asked_agent
     elif len(who.agents) == 1 and not who.may_read(None):
         (agent_id,) = who.agents
-    who.to_read(agent_id)
+    team_id = next(iter(who.teams)) if agent_id is None and len(who.teams) == 1 and not who.may_read(None) else None
+    who.to_read(agent_id, team_id)
     pinned, archived = query_flag(request, "pinned"), query_flag(request, "archived")
     params = {
         "user_id": user_id,
         "agent_id": agent_id,
+        "team_id": team_id,
         "pinned": None if pinned is None else str(pinned).lower(),
         "archived": None if archived is None else str(archived).lower(),
         "limit": query_limit(request),
@@ -236,11 +238,23 @@ async def _thread_events(core: Core, request: Request, who: Principal) -> Respon
 
 
 async def _run_events(core: Core, request: Request, who: Principal) -> Response:
-    run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
+    run = await core.reads.run(who, request.path_params["run_id"], min_position(request), past=True)
+    if run.posted_seq <= 0:
+        return await _past_run_events(core, request, who, run)
     if _as_page(request):
         return await _page(core, request, who, run.thread_id, run.id, run.posted_seq - 1, run.ended_seq)
     feed = await core_.run_feed(core, who, run, resume_point(request), restarts=True)
     return core_.stream(core, feed, outbound.Frames(run.thread_id), {"Parley-Run-Id": run.id})
+
+
+async def _past_run_events(core: Core, request: Request, who: Principal, run: RunView) -> Response:
+    text = query(request, "cursor") if _as_page(request) else None
+    text = text or resume_point(request)
+    cursor = START if text is None else parse_cursor(text)
+    await _not_ahead(core, who, run.thread_id, cursor)
+    if _as_page(request):
+        return await past_runs.page(core, who, request, run, cursor)
+    return await past_runs.stream(core, who, run, cursor)
 
 
 async def _every_event(core: Core, request: Request, who: Principal) -> Response:
@@ -263,7 +277,7 @@ async def _page(
     after = max(begin, cursor.done)
     if text is not None:
         await _not_ahead(core, who, thread_id, cursor)
-    frames = outbound.Frames(thread_id)
+    frames = outbound.Frames(thread_id, past=False)
     if text is not None and after > begin:
         recent, _ = await core.history.facts(who.workspace_id, thread_id, after + 1, RECALL, "desc")
         for fact in reversed(recent):
@@ -295,10 +309,6 @@ async def _not_ahead(core: Core, who: Principal, thread_id: str, cursor: Cursor)
             raise cursor_ahead()
 
 
-async def _not_yet(core: Core, request: Request, who: Principal) -> Response:
-    raise unsupported("this version does not serve that yet")
-
-
 # ---- who and what
 
 
@@ -327,9 +337,9 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/threads/{thread_id}/files": {"GET": _files},
     "/threads/{thread_id}/files/{name}": {"GET": _file},
     "/threads/{thread_id}/events": {"GET": _thread_events},
-    "/threads/{thread_id}/fork": {"POST": _not_yet},
     "/events": {"GET": _every_event},
     "/runs/{run_id}/events": {"GET": _run_events},
+    **fork.PATHS,
     **runs.PATHS,
     **approvals.PATHS,
 }

@@ -43,7 +43,9 @@ _AT_ONCE = 16
 
 
 async def _get(core: Core, request: Request, who: Principal) -> Response:
-    return answer(200, outbound.run(await core.reads.run(who, request.path_params["run_id"], min_position(request))))
+    return answer(
+        200, outbound.run(await core.reads.run(who, request.path_params["run_id"], min_position(request), past=True))
+    )
 
 
 # ---- tools that the client runs, and calls of which nobody knows what came
@@ -96,7 +98,7 @@ async def _result(core: Core, request: Request, who: Principal) -> Response:
 async def _remembering(core: Core, who: Principal, thread_id: str) -> outbound.Frames:
     """The frames of a stream that begins in the middle of a run, knowing which calls are open; as well as history can
     say so now, since the answer is taken in any case."""
-    frames = outbound.Frames(thread_id)
+    frames = outbound.Frames(thread_id, past=False)
     try:
         facts, _ = await core.history.facts(who.workspace_id, thread_id, 0, RECALL, "desc")
     except (Unavailable, Behind, Missing):

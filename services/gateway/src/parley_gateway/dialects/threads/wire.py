@@ -29,6 +29,13 @@ class ThreadChanges(Wire):
     metadata: Json | None = None
 
 
+class NewFork(Wire):
+    """Where to fork (without: at the end, as it is now), and how the fork is called (without: as its source)."""
+
+    at: int | None = None
+    title: str | None = Field(default=None, max_length=1000)
+
+
 class NewMessage(Wire):
     content: str
     agent_id: str | None = Field(default=None, min_length=1, max_length=200)

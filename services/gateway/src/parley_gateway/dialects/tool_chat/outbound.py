@@ -20,7 +20,8 @@ from parley_gateway.runs import text_of
 
 
 class Parts:
-    """The parts of one run, from whichever begin on. `message` and `error`: how the last part ended, if it has."""
+    """The parts of one run, from whichever begin on. `message` and `error`: how the last part ended, if it has;
+    `ended_seq`: the fact with which the run did."""
 
     def __init__(self, conversation_id: str) -> None:
         self._conversation_id = conversation_id
@@ -31,12 +32,19 @@ class Parts:
         self._called_ms = 0
         self.message: Json | None = None
         self.error: Json | None = None
+        self.ended_seq: int | None = None
 
     def __call__(self, shown: Shown) -> list[Frame]:
         """All frames of one thing shown."""
         if isinstance(shown, ShownFact):
             return [Frame(data) for data in self.fold(shown.fact)]
         return [Frame({"type": "delta", "content": shown.text})] if shown.kind == "text" else []
+
+    def tell(self, shown: Iterable[Shown]) -> None:
+        """Take in all that was shown."""
+        for item in shown:
+            if isinstance(item, ShownFact):
+                self.fold(item.fact)
 
     def ends(self, fact: Fact) -> bool:
         """Take one more fact in; whether a part ends with it."""
@@ -45,6 +53,8 @@ class Parts:
     def fold(self, fact: Fact) -> list[Json]:
         """Take one more fact in; what is said of it."""
         body = fact.body
+        if isinstance(body, f.RunCompleted | f.RunFailed | f.RunCancelled):
+            self.ended_seq = fact.seq
         if isinstance(body, f.MessagePosted):
             return self._begin(body.numbers[2])
         if isinstance(body, f.ModelReturned):
@@ -102,15 +112,6 @@ class Parts:
         if details is not None:
             self.error["details"] = details
         return [{"type": "error", "error": self.error}]
-
-
-def told(shown: Iterable[Shown], conversation_id: str) -> Parts:
-    """The part that these facts tell."""
-    parts = Parts(conversation_id)
-    for item in shown:
-        if isinstance(item, ShownFact):
-            parts.fold(item.fact)
-    return parts
 
 
 def _call(call_id: str, name: str, arguments: Json) -> Json:

@@ -15,6 +15,7 @@ from parley_events.reads import AgentView
 from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said, Until
+from parley_gateway.delivered import Delivered
 from parley_gateway.dialects.tool_chat import inbound, outbound, wire
 from parley_gateway.errors import Problem, instead, invalid, not_found
 from parley_gateway.http import (
@@ -31,6 +32,7 @@ from parley_gateway.http import (
     resume_point,
     traceparent,
 )
+from parley_gateway.marks import answers
 
 BASE = "/api/agents"
 CHAT = "/api/agents/{agent_id}/chat"
@@ -117,15 +119,20 @@ async def _post(core: Core, request: Request, who: Principal) -> Response:
     if said.outcome.pending:
         return answer(202, open_, headers)
     feed = Until(await core_.feed_of(core, who, said, restarts=False), outbound.Parts(said.thread_id).ends)
+    parts = outbound.Parts(said.thread_id)
+
+    def read() -> None:
+        core.marks.read(who, said.thread_id, parts.ended_seq)
+
     if asked.stream:
-        return core_.stream(core, feed, outbound.Parts(said.thread_id), headers)
+        return core_.stream(core, feed, parts, headers, read)
     _, shown = await core_.told(feed, said.run_id, said.thread_id, WAIT_S if wait_s is None else wait_s)
-    part = outbound.told(shown, said.thread_id)
-    if part.error is not None:
-        raise Problem(part.error["code"], part.error["message"], 500, part.error.get("details"), headers)
-    if part.message is None:
+    parts.tell(shown)
+    if parts.error is not None:
+        raise Problem(parts.error["code"], parts.error["message"], 500, parts.error.get("details"), headers)
+    if parts.message is None:
         return answer(202, open_, headers)
-    return answer(200, outbound.answered(part.message, named, agent.spec.name), headers)
+    return Delivered(answer(200, outbound.answered(parts.message, named, agent.spec.name), headers), read)
 
 
 async def _message(core: Core, request: Request, who: Principal, agent: AgentView, asked: wire.NewMessage) -> Said:
@@ -189,8 +196,13 @@ async def _events(core: Core, request: Request, who: Principal) -> Response:
     if run.agent_id != agent.id:
         raise not_found("run of this agent")
     feed = await core_.run_feed(core, who, run, resume_point(request), restarts=False)
-    until = Until(feed, outbound.Parts(thread.id).ends)
-    return core_.stream(core, until, outbound.Parts(thread.id), {"Parley-Run-Id": run.id})
+    until, parts = Until(feed, outbound.Parts(thread.id).ends), outbound.Parts(thread.id)
+
+    def read() -> None:
+        core.marks.read(who, thread.id, parts.ended_seq)
+
+    headers = {"Parley-Run-Id": run.id}
+    return core_.stream(core, until, parts, headers, read if answers(who, run, thread) else None)
 
 
 # ---- clearing
