@@ -56,6 +56,8 @@ async def staged(system: System, admin: httpx2.AsyncClient, owner: httpx2.AsyncC
     pending = await eventually(parked)
     [approval] = (await owner.get(f"{BASE}/chat/approvals?thread_id={thread}")).json()["items"]
     [stored] = (await owner.get(f"{BASE}/chat/threads/{thread}/files")).json()["items"]
+    [question, *_] = (await owner.get(f"{BASE}/chat/threads/{thread}/messages")).json()["items"]
+    asked = await owner.post("/teams/founders/chat?wait=0", json={"message": "a secret"})
     document = await made(owner, "/knowledge", {"title": "a secret", "content": "a secret"})
     return {
         "workspace": system.ready()["workspace_id"],
@@ -64,6 +66,8 @@ async def staged(system: System, admin: httpx2.AsyncClient, owner: httpx2.AsyncC
         "thread_id": thread,
         "session_id": thread,
         "conversation_id": thread,
+        "message_id": question["id"],
+        "run_of_team": asked.headers["parley-run-id"],
         "run_id": posted.json()["run_id"],
         "tool_call_id": next(call for call in pending if call != approval["tool_call"]["id"]),
         "approval_id": approval["id"],

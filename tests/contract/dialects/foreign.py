@@ -10,14 +10,28 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from tests.contract.dialects.test_rights import CHAT, DEEDS, GRANTS, NAMED, ORG, OWN
+from tests.contract.dialects.test_rights import CHAT, DEEDS, GRANTS, NAMED, OF_A_TEAM, ORG, OWN
 from tests.unit.gateway.world import WORKSPACE
 
 AI = "/api/v3/organizations/{own_organisation}/ai"
 NODE = {"structure_id": "{workspace}", "role_id": "scripted"}
-PERSONAL = {"thread_id", "run_id", "session_id", "conversation_id", "tool_call_id", "sha256", "user"}
+PERSONAL = {
+    *("thread_id", "run_id", "run_of_team", "session_id", "conversation_id", "message_id", "tool_call_id"),
+    *("sha256", "user"),
+}
 """Names of what belongs to a user; everything else the users of a workspace have together."""
-FOREIGN = ("thread_id", "run_id", "tool_call_id", "approval_id", "knowledge_id", "key_id", "hidden", "hidden_uuid")
+FOREIGN = (
+    "thread_id",
+    "run_id",
+    "run_of_team",
+    "message_id",
+    "tool_call_id",
+    "approval_id",
+    "knowledge_id",
+    "key_id",
+    "hidden",
+    "hidden_uuid",
+)
 """The names that must stand in no answer that a stranger gets."""
 
 
@@ -56,11 +70,13 @@ def _every_route() -> list[Way]:
         path, _, query = deed.path.partition("?")
         if path.startswith(("/api/v1/agents", "/api/v1/teams")):
             path = path.replace("{agent_id}", "{hidden}")
+        if deed.path in OF_A_TEAM and "{run_id}" in path:
+            path = path.replace("{run_id}", "{run_of_team}").replace("{team_id}", "pair")
         node = NODE if path.startswith(ORG) else {}
         params = {**(node if deed.query else {}), **dict(part.split("=") for part in query.split("&") if part)}
         body = None if deed.body is None else {**deed.body, **node}
         way = Way(deed.method, path.replace("{agent_id}", "scripted"), params, body, path in OWN)
-        if deed.needs != "later" and way.names:
+        if way.names:
             ways.append(way)
     return ways
 
@@ -100,6 +116,29 @@ def _of_tool_chat(agent: str) -> list[Way]:
     ]
 
 
+def _of_team_chat(below: str, agent: str) -> list[Way]:
+    path = f"{below}/agents/{agent}"
+    named: dict[str, Any] = {"message": "hi", "conversation_id": "{conversation_id}"}
+    return [
+        *(Way("POST", f"{path}/{chat}", {}, named) for chat in ("chat", "chat/stream")),
+        Way("GET", f"{path}/history", {"conversation_id": "{conversation_id}"}),
+        Way("GET", f"{path}/history", {"conversation_id": "{own_thread}", "before": "{message_id}"}),
+        Way("GET", f"{path}/history", {"before": "{message_id}"}),
+        Way("GET", f"{path}/inbox", {}, None, True),
+        Way("GET", f"{path}/conversations", {}, None, True),
+        Way("POST", f"{path}/mark-read", {}, {"conversation_id": "{conversation_id}"}),
+        Way("POST", f"{path}/mark-read", {}, {"up_to": "{message_id}"}),
+        *(Way(method, f"{path}/conversations/{{conversation_id}}", {}, {"title": "t"}) for method in ("PUT", "DELETE")),
+        *(Way("GET", f"{path}/runs/{{run_id}}{events}", {}) for events in ("", "/events")),
+    ]
+
+
+def _of_teams() -> list[Way]:
+    named: dict[str, Any] = {"message": "hi", "conversation_id": "{conversation_id}"}
+    ways = [Way("POST", f"/teams/pair/{chat}", {}, named) for chat in ("chat", "chat/stream")]
+    return [*ways, *(Way("GET", f"/teams/pair/runs/{{{run}}}", {}) for run in ("run_id", "run_of_team"))]
+
+
 def _of_org_agents(agent: str) -> list[Way]:
     return [
         Way("POST", f"{AI}/agents/{agent}/chat", {}, {"message": "hi", "sessionId": "{session_id}"}),
@@ -117,6 +156,8 @@ ELSEWHERE = [
     Way("POST", f"{CHAT}/runs/cancel", {}, {"thread_id": "{thread_id}"}, True),
     Way("POST", f"{CHAT}/runs/cancel", {}, {"user_id": "{user}"}, True),
     *(way for agent in ("scripted", "assistant") for way in (*_of_tool_chat(agent), *_of_org_agents(agent))),
+    *(way for below in ("", "/api") for agent in ("scripted", "assistant") for way in _of_team_chat(below, agent)),
+    *_of_teams(),
     Way("GET", f"{AI}/sessions/{{session_id}}", {"userId": "{user}"}),
     Way("GET", f"{AI}/chat/executions/{{run_id}}", {}),
     Way("GET", "/ai/chat/executions/{run_id}", {"userId": "{user}"}),
@@ -159,7 +200,7 @@ STRANGERS = [
     Stranger("another workspace", "eve", True, list(GRANTS), WAYS),
     Stranger("a user of the same name in another workspace", "{user}", True, list(GRANTS), WAYS),
     Stranger("another user", "bob", False, [scopes for scopes in GRANTS if "admin" not in scopes], PRIVATE),
-    Stranger("the same user, for another agent", "{user}", False, [("agent:assistant",), ("team:pair",)], PRIVATE),
+    Stranger("the same user, for another agent", "{user}", False, [("agent:assistant",), ("team:elsewhere",)], PRIVATE),
     Stranger("the same user, for nothing", "{user}", False, [("prompt:override",)], PRIVATE),
 ]
 
