@@ -391,6 +391,25 @@ async def test_a_repeated_message_is_the_same_run(here: World, tongue: Tongue) -
         assert tongue.problem(await do(here, tongue.message(), headers={"Idempotency-Key": bad}))[0] == 400, bad
 
 
+async def test_answers_to_a_limited_key_say_how_often_it_may_ask_and_one_too_many_is_refused(
+    here: World, tongue: Tongue
+) -> None:
+    limited = {"user": "ann", "scopes": ["*"], "rate_limit": "3/hour"}
+    made = await do(here, {"method": "POST", "path": "/api/v1/keys", "body": limited}, key=here.admin_key)
+    key = made.json()["key"]
+    here.dispatcher.play = say("ok")
+    await tongue.prepare(here)
+    for left, deed in enumerate((tongue.waiting(), tongue.message(), tongue.waiting())):
+        found = await do(here, deed, key=key)
+        assert (found.status, found.headers["ratelimit-remaining"]) == (200, str(2 - left))
+    said = len(messages(here))
+    for deed in (tongue.waiting(), tongue.message()):
+        refused = await do(here, deed, key=key)
+        assert tongue.problem(refused) == (429, "rate_limited")
+        assert int(refused.headers["retry-after"]) > 0
+    assert len(messages(here)) == said
+
+
 # ---- outages
 
 

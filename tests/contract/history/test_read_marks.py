@@ -94,6 +94,35 @@ async def test_what_was_cleared_or_deleted_is_not_unread_and_only_ones_own_is(se
             assert await client.get(f"/workspaces/{WS}/deleted", **{**counted, **other}) == {"count": 0}
 
 
+async def test_a_fork_of_a_default_conversation_is_not_a_second_one(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    seed = ThreadSeed(user_id="ada", agent_id="assistant", channel="default")
+    answered(writer, thread(1), "a", opened=seed)
+    writer.write(thread(2), WS, f.ThreadForked(source_thread_id=thread(1), at=4, seed=seed))
+    answered(writer, thread(2), "b")
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        said = (await client.get(f"/workspaces/{WS}/said", channel="default", **MINE))["items"]
+        assert [item["content"] for item in said] == ["a?", "a"]
+        writer.write(thread(2), WS, f.ThreadDeleted())
+        await client.caught_up(log)
+        assert await client.get(f"/workspaces/{WS}/deleted", channel="default", **MINE) == {"count": 0}
+
+
+async def test_reading_keeps_no_session_from_expiring(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    seq = answered(writer, thread(1), "a", opened=ThreadSeed(user_id="ada", agent_id="assistant", idle_s=60))
+    ended_ms = writer.now_ms
+    writer.now_ms += 30_000
+    writer.write(thread(1), WS, f.ThreadRead(user_id="ada", up_to=seq))
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        dues = [await client.get(f"/partitions/{p}/due", until_ms=2**60) for p in range(4)]
+        assert [due["due_at_ms"] for one in dues for due in one["items"]] == [ended_ms + 60_000]
+
+
 async def test_a_view_that_was_there_before_says_what_a_rebuild_would(settings: Settings) -> None:
     """The columns taken away and filled again by their migration are what the fold made of the same log."""
     log = ListLog(4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from contextvars import Context
 
 from parley_events.commands import MarkRead
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 MOST = 2_000
 """How many marks may be under way; one more is let go."""
 SETTLE_S = 2.0
+MOST_KNOWN = 10_000
+"""How many threads' marks are remembered, so that none is sent again and again."""
 
 
 def answers(who: Principal, run: RunView, thread: ThreadView) -> bool:
@@ -37,12 +40,14 @@ class Marks:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._sending: dict[str, set[asyncio.Task[None]]] = {}
+        self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
+        """(user, thread) → the furthest mark that was taken."""
         self._count = 0
 
     def read(self, who: Principal, thread_id: str, seq: int | None) -> None:
         """The key's user was shown the answer of a run that ended with the thread's fact `seq` (None: it has not
         ended). Said twice it is one command."""
-        if seq is None:
+        if seq is None or self._known.get((who.user_id, thread_id), 0) >= seq:
             return
         if self._count >= MOST:
             log.warning("too many read marks are under way; one was let go")
@@ -75,6 +80,11 @@ class Marks:
             await self._sender.ask(who, command)
         except Problem as problem:
             log.info("a read mark was not taken: %s", problem.code)
+            return
+        place = (who.user_id, thread_id)
+        self._known[place] = max(seq, self._known.pop(place, 0))
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
 
     def _sent(self, key_id: str, task: asyncio.Task[None]) -> None:
         self._count -= 1

@@ -147,6 +147,24 @@ async def test_what_is_refused(here: World) -> None:
     made.compare(PAGES / "refused.txt")
 
 
+async def test_a_message_of_somebody_else_or_of_another_conversation_is_no_place(here: World) -> None:
+    _, bob = await new_key(here, ("*",), "bob")
+    here.dispatcher.play = say("Hi!")
+    ids = []
+    for key in (bob, here.key):
+        await do(here, "POST", f"{AGENT}/chat", body={"message": "hi"}, key=key)
+        ids.append((await do(here, "GET", f"{AGENT}/history", key=key)).json()["messages"][-1]["id"])
+    named = (await do(here, "POST", f"{AGENT}/conversations", body={})).json()["id"]
+    for message, within in ((ids[0], {}), (ids[1], {"conversation_id": named}), (ids[1] + "0", {})):
+        found = await do(here, "GET", f"{AGENT}/history", params={"before": message, **within})
+        assert (found.status, found.json()["error"]["code"]) == (400, "bad_cursor"), message
+        heard = len(here.dispatcher.heard)
+        found = await do(here, "POST", f"{AGENT}/mark-read", body={"up_to": message, **within})
+        assert (found.status, found.json()["error"]["code"]) == (400, "invalid_request"), message
+        assert len(here.dispatcher.heard) == heard
+    assert (await do(here, "GET", f"{AGENT}/history", params={"before": ids[1]})).status == 200
+
+
 async def test_a_deleted_default_conversation_is_begun_anew_on_every_gateway(here: World) -> None:
     await here.application()
     said = []

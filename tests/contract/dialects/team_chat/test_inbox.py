@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ async def test_who_comes_back_for_the_answer_has_read_it_then(here: World, path:
     assert await unread(here) == []
 
 
+async def test_who_looks_again_and_again_sends_one_mark(here: World) -> None:
+    conversation = await left_behind(here, "Late.")
+    run = run_id_of(here.dispatcher.written[conversation][0])
+    for _ in range(3):
+        for path in (f"{AGENT}/runs/{run}", f"{AGENT}/runs/{run}/events"):
+            assert (await do(here, "GET", path)).status == 200
+            assert await unread(here) == []
+    asked = [command for command in here.dispatcher.heard if command.type == "thread.mark_read"]
+    assert len(asked) == 1 and len(marks(here, conversation)) == 1
+
+
 async def test_a_run_that_is_looked_at_before_it_has_ended_is_not_read(here: World) -> None:
     stage = Stage(here)
     late = await do(here, "POST", f"{AGENT}/chat", params={"wait": "0"}, body={"message": "hi"})
@@ -182,12 +194,53 @@ async def test_all_that_another_gateway_answered_a_moment_ago_is_marked(here: Wo
     await here.application()
     here.dispatcher.play = say("Just now.")
     here.past.held.clear()
-    await do(here, "POST", "/api/v3/organizations/default/ai/agents/assistant/chat", body={"message": "hi"})
+    path = "/api/v3/organizations/default/ai/agents/assistant/chat"
+    session = (await do(here, "POST", path, body={"message": "hi"})).json()["sessionId"]
     async with exchange(here.gateways[1][0], "POST", f"{AGENT}/mark-read", key=here.key, body={}) as x:
         await here.eventually(lambda: any(path.endswith("/unread") for path in here.past.asked))
         here.past.held.set()
         await x.end()
     assert (x.status, x.json()) == (200, {"unread": 0})
+    assert len(marks(here, session)) == 1
+
+
+def asked_more(here: World, before: int) -> bool:
+    return sum(path.endswith("/inbox") for path in here.past.asked) > before
+
+
+async def test_what_is_left_is_counted_after_the_marks(here: World) -> None:
+    """Though history takes a while to hear of them."""
+    conversation = await left_behind(here, "Hi.")
+    for body in ({"conversation_id": conversation}, {}):
+        await left_behind(here, "Hi.", conversation)
+        here.past.held.clear()
+        counted = [path for path in here.past.asked if path.endswith("/inbox")]
+        async with exchange(here.gateways[0][0], "POST", f"{AGENT}/mark-read", key=here.key, body=body) as x:
+            await here.eventually(partial(asked_more, here, len(counted)))
+            here.past.held.set()
+            await x.end()
+        assert (x.status, x.json()) == (200, {"unread": 0})
+
+
+async def test_an_inbox_waits_for_the_marks_of_what_its_key_was_told(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_log, taken = here.core.sender.ask, asyncio.Event()
+
+    async def slow(who: Any, command: Any) -> Any:
+        if command.type == "thread.mark_read":
+            await taken.wait()
+        return await ask_log(who, command)
+
+    monkeypatch.setattr(here.core.sender, "ask", slow)
+    assert (await do(here, "POST", f"{AGENT}/chat", body={"message": "hi"})).status == 200
+    async with exchange(here.gateways[0][0], "GET", f"{AGENT}/inbox", key=here.key) as x:
+        _, bob = await new_key(here, ("*",), "bob")
+        assert await unread(here, key=bob) == [], "who was told nothing does not wait"
+        assert not x.sends
+        taken.set()
+        await x.end()
+    assert x.json() == {"messages": [], "unread": 0}
 
 
 async def test_many_conversations_are_marked_at_once_and_one_deleted_meanwhile_does_not_matter(

@@ -177,7 +177,8 @@ SELECT m.* FROM messages m JOIN threads t ON t.id = m.thread_id
 WHERE m.workspace_id = $1 AND m.thread_id = $2 AND m.id = $3 AND NOT t.deleted
 
 -- name: said
--- Questions and answers by their numbers: of one thread, or of those that a user has with an agent in these channels.
+-- Questions and answers by their numbers: of one thread, or of those that a user has with an agent in these channels. (A
+-- fork has the channel of its source, and is none of the conversations that are everybody's one.)
 SELECT m.* FROM threads t CROSS JOIN LATERAL (
     SELECT * FROM messages
     WHERE thread_id = t.id AND workspace_id = $1 AND role IN ('user', 'assistant')
@@ -186,7 +187,8 @@ SELECT m.* FROM threads t CROSS JOIN LATERAL (
 ) m
 WHERE t.workspace_id = $1 AND NOT t.deleted
   AND CASE WHEN $2::text IS NULL
-      THEN t.user_id = $3 AND t.agent_id = $4 AND t.channel = ANY($5::text[]) AND t.end_user IS NULL ELSE t.id = $2 END
+      THEN t.user_id = $3 AND t.agent_id = $4 AND t.channel = ANY($5::text[]) AND t.end_user IS NULL AND t.forked_from IS NULL
+      ELSE t.id = $2 END
 ORDER BY m.number DESC LIMIT $7
 
 -- name: inbox
@@ -216,7 +218,7 @@ ORDER BY id LIMIT $5
 -- name: deleted
 SELECT count(*) FROM threads
 WHERE workspace_id = $1 AND user_id = $2 AND agent_id IS NOT DISTINCT FROM $3 AND team_id IS NOT DISTINCT FROM $4
-  AND channel = $5 AND deleted
+  AND channel = $5 AND deleted AND forked_from IS NULL
 
 -- name: files
 SELECT kind, name, content_type, size, sha256, seq, run_id, created_ms FROM (

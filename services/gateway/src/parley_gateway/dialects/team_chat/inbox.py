@@ -71,7 +71,8 @@ async def _meant(core: Core, who: Principal, agent: AgentView, asked: wire.Mark)
     view = None if within is None else await conversation_of(core, who, agent, within, who.to_chat)
     if asked.up_to is not None:
         place = await place_of(core, who, agent, asked.up_to, within, "up_to", who.to_chat)
-        return place.thread_id, place.seq
+        # What a thread took over from another came before its own first fact.
+        return place.thread_id, max(place.seq, 0)
     if view is None:
         return None
     position = parse_position(view.position)

@@ -22,7 +22,7 @@ from parley_events.reads import ThreadView
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.dialects.threads import inbound, outbound, wire
-from parley_gateway.dialects.threads.access import thread_id_of
+from parley_gateway.dialects.threads.access import may_change, thread_id_of
 from parley_gateway.errors import Behind, Problem, Unavailable, invalid, not_found
 from parley_gateway.feed.join import PAGE
 from parley_gateway.http import REPLAYED, Handler, answer, body_of, idempotency_key, traceparent
@@ -92,8 +92,8 @@ async def _made(core: Core, who: Principal, fork_id: str) -> bool:
 
 async def _copy(core: Core, who: Principal, source_id: str, fork_id: str, asked: wire.NewFork) -> ForkThread:
     """The command, with the source's past up to `at`; a Problem says why there is none."""
+    await may_change(core, who, source_id)
     view = await core.reads.visible(who, source_id)
-    who.to_chat(view.agent_id)
     try:
         at, past = await _past(core, who, view, asked.at, Past(source_id, fork_id, who.user_id))
         return inbound.fork_thread(who, view, asked, at, past.made())

@@ -8,6 +8,7 @@ ALTER TABLE threads
     ADD COLUMN unread boolean NOT NULL GENERATED ALWAYS AS (answered_seq > read_seq) STORED;
 
 -- Of what is there already the messages and the facts say it. As in 0007, an escaped U+0000 is another escape meanwhile.
+-- What the old code still folds after this has no answered_seq; the next answer in its thread brings it in.
 ALTER TABLE threads NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE messages NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE facts NO FORCE ROW LEVEL SECURITY;
