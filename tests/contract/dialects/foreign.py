@@ -6,12 +6,10 @@ tried on a memory log and on the real parts; `leak` says what is wrong with an a
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, NamedTuple
 
-from tests.contract.dialects.test_rights import CHAT, DEEDS, GRANTS, NAMED, OF_A_TEAM, ORG, OWN
-from tests.unit.gateway.world import WORKSPACE
+from tests.contract.dialects.test_rights import CHAT, DEEDS, GRANTS, OF_A_TEAM, ORG
 
 AI = "/api/v3/organizations/{own_organisation}/ai"
 NODE = {"structure_id": "{workspace}", "role_id": "scripted"}
@@ -33,6 +31,13 @@ FOREIGN = (
     "hidden_uuid",
 )
 """The names that must stand in no answer that a stranger gets."""
+
+
+LISTS = {
+    *(f"/api/v1/{path}" for path in ("agents", "teams", "keys", "knowledge", "rejected")),
+    *(f"{CHAT}/{path}" for path in ("threads", "approvals")),
+}
+"""Where everybody gets what is their own: nothing foreign may stand in it."""
 
 
 class Way(NamedTuple):
@@ -75,22 +80,9 @@ def _every_route() -> list[Way]:
         node = NODE if path.startswith(ORG) else {}
         params = {**(node if deed.query else {}), **dict(part.split("=") for part in query.split("&") if part)}
         body = None if deed.body is None else {**deed.body, **node}
-        way = Way(deed.method, path.replace("{agent_id}", "scripted"), params, body, path in OWN)
-        if way.names:
+        way = Way(deed.method, path.replace("{agent_id}", "scripted"), params, body, path in LISTS)
+        if way.names or (way.own and way.method == "GET"):
             ways.append(way)
-    return ways
-
-
-def _named() -> list[Way]:
-    """Those of `NAMED`, in which `agent_id` is the hidden agent."""
-    ways = []
-    for deed in NAMED:
-        text = json.dumps([deed.path, deed.body]).replace(WORKSPACE, "{workspace}")
-        text = text.replace("{agent_id}", "{hidden}").replace('"hidden"', '"{hidden}"')
-        place, body = json.loads(text.replace("{agent_uuid}", "{hidden_uuid}"))
-        path, _, query = place.partition("?")
-        params = dict(part.split("=") for part in query.split("&") if part)
-        ways.append(Way(deed.method, path, params, body, path in OWN))
     return ways
 
 
@@ -147,6 +139,29 @@ def _of_org_agents(agent: str) -> list[Way]:
     ]
 
 
+V1 = "/api/v1"
+OF_ADMINISTRATORS = [
+    Way("POST", f"{CHAT}/threads", {}, {"agent_id": "{hidden}"}),
+    Way("POST", f"{CHAT}/threads", {}, {"agent_id": "{hidden_uuid}"}),
+    Way("GET", f"{CHAT}/threads", {"agent_id": "{hidden_uuid}"}, None, True),
+    Way("GET", f"{V1}/agents/{{hidden_uuid}}", {}),
+    Way("GET", f"{V1}/agents/{{hidden_uuid}}/versions", {}),
+    Way("GET", f"{V1}/agents/{{hidden}}", {"version": "1"}),
+    Way("PATCH", f"{V1}/agents/{{hidden_uuid}}", {}, {"name": "mine"}),
+    Way("GET", f"{V1}/teams/{{team_uuid}}", {}),
+    Way("PATCH", f"{V1}/teams/{{team_uuid}}", {}, {"name": "mine"}),
+    Way("POST", f"{V1}/teams", {}, {"name": "T", "members": ["{hidden}"]}),
+    Way("POST", f"{V1}/teams", {}, {"name": "T", "members": ["assistant"], "lead": "{hidden}"}),
+    Way("PATCH", f"{V1}/teams/pair", {}, {"members": ["{hidden}"]}),
+    Way("POST", f"{V1}/keys", {}, {"workspace": "{workspace}", "user": "ann", "scopes": ["*", "admin"]}),
+    Way("GET", f"{V1}/keys", {"workspace": "{workspace}"}),
+    Way("POST", f"{V1}/keys/{{key_id}}/rotate", {"workspace": "{workspace}"}),
+    Way("DELETE", f"{V1}/keys/{{key_id}}", {"workspace": "{workspace}"}),
+    Way("POST", f"{V1}/workspaces", {}, {"name": "mine"}),
+    Way("POST", f"{V1}/rejected/0-7/redrive", {}, {"workspace_id": "{workspace}", "stream": "{thread_id}"}),
+]
+"""Agents, teams, keys and workspaces that are named in a body or a query, or by another id than the usual one."""
+
 ELSEWHERE = [
     Way("GET", f"{CHAT}/threads", {"user_id": "{user}"}, None, True),
     Way("GET", f"{CHAT}/threads", {"min_position": "{thread_id}@1"}, None, True),
@@ -181,8 +196,9 @@ TOGETHER = [
 ]
 """The same, with what the users of a workspace have together."""
 
-WAYS = [*_every_route(), *_named(), *ELSEWHERE, *TOGETHER]
-PRIVATE = [way for way in (*_every_route(), *ELSEWHERE) if way.names & PERSONAL or way.own]
+WAYS = [*_every_route(), *OF_ADMINISTRATORS, *ELSEWHERE, *TOGETHER]
+PRIVATE = [*(way for way in _every_route() if way.names & PERSONAL), *ELSEWHERE]
+"""Those about what belongs to a user."""
 
 
 class Stranger(NamedTuple):
