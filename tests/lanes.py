@@ -92,7 +92,10 @@ async def run_all(lanes: Mapping[str, Sequence[Command]], say: Callable[[str], N
             say("\n".join((f"==== {lane}: FAILED {took}; all that it said comes at the end", *said)))
             failed.append((lane, took, lines))
 
-    await asyncio.gather(*(follow(lane, commands) for lane, commands in lanes.items()))
+    # A group, which waits for all of them also when they are told to stop: each ends what it has started.
+    async with asyncio.TaskGroup() as group:
+        for lane, commands in lanes.items():
+            group.create_task(follow(lane, commands))
     for lane, took, lines in failed:
         say("\n".join((f"==== {lane}: FAILED {took}", *lines)))
     say(f"==== failed: {', '.join(lane for lane, _, _ in failed)}" if failed else "==== everything passed")

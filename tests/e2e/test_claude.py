@@ -6,6 +6,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from parley_events.partition import partition_of
 from tests.support.messages_api import (
     KEY,
@@ -28,6 +30,8 @@ from tests.support.sse import Frame, text_of
 from tests.support.system import System, collect, new_thread, stop
 from tests.support.system import start as start_system
 from tests.support.topics import owner_pid, read_topic
+
+pytestmark = pytest.mark.breaks
 
 PIECES = [f"{i:03d} " for i in range(300)]
 HALF = 100

@@ -439,6 +439,7 @@ def test_up_starts_without_a_network(tmp_path: Path, begin: Start) -> None:
     stop_and_leave_nothing(system)
 
 
+@pytest.mark.breaks
 def test_a_cluster_starts_without_a_network_goes_on_without_a_part_and_stops_though_others_hang(
     tmp_path: Path, begin: Start
 ) -> None:
@@ -465,6 +466,7 @@ def test_a_cluster_starts_without_a_network_goes_on_without_a_part_and_stops_tho
 # ---- RESTART=1
 
 
+@pytest.mark.breaks
 async def test_with_restart_every_part_that_is_killed_is_there_again_on_its_port(tmp_path: Path, begin: Start) -> None:
     system = begin("cluster", tmp_path, GATEWAYS="2", RESTART="1")
     for kind in ("gateway", "dispatcher", "history", "postgres", "kafka"):

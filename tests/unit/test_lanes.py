@@ -110,9 +110,19 @@ async def test_a_program_that_is_not_there_and_one_that_is_killed_have_failed() 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind_when_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    pid_file = tmp_path / "pid"
-    busy = f"import os, time; open({str(pid_file)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
-    code = f"import sys; from tests import lanes; sys.exit(lanes.main({{'a': [(sys.executable, '-c', {busy!r})]}}))"
+    """One lane ends at once, the other has something to put away first."""
+    pid_file, put_away = tmp_path / "pid", tmp_path / "put away"
+    slow = "\n".join(
+        (
+            "import os, pathlib, time",
+            f"pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()) + ' ')",
+            "try: time.sleep(600)",
+            "except KeyboardInterrupt: time.sleep(1)",
+            f"pathlib.Path({str(put_away)!r}).touch()",
+        )
+    )
+    made = {"quick": [python("import time; time.sleep(600)")], "slow": [python(slow)]}
+    code = f"import sys; from tests import lanes; sys.exit(lanes.main({made!r}))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=TOP)
     until = time.monotonic() + LIMIT_S
     while not (pid_file.exists() and pid_file.read_text().endswith(" ")):
@@ -121,5 +131,6 @@ def test_nothing_is_left_behind_when_it_is_stopped(tmp_path: Path, number: signa
     process.send_signal(number)
     process.wait(LIMIT_S)
     assert process.returncode != 0
+    assert put_away.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
