@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from parley_events import facts as f
 from parley_events.body import Json, PastFact, Usage, json_bytes
-from parley_events.ids import fact_message_id, is_sha256, moved_id
+from parley_events.ids import answer_id, fact_message_id, is_sha256, moved_id
 from parley_events.upcast import upcast
 
 MOST_FACTS = 10_000
@@ -102,7 +102,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Run:
-    answer_id: str = ""
+    answer_id: str
     ended: bool = False
     usage: Usage = field(default_factory=Usage)
     calls: dict[tuple[int, int], _Call] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Past:
         if one.type == f.MessagePosted.type or (
             one.type == f.ChildStarted.type and one.body.get("parent_run_id") in self._runs
         ):
-            self._runs[run_id] = _Run(one.body.get("answer_id", ""))
+            self._runs[run_id] = _Run(one.body.get("answer_id") or answer_id(run_id))
         run = self._runs.get(run_id)
         if run is not None:
             _note(run, one)

@@ -26,7 +26,9 @@ from parley_events.log import Group, Tail
 
 _log = logging.getLogger(__name__)
 
-_COMMIT_S = 1.0
+_COMMIT_S = 0.2
+"""How often offsets are committed. Who asks a gateway for what is not there waits for it: only then is it sure that no
+command is left that may have made the thing."""
 _POSITIONS_S = 1.0
 _RECLAIM_S = 1.0
 _STOPPED_S = 60.0
