@@ -162,7 +162,7 @@ async def test_a_run_begun_in_one_contract_is_streamed_and_fetched_in_every_othe
 
 
 async def test_a_takeover_in_mid_stream_is_seen_in_no_contract(system: System) -> None:
-    """Four runs under one dispatcher, each begun in another contract and followed in all of them, when it dies."""
+    """Runs under one dispatcher, each begun in another contract and followed in all of them, when it dies."""
     ready = system.ready()
     node = default_thread(ready["workspace_id"], ready["workspace_id"], AGENT)
     log = await read_topic(ready["kafka"], "parley.events")

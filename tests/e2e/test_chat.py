@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from tests.support.pages import outputs
 from tests.support.sse import Frame, text_of
 from tests.support.system import System, collect, eventually, new_thread, stream
 
-FORKS = Path(__file__).parents[2] / "docs" / "forks.md"
 MESSAGES = "/api/v1/chat/threads/{}/messages"
 TALK = '/think Let me see.\n/text Looking  it up. \n/tool calculator {"expression": "6*7"}\n/text It is 42.'
 
@@ -315,25 +313,7 @@ async def test_threads_are_listed_changed_and_deleted(system: System) -> None:
 
 
 def test_the_lines_of_the_page_on_forks_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    ready = standalone.ready()
-    [known, words, *blocks] = re.findall(r"^```sh\n(.*?)^```", FORKS.read_text(), re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^(\w+)=", known, re.MULTILINE)) == {"KEY", "URL"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", words + "\necho; echo ----\n".join(blocks)],
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "NO_PROXY": "127.0.0.1",
-            "KEY": ready["api_key"],
-            "URL": ready["base_url"],
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    copied, after = (json.loads(part) for part in done.stdout.split("----"))
+    _, copied, after = (json.loads(part or "null") for part in outputs(standalone, "forks.md", tmp_path))
     assert [item["content"] for item in copied["items"]] == [
         "/text Let us begin with tea.",
         "Let us begin with tea.",

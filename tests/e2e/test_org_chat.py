@@ -20,8 +20,9 @@ def node(system: System) -> dict[str, str]:
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
     stream, resumed, polled, files, read = outputs(standalone, "org-chat.md", tmp_path)
     frames = [json.loads(data) for data in re.findall(r"^data: (.*)", stream, re.MULTILINE)]
-    order = ["thought", "tool_call", "tool_result", "text", "decision", "milestone", "complete"]
-    assert list(dict.fromkeys(frame["type"] for frame in frames)) == order
+    types = [frame["type"] for frame in frames]
+    assert set(types) == {"thought", "tool_call", "tool_result", "text", "decision", "milestone", "complete"}
+    assert (types[0], types[-1]) == ("thought", "complete")
     assert frames[-1]["content"] == {"summary": "Launched.", "artifacts": []}
     rest = [json.loads(data) for data in re.findall(r"^data: (.*)", resumed, re.MULTILINE)]
     facts = [[one for one in some if one["type"] not in ("text", "thought")] for some in (rest, frames)]
@@ -34,7 +35,8 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     assert [row["role"] for row in answer] == ["assistant", "user"] and answer[0]["content"] == "Saved."
     link, _, log = read[at:].strip().partition("\n")
     assert "include=events" in link and 'rel="next"' in link
-    assert [entry["type"] for entry in json.loads(log)][:2] == ["milestone", "decision"]
+    # Both tools were at work at once.
+    assert {entry["type"] for entry in json.loads(log)[:2]} == {"milestone", "decision"}
 
 
 async def test_events_come_in_the_pages_words(system: System) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.contract.dialects.foreign import STRANGERS, Way, leak
+from tests.contract.dialects.foreign import STRANGERS, Stranger, Way, leak
 from tests.support.system import System, eventually, new_thread
 
 BASE = "/api/v1"
@@ -46,19 +46,30 @@ async def staged(system: System, admin: httpx2.AsyncClient, owner: httpx2.AsyncC
     file = {"name": "secret.txt", "content_base64": "YSBzZWNyZXQ=", "content_type": "text/plain"}
     parking = '/text a secret\n/tool publish {"text": "a secret"}\n/tool get_weather {"location": "a secret"}'
     message = {"content": parking, "attachments": [file], "metadata": {"a": "secret"}}
-    parked = (await owner.post(f"{BASE}/chat/threads/{thread}/messages?wait", json=message)).json()
-    assert parked["status"] == "waiting" and len(parked["pending"]) == 2, parked
+    posted = await owner.post(f"{BASE}/chat/threads/{thread}/messages", json=message)
+    assert posted.status_code == 202, posted.text
+
+    async def parked() -> list[str]:
+        facts = (await owner.get(f"{BASE}/chat/threads/{thread}/events", headers=JSON)).json()["items"]
+        return list(facts[-1].get("pending", ()))
+
+    pending = await eventually(parked)
     [approval] = (await owner.get(f"{BASE}/chat/approvals?thread_id={thread}")).json()["items"]
     [stored] = (await owner.get(f"{BASE}/chat/threads/{thread}/files")).json()["items"]
+    [question, *_] = (await owner.get(f"{BASE}/chat/threads/{thread}/messages")).json()["items"]
+    asked = await owner.post("/teams/founders/chat?wait=0", json={"message": "a secret"})
     document = await made(owner, "/knowledge", {"title": "a secret", "content": "a secret"})
     return {
         "workspace": system.ready()["workspace_id"],
         "organisation": "default",
+        "user": (await owner.get(f"{BASE}/chat/threads/{thread}")).json()["user_id"],
         "thread_id": thread,
         "session_id": thread,
         "conversation_id": thread,
-        "run_id": parked["run_id"],
-        "tool_call_id": next(call for call in parked["pending"] if call != approval["tool_call"]["id"]),
+        "message_id": question["id"],
+        "run_of_team": asked.headers["parley-run-id"],
+        "run_id": posted.json()["run_id"],
+        "tool_call_id": next(call for call in pending if call != approval["tool_call"]["id"]),
         "approval_id": approval["id"],
         "rejected_id": "0-7",
         "name": "secret.txt",
@@ -72,51 +83,52 @@ async def staged(system: System, admin: httpx2.AsyncClient, owner: httpx2.AsyncC
     }
 
 
-async def test_no_stranger_gets_at_anything(cluster: System, capsys: pytest.CaptureFixture[str]) -> None:
-    system, ready = cluster, cluster.ready()
-    async with system.client(key=ready["admin_key"]) as admin, system.client() as owner:
-        places = await staged(system, admin, owner)
-        thread = places["thread_id"]
-        places["user"] = (await owner.get(f"{BASE}/chat/threads/{thread}")).json()["user_id"]
-        before = (await owner.get(f"{BASE}/chat/threads/{thread}/events?limit=200", headers=JSON)).text
-        theirs = await made(admin, "/workspaces", {"name": "theirs"})
-        for stranger in STRANGERS:
-            user = stranger.user.format(**places)
-            own = {"workspace": theirs["id"]} if stranger.foreign else {}
-            places["own_organisation"] = "theirs" if stranger.foreign else "default"
-            places["own_thread"] = ""
-            key = (await made(admin, "/keys", {**own, "user": user, "scopes": ["*"]}))["key"]
-            async with system.client(key=key) as client:
+@pytest.mark.parametrize("stranger", STRANGERS, ids=[stranger.who for stranger in STRANGERS])
+async def test_no_stranger_gets_at_anything(
+    cluster: System, stranger: Stranger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scopes = [one for one in stranger.scopes if one in (FOREIGN_SCOPES if stranger.foreign else SCOPES)]
+    async with cluster.client(key=cluster.ready()["admin_key"]) as admin, cluster.client() as owner:
+        places = await staged(cluster, admin, owner)
+        before = await everything(owner, places)
+        workspace = {}
+        if stranger.foreign:
+            workspace = {"workspace": (await made(admin, "/workspaces", {"name": f"of {stranger.who}"}))["id"]}
+        places["own_organisation"] = workspace.get("workspace", "default")
+        gate, tried = asyncio.Semaphore(8), Counter[int]()
+
+        async def look(client: httpx2.AsyncClient, way: Way) -> int:
+            async with gate:
+                status, body = await do(client, way.filled(places))
+            assert (why := leak(way, status, body, places)) is None, (why, way, status, body[:300])
+            return status
+
+        for some in [("*",), *scopes]:
+            user = {**workspace, "user": stranger.user.format(**places), "scopes": list(some)}
+            async with cluster.client(key=(await made(admin, "/keys", user))["key"]) as client:
                 assert await eventually(lambda client=client: _let_in(client))
-                places["own_thread"] = await new_thread(client, "assistant")
-            tried, scopes = (
-                Counter[int](),
-                [one for one in stranger.scopes if one in (FOREIGN_SCOPES if stranger.foreign else SCOPES)],
-            )
-            for some in scopes:
-                key = (await made(admin, "/keys", {**own, "user": user, "scopes": list(some)}))["key"]
-                async with system.client(key=key) as client:
-                    assert await eventually(lambda client=client: _let_in(client))
-                    gate = asyncio.Semaphore(8)
+                if "own_thread" not in places:
+                    places["own_thread"] = await new_thread(client, "assistant")
+                    continue
+                tried.update(await asyncio.gather(*(look(client, way) for way in stranger.ways)))
+        assert sum(tried.values()) == len(scopes) * len(stranger.ways) > 0
+        assert await everything(owner, places) == before, "something was done to it"
+        with capsys.disabled():
+            print(f"\n{stranger.who}: {sum(tried.values())} tried, 0 leaks ({dict(sorted(tried.items()))})")
 
-                    async def look(
-                        way: Way, client: httpx2.AsyncClient = client, gate: asyncio.Semaphore = gate
-                    ) -> int:
-                        async with gate:
-                            status, body = await do(client, way.filled(places))
-                        assert (why := leak(way, status, body, places)) is None, (why, way, status, body[:300])
-                        return status
 
-                    found = await asyncio.gather(*map(look, stranger.ways))
-                    tried.update(found)
-            assert sum(tried.values()) == len(scopes) * len(stranger.ways) > 0
-            with capsys.disabled():
-                print(f"\n{stranger.who}: {sum(tried.values())} tried, 0 leaks ({dict(sorted(tried.items()))})")
-        after = (await owner.get(f"{BASE}/chat/threads/{thread}/events?limit=200", headers=JSON)).text
-        assert after == before, "nothing was done to it"
-        assert (await owner.get(f"{BASE}/agents/{places['hidden']}")).json()["version"] == 1
-        assert (await owner.get(f"{BASE}/chat/approvals/{places['approval_id']}")).json()["status"] == "open"
-        assert (await owner.get(f"{BASE}/knowledge/{places['knowledge_id']}")).status_code == 200
+async def everything(owner: httpx2.AsyncClient, places: dict[str, str]) -> list[str]:
+    """What there is of it, as its owner sees it."""
+    paths = (
+        "chat/threads/{thread_id}/events?limit=200",
+        "chat/approvals/{approval_id}",
+        "knowledge/{knowledge_id}",
+        "agents/{hidden}",
+        "teams/{team_id}",
+    )
+    answers = [await owner.get(f"{BASE}/{path.format(**places)}", headers=JSON) for path in paths]
+    assert all(answer.status_code == 200 for answer in answers)
+    return [answer.text for answer in answers]
 
 
 async def _let_in(client: httpx2.AsyncClient) -> bool:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from parley_gateway.administration.routes import PATHS as ADMINISTRATION
 from parley_gateway.dialects.org_agents.routes import PATHS as ORG_AGENTS
 from parley_gateway.dialects.org_chat.routes import PATHS as ORG_CHAT
+from parley_gateway.dialects.team_chat.routes import PATHS as TEAM_CHAT
+from parley_gateway.dialects.team_chat.routes import everywhere
 from parley_gateway.dialects.tool_chat.routes import PATHS as TOOL_CHAT
 
 THREADS_PAGE = "threads.md"
@@ -53,6 +55,7 @@ def _of_threads() -> dict[str, list[Endpoint]]:
 SHOWN: dict[str, list[Endpoint]] = {
     **_of_threads(),
     "org-chat.md": _every("/api/org", ORG_CHAT),
+    "team-chat.md": _every("", TEAM_CHAT),
     "tool-chat.md": _every("", TOOL_CHAT),
     "org-agents.md": _every("", ORG_AGENTS),
     "administration.md": _every("/api/v1", ADMINISTRATION),
@@ -61,5 +64,6 @@ SHOWN: dict[str, list[Endpoint]] = {
 
 
 def shown() -> set[tuple[str, str]]:
-    """Method and path of every endpoint that some page shows."""
-    return {(one.method, one.path) for endpoints in SHOWN.values() for one in endpoints}
+    """Method and path of every endpoint that some page shows; those of `team_chat` are below `/api`, too."""
+    found = {(one.method, one.path) for endpoints in SHOWN.values() for one in endpoints}
+    return found | {(method, path) for path, methods in everywhere().items() for method in methods}

@@ -10,7 +10,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "promises.md").read_text()
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
-CONTRACTS = ("threads", "org_chat", "tool_chat", "org_agents")
+CONTRACTS = ("threads", "org_chat", "team_chat", "tool_chat", "org_agents")
 
 
 def rows() -> list[tuple[str, str]]:

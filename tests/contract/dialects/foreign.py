@@ -6,19 +6,38 @@ tried on a memory log and on the real parts; `leak` says what is wrong with an a
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, NamedTuple
 
-from tests.contract.dialects.test_rights import CHAT, DEEDS, GRANTS, NAMED, ORG, OWN
-from tests.unit.gateway.world import WORKSPACE
+from tests.contract.dialects.test_rights import CHAT, DEEDS, GRANTS, OF_A_TEAM, ORG
 
 AI = "/api/v3/organizations/{own_organisation}/ai"
 NODE = {"structure_id": "{workspace}", "role_id": "scripted"}
-PERSONAL = {"thread_id", "run_id", "session_id", "conversation_id", "tool_call_id", "sha256", "user"}
+PERSONAL = {
+    *("thread_id", "run_id", "run_of_team", "session_id", "conversation_id", "message_id", "tool_call_id"),
+    *("sha256", "user"),
+}
 """Names of what belongs to a user; everything else the users of a workspace have together."""
-FOREIGN = ("thread_id", "run_id", "tool_call_id", "approval_id", "knowledge_id", "key_id", "hidden", "hidden_uuid")
+FOREIGN = (
+    "thread_id",
+    "run_id",
+    "run_of_team",
+    "message_id",
+    "tool_call_id",
+    "approval_id",
+    "knowledge_id",
+    "key_id",
+    "hidden",
+    "hidden_uuid",
+)
 """The names that must stand in no answer that a stranger gets."""
+
+
+LISTS = {
+    *(f"/api/v1/{path}" for path in ("agents", "teams", "keys", "knowledge", "rejected")),
+    *(f"{CHAT}/{path}" for path in ("threads", "approvals")),
+}
+"""Where everybody gets what is their own: nothing foreign may stand in it."""
 
 
 class Way(NamedTuple):
@@ -56,25 +75,14 @@ def _every_route() -> list[Way]:
         path, _, query = deed.path.partition("?")
         if path.startswith(("/api/v1/agents", "/api/v1/teams")):
             path = path.replace("{agent_id}", "{hidden}")
+        if deed.path in OF_A_TEAM and "{run_id}" in path:
+            path = path.replace("{run_id}", "{run_of_team}").replace("{team_id}", "pair")
         node = NODE if path.startswith(ORG) else {}
         params = {**(node if deed.query else {}), **dict(part.split("=") for part in query.split("&") if part)}
         body = None if deed.body is None else {**deed.body, **node}
-        way = Way(deed.method, path.replace("{agent_id}", "scripted"), params, body, path in OWN)
-        if deed.needs != "later" and way.names:
+        way = Way(deed.method, path.replace("{agent_id}", "scripted"), params, body, path in LISTS)
+        if way.names or (way.own and way.method == "GET"):
             ways.append(way)
-    return ways
-
-
-def _named() -> list[Way]:
-    """Those of `NAMED`, in which `agent_id` is the hidden agent."""
-    ways = []
-    for deed in NAMED:
-        text = json.dumps([deed.path, deed.body]).replace(WORKSPACE, "{workspace}")
-        text = text.replace("{agent_id}", "{hidden}").replace('"hidden"', '"{hidden}"')
-        place, body = json.loads(text.replace("{agent_uuid}", "{hidden_uuid}"))
-        path, _, query = place.partition("?")
-        params = dict(part.split("=") for part in query.split("&") if part)
-        ways.append(Way(deed.method, path, params, body, path in OWN))
     return ways
 
 
@@ -100,6 +108,29 @@ def _of_tool_chat(agent: str) -> list[Way]:
     ]
 
 
+def _of_team_chat(below: str, agent: str) -> list[Way]:
+    path = f"{below}/agents/{agent}"
+    named: dict[str, Any] = {"message": "hi", "conversation_id": "{conversation_id}"}
+    return [
+        *(Way("POST", f"{path}/{chat}", {}, named) for chat in ("chat", "chat/stream")),
+        Way("GET", f"{path}/history", {"conversation_id": "{conversation_id}"}),
+        Way("GET", f"{path}/history", {"conversation_id": "{own_thread}", "before": "{message_id}"}),
+        Way("GET", f"{path}/history", {"before": "{message_id}"}),
+        Way("GET", f"{path}/inbox", {}, None, True),
+        Way("GET", f"{path}/conversations", {}, None, True),
+        Way("POST", f"{path}/mark-read", {}, {"conversation_id": "{conversation_id}"}),
+        Way("POST", f"{path}/mark-read", {}, {"up_to": "{message_id}"}),
+        *(Way(method, f"{path}/conversations/{{conversation_id}}", {}, {"title": "t"}) for method in ("PUT", "DELETE")),
+        *(Way("GET", f"{path}/runs/{{run_id}}{events}", {}) for events in ("", "/events")),
+    ]
+
+
+def _of_teams() -> list[Way]:
+    named: dict[str, Any] = {"message": "hi", "conversation_id": "{conversation_id}"}
+    ways = [Way("POST", f"/teams/pair/{chat}", {}, named) for chat in ("chat", "chat/stream")]
+    return [*ways, *(Way("GET", f"/teams/pair/runs/{{{run}}}", {}) for run in ("run_id", "run_of_team"))]
+
+
 def _of_org_agents(agent: str) -> list[Way]:
     return [
         Way("POST", f"{AI}/agents/{agent}/chat", {}, {"message": "hi", "sessionId": "{session_id}"}),
@@ -107,6 +138,29 @@ def _of_org_agents(agent: str) -> list[Way]:
         Way("GET", f"{AI}/agents/{agent}/chat/runs/{{run_id}}/events", {}),
     ]
 
+
+V1 = "/api/v1"
+OF_ADMINISTRATORS = [
+    Way("POST", f"{CHAT}/threads", {}, {"agent_id": "{hidden}"}),
+    Way("POST", f"{CHAT}/threads", {}, {"agent_id": "{hidden_uuid}"}),
+    Way("GET", f"{CHAT}/threads", {"agent_id": "{hidden_uuid}"}, None, True),
+    Way("GET", f"{V1}/agents/{{hidden_uuid}}", {}),
+    Way("GET", f"{V1}/agents/{{hidden_uuid}}/versions", {}),
+    Way("GET", f"{V1}/agents/{{hidden}}", {"version": "1"}),
+    Way("PATCH", f"{V1}/agents/{{hidden_uuid}}", {}, {"name": "mine"}),
+    Way("GET", f"{V1}/teams/{{team_uuid}}", {}),
+    Way("PATCH", f"{V1}/teams/{{team_uuid}}", {}, {"name": "mine"}),
+    Way("POST", f"{V1}/teams", {}, {"name": "T", "members": ["{hidden}"]}),
+    Way("POST", f"{V1}/teams", {}, {"name": "T", "members": ["assistant"], "lead": "{hidden}"}),
+    Way("PATCH", f"{V1}/teams/pair", {}, {"members": ["{hidden}"]}),
+    Way("POST", f"{V1}/keys", {}, {"workspace": "{workspace}", "user": "ann", "scopes": ["*", "admin"]}),
+    Way("GET", f"{V1}/keys", {"workspace": "{workspace}"}),
+    Way("POST", f"{V1}/keys/{{key_id}}/rotate", {"workspace": "{workspace}"}),
+    Way("DELETE", f"{V1}/keys/{{key_id}}", {"workspace": "{workspace}"}),
+    Way("POST", f"{V1}/workspaces", {}, {"name": "mine"}),
+    Way("POST", f"{V1}/rejected/0-7/redrive", {}, {"workspace_id": "{workspace}", "stream": "{thread_id}"}),
+]
+"""Agents, teams, keys and workspaces that are named in a body or a query, or by another id than the usual one."""
 
 ELSEWHERE = [
     Way("GET", f"{CHAT}/threads", {"user_id": "{user}"}, None, True),
@@ -117,6 +171,8 @@ ELSEWHERE = [
     Way("POST", f"{CHAT}/runs/cancel", {}, {"thread_id": "{thread_id}"}, True),
     Way("POST", f"{CHAT}/runs/cancel", {}, {"user_id": "{user}"}, True),
     *(way for agent in ("scripted", "assistant") for way in (*_of_tool_chat(agent), *_of_org_agents(agent))),
+    *(way for below in ("", "/api") for agent in ("scripted", "assistant") for way in _of_team_chat(below, agent)),
+    *_of_teams(),
     Way("GET", f"{AI}/sessions/{{session_id}}", {"userId": "{user}"}),
     Way("GET", f"{AI}/chat/executions/{{run_id}}", {}),
     Way("GET", "/ai/chat/executions/{run_id}", {"userId": "{user}"}),
@@ -140,8 +196,9 @@ TOGETHER = [
 ]
 """The same, with what the users of a workspace have together."""
 
-WAYS = [*_every_route(), *_named(), *ELSEWHERE, *TOGETHER]
-PRIVATE = [way for way in (*_every_route(), *ELSEWHERE) if way.names & PERSONAL or way.own]
+WAYS = [*_every_route(), *OF_ADMINISTRATORS, *ELSEWHERE, *TOGETHER]
+PRIVATE = [*(way for way in _every_route() if way.names & PERSONAL), *ELSEWHERE]
+"""Those about what belongs to a user."""
 
 
 class Stranger(NamedTuple):
@@ -159,7 +216,7 @@ STRANGERS = [
     Stranger("another workspace", "eve", True, list(GRANTS), WAYS),
     Stranger("a user of the same name in another workspace", "{user}", True, list(GRANTS), WAYS),
     Stranger("another user", "bob", False, [scopes for scopes in GRANTS if "admin" not in scopes], PRIVATE),
-    Stranger("the same user, for another agent", "{user}", False, [("agent:assistant",), ("team:pair",)], PRIVATE),
+    Stranger("the same user, for another agent", "{user}", False, [("agent:assistant",), ("team:elsewhere",)], PRIVATE),
     Stranger("the same user, for nothing", "{user}", False, [("prompt:override",)], PRIVATE),
 ]
 

@@ -10,11 +10,11 @@ import pytest
 
 from parley_events import facts as f
 from parley_events import ids
-from parley_history import reads
 from parley_history.db import Pool
 from parley_history.errors import Unavailable
 from parley_history.http import ROUTES
 from parley_history.migrate import migrate
+from parley_history.reads import answers
 from parley_history.settings import PROJECTOR_ROLE, READER_ROLE, Settings
 from tests.contract.history.conftest import running, settings_for
 from tests.contract.history.listlog import ListLog
@@ -159,15 +159,16 @@ async def test_every_read_is_as_it_was_when_its_query_forgets_the_workspace(
             streams = [*found["id"], ids.workspace_stream(workspace(0)), ids.workspace_stream(workspace(1))]
             asked += [(f"/streams/{stream}/facts", {"workspace_id": ws}) for stream in streams]
 
-        async def answers() -> list[tuple[int, bytes]]:
+        async def asked_all() -> list[tuple[int, bytes]]:
             got = [await client.http.get(f"/internal{path}", params=params) for path, params in asked]
             return [(answer.status_code, answer.content) for answer in got]
 
-        before = await answers()
-        forgetful = {name: _forgetting(sql) for name, sql in reads.SQL.items()}
-        assert sum(sql != reads.SQL[name] for name, sql in forgetful.items()) >= 15
-        monkeypatch.setattr(reads, "SQL", forgetful)
-        assert await answers() == before
+        before = await asked_all()
+        forgetful = {name: _forgetting(sql) for name, sql in answers.SQL.items()}
+        assert sum(sql != answers.SQL[name] for name, sql in forgetful.items()) >= 15
+        for name, sql in forgetful.items():
+            monkeypatch.setitem(answers.SQL, name, sql)
+        assert await asked_all() == before
         statuses = Counter(status for status, _ in before)
         assert set(statuses) == {200, 404} and min(statuses.values()) > 20, statuses
 

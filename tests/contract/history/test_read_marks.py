@@ -10,8 +10,8 @@ import pytest
 
 from parley_events import facts as f
 from parley_events.body import ThreadSeed
-from parley_history import reads
 from parley_history.migrate import migrate
+from parley_history.reads import answers
 from parley_history.settings import Settings
 from tests.contract.history.conftest import Client, running
 from tests.contract.history.listlog import ListLog
@@ -174,7 +174,7 @@ async def test_an_inbox_does_not_look_at_conversations_in_which_all_was_read(set
         finally:
             await owner.close()
         arguments = {"inbox": (50,), "inbox_total": (), "unread": ("", 200)}[query]
-        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {reads.SQL[query]}"
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {answers.SQL[query]}"
         async with client.history.scoped.transaction(workspace=WS, snapshot=True) as con:
             plan = await con.value(explained, WS, "ada", "assistant", *arguments)
         found = list(_nodes(orjson.loads(plan)[0]["Plan"]))

@@ -14,7 +14,7 @@ from parley_events import facts as f
 from parley_events import ids, reads
 from parley_events.body import AgentSpec, TeamSpec, ThreadSeed
 from parley_events.codec import fact_from
-from parley_history import reads as history_reads
+from parley_history.reads import streams
 from parley_history.settings import Settings
 from tests.contract.history.conftest import running
 from tests.contract.history.listlog import ListLog
@@ -73,7 +73,7 @@ async def test_facts_are_paged_both_ways(settings: Settings) -> None:
 async def test_a_page_of_large_facts_is_cut_short_but_never_empty(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history_reads, "FACTS_BYTES", 3000)
+    monkeypatch.setattr(streams, "FACTS_BYTES", 3000)
     log = ListLog(4)
     writer = Writer(log)
     for number in range(6):

@@ -8,9 +8,10 @@ from pathlib import Path
 import parley_history
 from parley_events.facts import FACTS, UNNUMBERED
 from parley_events.past import KEPT
-from parley_history import reads, writes
+from parley_history import writes
 from parley_history.projections import FOLDS, STORED_ONLY
 from parley_history.projections.forks import PAST
+from parley_history.reads.answers import SQL
 from parley_history.sql import migrations
 
 
@@ -28,7 +29,7 @@ def test_a_past_is_folded_as_the_facts_themselves_are() -> None:
 
 def test_every_named_statement_is_used() -> None:
     source = "".join(file.read_text() for file in Path(parley_history.__file__).parent.rglob("*.py"))
-    for name in (*reads.SQL, *writes.SQL):
+    for name in (*SQL, *writes.SQL):
         assert re.search(rf'"{name}"', source), name
 
 

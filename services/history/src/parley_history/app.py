@@ -30,7 +30,8 @@ from parley_history.errors import BadData, Unavailable
 from parley_history.http import Reader, answer, routes
 from parley_history.positions import Reached, Watch
 from parley_history.projector import Health, Projector, stopped
-from parley_history.reads import PROJECTION, SQL, reached
+from parley_history.reads.answers import PROJECTION, SQL
+from parley_history.reads.streams import reached
 from parley_history.settings import Settings
 from parley_history.telemetry import Instruments
 

@@ -20,10 +20,10 @@ from parley_events.errors import Undecodable
 from parley_events.ids import is_uuid
 from parley_events.partition import partition_of
 from parley_events.positions import Position, parse_position
-from parley_history import reads
 from parley_history.db import Connection, Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.positions import Watch
+from parley_history.reads import answers, runs, streams, threads, workspaces
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable
         except Refused as refused:
             body = {"error": refused.code}
             return answer(refused.status, {**body, "message": refused.message} if refused.message else body)
-        except reads.BadCursor as error:
+        except answers.BadCursor as error:
             return answer(400, {"error": "bad_cursor", "message": str(error)})
         except Unavailable as error:
             logger.warning("a read found PostgreSQL away: %s", error)
@@ -131,18 +131,18 @@ def _timed(read: Callable[[Connection, str, Request, int], Awaitable[Any]]) -> H
 
 async def _positions(reader: Reader, request: Request) -> Any:
     async with reader.internal.connection() as con:
-        return await reads.positions(con)
+        return await streams.positions(con)
 
 
 async def _partition(reader: Reader, request: Request) -> Any:
     async with reader.internal.transaction(snapshot=True) as con:
-        return await reads.partition(con, request.path_params["p"])
+        return await streams.partition(con, request.path_params["p"])
 
 
 async def _due(reader: Reader, request: Request) -> Any:
     until_ms = _int(request, "until_ms", None, 0, 2**62)
     async with reader.internal.connection() as con:
-        return await reads.due(con, request.path_params["p"], until_ms)
+        return await streams.due(con, request.path_params["p"], until_ms)
 
 
 async def _facts(reader: Reader, request: Request) -> Any:
@@ -157,56 +157,56 @@ async def _facts(reader: Reader, request: Request) -> Any:
     async with pool.transaction(workspace=workspace, snapshot=True) as con:
         partitions = reader.partitions
         if partitions is None:
-            partitions = len((await reads.positions(con))["partitions"])
+            partitions = len((await streams.positions(con))["partitions"])
         if partitions == 0:
             raise Refused(503, "unavailable", "the view was never started")
         partition = partition_of(stream.encode(), partitions)
-        return await reads.facts(
+        return await streams.facts(
             con, stream, partition, after=after, limit=limit, descending=descending, workspace=workspace
         )
 
 
 async def _workspace(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.workspace(con, workspace)
+    return await workspaces.workspace(con, workspace)
 
 
 async def _keys(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.keys(con, workspace)
+    return await workspaces.keys(con, workspace)
 
 
 async def _key_by_hash(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.key_by_hash(con, workspace, request.path_params["hash"])
+    return await workspaces.key_by_hash(con, workspace, request.path_params["hash"])
 
 
 async def _agents(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.agents(con, workspace)
+    return await workspaces.agents(con, workspace)
 
 
 async def _agent(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.agent(con, workspace, request.path_params["agent_id"], _version(request))
+    return await workspaces.agent(con, workspace, request.path_params["agent_id"], _version(request))
 
 
 async def _agent_versions(con: Connection, workspace: str, request: Request) -> Any:
     name, cursor = request.path_params["agent_id"], request.query_params.get("cursor")
-    return await reads.agent_versions(
+    return await workspaces.agent_versions(
         con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
     )
 
 
 async def _teams(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.teams(con, workspace)
+    return await workspaces.teams(con, workspace)
 
 
 async def _team_versions(con: Connection, workspace: str, request: Request) -> Any:
     name, cursor = request.path_params["team_id"], request.query_params.get("cursor")
-    return await reads.team_versions(
+    return await workspaces.team_versions(
         con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
     )
 
 
 async def _threads(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
     query = request.query_params
-    return await reads.threads(
+    return await threads.threads(
         con,
         workspace,
         archived=_bool(request, "archived") or False,
@@ -222,12 +222,12 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
 
 
 async def _thread(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
-    return await reads.thread(con, workspace, request.path_params["id"], now_ms)
+    return await threads.thread(con, workspace, request.path_params["id"], now_ms)
 
 
 async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     roles = [role for text in request.query_params.getlist("roles") for role in text.split(",") if role]
-    return await reads.messages(
+    return await threads.messages(
         con,
         workspace,
         request.path_params["id"],
@@ -240,7 +240,7 @@ async def _messages(con: Connection, workspace: str, request: Request) -> Any:
 
 async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.numbered(
+    return await threads.numbered(
         con,
         workspace,
         thread_id=query.get("thread_id"),
@@ -255,16 +255,16 @@ async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
 
 async def _client_call(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "tool_call_id"))
-    return await reads.client_call(con, workspace, *names)
+    return await threads.client_call(con, workspace, *names)
 
 
 async def _message(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.message(con, workspace, request.path_params["id"], request.path_params["message_id"])
+    return await threads.message(con, workspace, request.path_params["id"], request.path_params["message_id"])
 
 
 async def _said(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.said(
+    return await threads.said(
         con,
         workspace,
         thread_id=query.get("thread_id"),
@@ -278,17 +278,17 @@ async def _said(con: Connection, workspace: str, request: Request) -> Any:
 
 async def _inbox(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id"))
-    return await reads.inbox(con, workspace, *names, limit=_limit(request))
+    return await threads.inbox(con, workspace, *names, limit=_limit(request))
 
 
 async def _unread(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "after"))
-    return await reads.unread(con, workspace, *names, limit=_limit(request))
+    return await threads.unread(con, workspace, *names, limit=_limit(request))
 
 
 async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.deleted(
+    return await threads.deleted(
         con,
         workspace,
         query.get("user_id", ""),
@@ -300,7 +300,7 @@ async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
 
 async def _files(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.files(
+    return await threads.files(
         con,
         workspace,
         request.path_params["id"],
@@ -313,12 +313,12 @@ async def _files(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _run(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.run(con, workspace, request.path_params["run_id"])
+    return await runs.run(con, workspace, request.path_params["run_id"])
 
 
 async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.open_runs(
+    return await runs.open_runs(
         con,
         workspace,
         agent_id=query.get("agent_id"),
@@ -332,7 +332,7 @@ async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
 
 async def _approvals(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.approvals(
+    return await runs.approvals(
         con,
         workspace,
         status=query.get("status"),
@@ -346,34 +346,34 @@ async def _approvals(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _approval(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.approval(con, workspace, request.path_params["id"])
+    return await runs.approval(con, workspace, request.path_params["id"])
 
 
 async def _notes(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.notes(con, workspace, request.query_params.get("kind"), _limit(request))
+    return await workspaces.notes(con, workspace, request.query_params.get("kind"), _limit(request))
 
 
 async def _skills(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
-    return await reads.skills(con, workspace, query.get("agent_id"), query.get("query"))
+    return await workspaces.skills(con, workspace, query.get("agent_id"), query.get("query"))
 
 
 async def _skill(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.skill(con, workspace, request.path_params["slug"], request.query_params.get("agent_id"))
+    return await workspaces.skill(con, workspace, request.path_params["slug"], request.query_params.get("agent_id"))
 
 
 async def _documents(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
     ids = query.getlist("id") or None
-    return await reads.documents(con, workspace, ids=ids, limit=_limit(request), cursor=query.get("cursor"))
+    return await workspaces.documents(con, workspace, ids=ids, limit=_limit(request), cursor=query.get("cursor"))
 
 
 async def _document(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.document(con, workspace, request.path_params["id"])
+    return await workspaces.document(con, workspace, request.path_params["id"])
 
 
 async def _passages(con: Connection, workspace: str, request: Request) -> Any:
-    return await reads.passages(con, workspace, request.query_params.get("query", "")[:500], _limit(request, 5))
+    return await workspaces.passages(con, workspace, request.query_params.get("query", "")[:500], _limit(request, 5))
 
 
 ROUTES: dict[str, Handler] = {

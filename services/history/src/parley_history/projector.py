@@ -29,7 +29,7 @@ from parley_history.errors import BadData, HistoryError, Moved, Poison, Unavaila
 from parley_history.migrate import check_schema
 from parley_history.positions import Watch
 from parley_history.projections import fold, needs
-from parley_history.reads import PROJECTION
+from parley_history.reads.answers import PROJECTION
 from parley_history.telemetry import Instruments
 from parley_history.writes import SQL, load, store
 

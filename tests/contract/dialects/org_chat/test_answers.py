@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from parley_events.body import Block, Note
+from parley_events.commands import PostMessage
 from parley_events.pieces import Piece
 from tests.contract.dialects.transcript import Stage, Transcript
 from tests.support.asgi import ask, exchange
+from tests.support.sse import frame_of
 from tests.unit.gateway.world import STRUCTURE, WORKSPACE, World, run_id_of, say, tool_block
 
 BASE = "/api/org/chat"
@@ -34,6 +36,26 @@ async def test_sync_answers_with_all_events_and_history_has_both_sides(here: Wor
     await made.ask("GET", f"{BASE}/history?{QUERY}")
     await made.ask("GET", f"{BASE}/history?structure_id={STRUCTURE}&role_id=assistant&limit=1")
     made.compare(PAGES / "sync.txt")
+
+
+async def test_the_request_of_the_contracts_own_page_is_taken(here: World) -> None:
+    """As it stands there, but for what is left out: the workspace, and the bytes of the file."""
+    asked = {
+        "structure_id": WORKSPACE,
+        "role_id": "executive-office-cmo",
+        "message": "Launch this week's paid campaigns.",
+        "attachments": [
+            {"name": "marketing-plan.pdf", "content_base64": "JVBERi0=", "content_type": "application/pdf"}
+        ],
+    }
+    answer = await ask(here.gateways[0][0], "POST", f"{BASE}/message", key=here.key, body=asked)
+    assert answer.status == 200 and answer.headers["content-type"].startswith("text/event-stream")
+    assert frame_of(answer.parts[-1]).type == "complete"
+    posted = here.dispatcher.heard[-1].body
+    assert isinstance(posted, PostMessage)
+    assert (posted.text, posted.agent_id) == ("Launch this week's paid campaigns.", "assistant")
+    [file] = posted.attachments
+    assert (file.name, file.content_type, file.size) == ("marketing-plan.pdf", "application/pdf", 5)
 
 
 async def test_past_the_wait_it_is_polled(here: World) -> None:

@@ -1,0 +1,81 @@
+"""How far the view is, what is due, and stored facts as they came."""
+
+from __future__ import annotations
+
+import orjson
+
+from parley_history.db import Connection
+from parley_history.reads.answers import PROJECTION, SQL, Answer
+
+FACTS_BYTES = 32 * 1024 * 1024
+"""A page of facts ends after the one with which it passes this size."""
+
+
+async def positions(con: Connection) -> Answer:
+    return {"partitions": [dict(row) for row in await con.fetch(SQL["positions"], PROJECTION)]}
+
+
+async def reached(con: Connection, partitions: list[int], streams: list[str]) -> tuple[dict[int, int], dict[str, int]]:
+    """How far the view is on these partitions (next offset) and streams (newest seq)."""
+    row = await con.row(SQL["reached"], PROJECTION, partitions, streams)
+    if row is None:
+        return {}, {}
+    offsets = {int(number): offset for number, offset in orjson.loads(row["partitions"]).items()}
+    return offsets, orjson.loads(row["streams"])
+
+
+async def partition(con: Connection, number: int) -> Answer | None:
+    """None when there is no such partition. Call it within a snapshot."""
+    row = await con.row(SQL["partition"], PROJECTION, number)
+    if row is None:
+        return None
+    threads = await con.fetch(SQL["open_threads"], number)
+    return {
+        **row,
+        "claims": list(row["claims"]),
+        "open_threads": [thread["thread_id"] for thread in threads],
+        "waiting_threads": [thread["thread_id"] for thread in threads if thread["waiting"]],
+    }
+
+
+async def due(con: Connection, number: int, until_ms: int) -> Answer:
+    rows = await con.fetch(SQL["due"], number, until_ms)
+    return {
+        "items": [
+            {
+                "stream": row["stream"],
+                "workspace_id": row["workspace_id"],
+                "due_key": row["due_key"],
+                "due_at_ms": row["due_ms"],
+            }
+            for row in rows
+        ]
+    }
+
+
+async def facts(
+    con: Connection, stream: str, partition: int, *, after: int, limit: int, descending: bool, workspace: str | None
+) -> Answer | None:
+    """Stored facts of a stream beyond `after` (descending: below it, 0: from the newest); None while the partition has
+    no position. A page may be shorter than `limit` when facts are large. Call it within a snapshot."""
+    head = await con.row(SQL["stream_head"], stream, PROJECTION, partition, workspace)
+    if head is None:
+        return None
+    bound = after or 2**62 if descending else after
+    sql = SQL["facts_desc" if descending else "facts_asc"]
+    rows = await con.fetch(sql, stream, bound, limit, FACTS_BYTES, workspace)
+    return {
+        "items": [
+            {
+                "offset": row["offset"],
+                "time_ms": row["time_ms"],
+                "headers": orjson.Fragment(row["headers"]),
+                "body": orjson.Fragment(row["body"]),
+            }
+            for row in rows
+        ],
+        "last_seq": head["seq"] or 0,
+        "partition": partition,
+        "next_offset": head["next_offset"],
+        "epoch": head["epoch"],
+    }
