@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from parley_events.commands import PostMessage
 from tests.unit.gateway.world import World, say
 
 LIMIT_S = 10.0
@@ -94,7 +95,8 @@ async def test_a_body_in_chunks_without_a_length_is_taken(here: World) -> None:
     target = b"/api/agents/scripted/chat"
     status, _, body = await spoken(here, request(here, b"POST", target, *heads, body=chunks))
     assert status == 200, body
-    assert here.dispatcher.heard[-1].body.text == "hello"  # type: ignore[attr-defined]
+    said = [command.body for command in here.dispatcher.heard if isinstance(command.body, PostMessage)]
+    assert [body.text for body in said] == ["hello"]
 
 
 async def test_a_body_that_is_cut_is_not_half_accepted(here: World) -> None:
