@@ -199,10 +199,11 @@ def test_the_screen_shows_the_banner_and_nothing_else_and_logs_are_files(system:
     ready = system.ready()
     assert lines[0] == f"Parley is at {', '.join(ready['gateways'])}"
     assert lines[1] == f"key    {ready['api_key']}"
-    assert lines[2] == f"logs   {system.folder}/data/logs"
-    assert lines[3] == "Try it:"
-    assert lines[4].startswith("curl ")
-    assert lines[5:] == ["Ctrl-C stops it."]
+    assert lines[2] == f"docs   {ready['base_url']}/docs"
+    assert lines[3] == f"logs   {system.folder}/data/logs"
+    assert lines[4] == "Try it:"
+    assert lines[5].startswith("curl ")
+    assert lines[6:] == ["Ctrl-C stops it."]
     logs = {path.name for path in (system.folder / "data" / "logs").iterdir()}
     assert logs >= ({"parley.log"} if system.kind == "up" else {"gateway-1.log", "gateway-2.log", "dispatcher-2.log"})
 

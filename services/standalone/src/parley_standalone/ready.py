@@ -66,6 +66,7 @@ def banner(gateways: list[str], folder: Folder) -> str:
     return (
         f"\n  Parley is at {base_url}{others}\n"
         f"  key    {kept.api_key}\n"
+        f"  docs   {base_url}/docs\n"
         f"  logs   {folder.logs}\n\n"
         f"  Try it:\n\n"
         f"  curl -N {base_url}/api/org/chat/message -H 'Authorization: Bearer {kept.api_key}' "
