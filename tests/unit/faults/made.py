@@ -21,7 +21,7 @@ from parley_gateway.dialects.org_chat.outbound import Events
 from parley_gateway.dialects.threads.outbound import Frames
 from parley_gateway.feed.cursor import START, parse_cursor
 from parley_gateway.feed.follow import Follow, Shown
-from parley_gateway.feed.sse import encode
+from parley_gateway.feed.frames import encode
 from parley_history.projections import fold
 from parley_history.projections.rows import View
 from tests.faults.evidence import Contract, Evidence, Follower, Frame, Leg, Memory, Row

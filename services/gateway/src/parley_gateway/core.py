@@ -25,12 +25,14 @@ from parley_events.objects import Objects
 from parley_events.reads import RunView
 from parley_gateway.auth import Auth, Principal
 from parley_gateway.errors import Missing, Problem
+from parley_gateway.feed.channel import Channels
 from parley_gateway.feed.cursor import START, Cursor, parse_cursor
 from parley_gateway.feed.everything import Everything
 from parley_gateway.feed.follow import Follow, Shown, ShownFact, run_of
+from parley_gateway.feed.frames import Show
 from parley_gateway.feed.hub import Hub, Listener, every_thread
 from parley_gateway.feed.join import PAGE, Feed
-from parley_gateway.feed.sse import EventStream, Feeding, Show
+from parley_gateway.feed.sse import EventStream, Feeding
 from parley_gateway.history import History
 from parley_gateway.limits import Limits
 from parley_gateway.marks import Marks
@@ -73,6 +75,7 @@ class Core:
     forking: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """What a fork takes over may have 16 MiB: few are made at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
+    channels: Channels = field(default_factory=Channels)
     renewed: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """How often a thread that everybody has one of was deleted and begun anew, by the first one's id."""
 
@@ -162,7 +165,9 @@ async def feed_of(core: Core, principal: Principal, said: Said, *, restarts: boo
     from its first fact on."""
     assert said.listener is not None
     seq = said.outcome.seq
-    return await feed_from(core, principal, said.outcome, said.listener, said.run_id, seq, restarts, inside=inside)
+    feed = await feed_from(core, principal, said.outcome, said.listener, said.run_id, seq, restarts, inside=inside)
+    feed.whole = True  # it begins with the message itself
+    return feed
 
 
 async def feed_from(
@@ -265,7 +270,15 @@ def stream(
     """The feed as the answer to a request. `then`: what is done once its client has had all of it."""
     settings = core.settings
     made = EventStream(
-        feed, show, beat_s=settings.beat_s, stall_s=settings.stall_s, headers=headers, counts=core.hub.counts, then=then
+        feed,
+        show,
+        beat_s=settings.beat_s,
+        stall_s=settings.stall_s,
+        headers=headers,
+        counts=core.hub.counts,
+        then=then,
+        channels=core.channels,
+        most_bytes=settings.queue_mb * 1024 * 1024,
     )
     core.instruments.first_delta(made)
     return made

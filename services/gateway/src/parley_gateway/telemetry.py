@@ -26,8 +26,9 @@ from parley_events.telemetry.port import NO_SPAN, Span, Value
 from parley_gateway.feed.follow import Shown, ShownFact
 
 if TYPE_CHECKING:
+    from parley_gateway.feed.frames import Frame
     from parley_gateway.feed.hub import Hub
-    from parley_gateway.feed.sse import EventStream, Frame
+from parley_gateway.feed.sse import EventStream
 
 REQUEST = SpanName(
     "{http.request.method} {http.route}",

@@ -18,8 +18,8 @@ from parley_gateway.dialects.org_chat.outbound import Events
 from parley_gateway.dialects.threads.outbound import Frames
 from parley_gateway.feed.cursor import START, parse_cursor
 from parley_gateway.feed.follow import Follow, Shown, ShownFact, merged, run_of
-from parley_gateway.feed.sse import Frame as Made
-from parley_gateway.feed.sse import encode
+from parley_gateway.feed.frames import Frame as Made
+from parley_gateway.feed.frames import encode
 from tests.support.sse import Frame, frame_of
 from tests.unit.gateway.feed.stories import THREAD, Story, stories
 from tests.unit.gateway.feed.test_texts import check_shape, final_turns, stored_text

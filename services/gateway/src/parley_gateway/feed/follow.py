@@ -123,6 +123,17 @@ class Follow:
         self.ended = False
         """Whether the run's end was shown (never for a whole thread)."""
 
+    @property
+    def about(self) -> tuple[str | None, bool, bool]:
+        """What is followed, and how."""
+        return self._run_id, self._restarts, self._inside
+
+    @property
+    def place(self) -> tuple[int, int, dict[tuple[int, int], int]]:
+        """What was shown, to the character: two followers that are about the same and at one place show the same from
+        there on."""
+        return self.seq, self._skip, self._partly
+
     # ---- what was before the cursor
 
     def recall(self, fact: Fact) -> None:

@@ -80,7 +80,7 @@ class Listener:
     is closed when that does not help: never is a fact dropped silently. Whoever was closed resumes by its cursor.
     """
 
-    __slots__ = ("_bytes", "_counts", "_items", "_limits", "_wake", "closed", "owner", "pieces", "stream")
+    __slots__ = ("_bytes", "_counts", "_items", "_limits", "_wake", "call", "closed", "owner", "pieces", "stream")
 
     def __init__(self, stream: str, limits: HubLimits, owner: str, pieces: bool, counts: Counts) -> None:
         self.stream, self.owner, self.pieces, self.closed = stream, owner, pieces, False
@@ -88,6 +88,8 @@ class Listener:
         self._items: list[Item] = []
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
+        self.call: Callable[[], None] | None = None
+        """Called whenever there is something to take, beside waking who waits in `take`."""
 
     def put(self, item: Item, cost: int) -> None:
         """Queue an item, at once."""
@@ -127,6 +129,10 @@ class Listener:
             finally:
                 timer.cancel()
                 self._wake = None
+        return self.grab()
+
+    def grab(self) -> list[Item]:
+        """Everything that waits now, in order."""
         items, self._items, self._bytes = self._items, [], 0
         return items
 
@@ -138,6 +144,8 @@ class Listener:
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+        if self.call is not None:
+            self.call()
 
 
 @dataclass(slots=True)
@@ -171,6 +179,7 @@ class Hub:
         self._waiting: dict[str, deque[tuple[str | None, asyncio.Future[Fact]]]] = {}
         self._coming: dict[asyncio.Future[None], tuple[int, int]] = {}
         self._listeners: dict[str, list[Listener]] = {}
+        self._muted: dict[Listener, None] = {}
         self._watchers: dict[str, list[Callable[[Fact], None]]] = {}
         self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
         self._kept_bytes = 0
@@ -266,9 +275,18 @@ class Hub:
         self._listeners.setdefault(stream, []).append(listener)
         return listener
 
+    def mute(self, listener: Listener) -> None:
+        """Give the listener nothing more, but close it when its owner's are closed, or all are."""
+        self._take_out(listener)
+        self._muted[listener] = None
+
     def leave(self, listener: Listener) -> None:
         """Feed the listener no more."""
         listener.closed = True
+        self._muted.pop(listener, None)
+        self._take_out(listener)
+
+    def _take_out(self, listener: Listener) -> None:
         listeners = self._listeners.get(listener.stream)
         if listeners is not None and listener in listeners:
             listeners.remove(listener)
@@ -292,21 +310,22 @@ class Hub:
 
     def close_owned_by(self, owner: str) -> None:
         """Close all listeners of an owner (its key was revoked)."""
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                if listener.owner == owner:
-                    listener.close()
+        for listener in self._all():
+            if listener.owner == owner:
+                listener.close()
 
     def drain(self) -> None:
         """Close every listener, now and from now on, so that open streams end cleanly."""
         self.draining = True
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.close()
+        for listener in self._all():
+            listener.close()
+
+    def _all(self) -> list[Listener]:
+        return [*(listener for listeners in self._listeners.values() for listener in listeners), *self._muted]
 
     @property
     def listening(self) -> int:
-        """How many listeners there are."""
+        """How many listeners there are that hear something; a channel is one, however many watch it."""
         return sum(len(listeners) for listeners in self._listeners.values())
 
     def queued(self) -> tuple[int, int]:

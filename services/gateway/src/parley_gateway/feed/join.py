@@ -46,6 +46,8 @@ class Feed:
         self._more = False
         self._first: list[Shown] = []
         self._told_seq = 0
+        self.whole = False
+        """Whether the one who shows what comes was told of all that came before it, as far as that matters."""
         self.over = False
         """Whether nothing comes any more: the run ended, or the listener was closed."""
 
@@ -63,6 +65,7 @@ class Feed:
         pieces = self._hub.kept(stream) if self._listener.pieces else []
         # Read first: only then has the view come to the cursor, and what is recalled up to it is complete.
         await self._read(done, self._hub.end_of(stream))
+        self.whole = begin is not None or self._cursor.seq <= RECALL
         if begin is not None:
             await self._recall(begin - 1, done)
         elif self._cursor.seq:
@@ -170,3 +173,65 @@ class Feed:
 
     def close(self) -> None:
         self._hub.leave(self._listener)
+
+    # ---- what a channel needs
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        """What is followed, and how."""
+        return self._workspace_id, self._listener.stream, self._listener.pieces, *self._follow.about
+
+    @property
+    def live(self) -> bool:
+        """Whether all that is stored, and all that has come, was shown."""
+        waits = self._first or self._replay or self._more or self._listener.queued[0]
+        return not (waits or self.over or self._listener.closed)
+
+    @property
+    def place(self) -> object:
+        """What was shown, to the character."""
+        return self._follow.place
+
+    @property
+    def ended(self) -> bool:
+        return self._follow.ended
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing comes any more, though the run has not ended."""
+        return self._listener.closed and not self._listener.queued[0]
+
+    def branch(self) -> Feed:
+        """A feed that goes on from here for many, in the place of this one. Nothing is missed between the two."""
+        listener = self._hub.listen(self._listener.stream, pieces=self._listener.pieces)
+        feed = Feed(
+            self._hub, self._history, self._workspace_id, listener, self._follow, self._cursor, lambda stream, seq: None
+        )
+        feed._told_seq = self._follow.seq
+        return feed
+
+    def mute(self) -> None:
+        """Hear nothing more, but whether it is closed."""
+        self._hub.mute(self._listener)
+        self._recalled = []
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever something has come, or the feed was closed."""
+        self._listener.call = callback
+
+    def grab(self) -> list[Item]:
+        """Everything that has come, in order."""
+        return self._listener.grab()
+
+    def step(self, item: Item) -> Iterable[Shown]:
+        """What one item lets us show; HoleError when facts are missing before it."""
+        return self._follow.piece(item) if isinstance(item, Piece) else self._follow.fact(item)
+
+    async def followed(self, items: Iterable[Item]) -> list[Shown]:
+        """The same of several; what is missing is read. Where that cannot be, the feed is closed."""
+        return await self._followed(items)
+
+    def showed(self, seq: int) -> None:
+        """The client was shown everything up to this fact."""
+        self._told_seq = seq
+        self._told(self._listener.stream, seq)

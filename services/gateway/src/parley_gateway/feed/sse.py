@@ -1,42 +1,35 @@
-"""Frames over the wire: `text/event-stream`, written straight on ASGI's `send`.
+"""Streams over the wire: `text/event-stream`, written straight on ASGI's `send`.
 
-One frame = one `data:` line = one send (some clients do not buffer). A frame that carries a fact or a piece has an
-`id:`, the cursor after it. An idle stream sends a comment. There is no task per client beside the request's own: a
-client that has gone is noticed by looking at `receive` without waiting for it.
+One frame = one `data:` line = one send (some clients do not buffer). An idle stream sends a comment. There is no task
+per client beside the request's own: a client that has gone is noticed by looking at `receive` without waiting for it.
+Once a stream is live it goes on in a channel (`channel`), which writes the same bytes to all who watch the same.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-import orjson
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from parley_events.codec import Fact
 from parley_gateway.delivered import gone
+from parley_gateway.feed.channel import Channel, Channels
 from parley_gateway.feed.follow import Shown, ShownFact, merged
+from parley_gateway.feed.frames import Show, encode
 from parley_gateway.feed.hub import Counts
+from parley_gateway.feed.join import Feed
+from parley_gateway.feed.outlet import Outlet
 
 MEDIA_TYPE = "text/event-stream"
-GONE_S = 1.0
-"""How often a busy stream looks whether its client is still there."""
+BEAT = b": \n\n"
+"""What an idle stream sends."""
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-
-
-class Frame(NamedTuple):
-    """One frame's JSON object. `bare`: it carries no fact and no piece (a closing word), and so no id; `word` is what
-    stands in it then, where that is no JSON."""
-
-    data: dict[str, Any]
-    bare: bool = False
-    word: bytes | None = None
 
 
 class Feeding(Protocol):
@@ -52,33 +45,49 @@ class Feeding(Protocol):
     def close(self) -> None: ...
 
 
-Show = Callable[[Shown], list[Frame]]
-"""A dialect's `outbound`: the frames of one thing shown."""
+class Watcher:
+    """A stream as the member of a channel. `show` is its own, which must know what happened, too."""
 
+    def __init__(self, feed: Feed, outlet: Outlet, show: Show) -> None:
+        self._feed, self._outlet, self._show = feed, outlet, show
+        self._over = False
+        feed.call(outlet.rouse)
 
-def encode(shown: Shown, frames: list[Frame]) -> Iterable[bytes]:
-    """The bytes of each frame, with the cursor after it as its id."""
-    if not isinstance(shown, ShownFact):
-        for frame in frames:
-            yield b"id: %s\ndata: %s\n\n" % (shown.cursor.encode(), orjson.dumps(frame.data))
-        return
-    fact, tail, skip, again = shown
-    marked = sum(not frame.bare for frame in frames)
-    number = 0
-    for frame in frames:
-        if frame.bare:
-            yield b"data: %s\n\n" % (orjson.dumps(frame.data) if frame.word is None else frame.word)
-            continue
-        number += 1
-        if again or number <= skip:
-            continue
-        place = f"{fact.seq}{tail}" if number == marked else f"{fact.seq}-{number}{tail}"
-        yield b"id: %s\ndata: %s\n\n" % (place.encode(), orjson.dumps(frame.data))
+    def write(self, message: Message, now: float) -> None:
+        """As `channel.Member`."""
+        self._outlet.write(message, now)
+
+    def knows(self, item: ShownFact, show: Show) -> None:
+        """As `channel.Member`."""
+        if show is not self._show:
+            self._show(item._replace(again=True))
+        self._feed.showed(item.fact.seq or 0)
+
+    def end(self) -> None:
+        """As `channel.Member`."""
+        self._over = True
+        self._outlet.rouse()
+
+    async def live(self, beat_s: float) -> None:
+        """Until the channel is over, the feed was closed, or the client has gone."""
+        outlet = self._outlet
+        while True:
+            await outlet.catch_up()
+            if self._over or self._feed.closed or outlet.gone():
+                return
+            if outlet.left(beat_s) <= 0:
+                await outlet.send(BEAT)
+                continue
+            await outlet.wait(outlet.left(beat_s))
 
 
 class EventStream(Response):
     """A response that shows a feed until it is over, the client has gone, or takes nothing for `stall_s`. `then` is
-    called once all of it is out, if the client was there to the end."""
+    called once all of it is out, if the client was there to the end.
+
+    Where there are `channels`, and `show` says what it is like (`kind`), the stream goes on in a channel once it is
+    live. `most_bytes`: what may be kept there for a client that does not take it.
+    """
 
     media_type = MEDIA_TYPE
 
@@ -92,51 +101,34 @@ class EventStream(Response):
         headers: Mapping[str, str] | None = None,
         counts: Counts | None = None,
         then: Callable[[], None] | None = None,
+        channels: Channels | None = None,
+        most_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self.status_code, self.background = 200, None
-        self.show, self._then = show, then
-        self._feed, self._beat_s, self._stall_s, self._counts = feed, beat_s, stall_s, counts or Counts()
+        self.show, self._own, self._then, self._channels = show, show, then, channels
+        self._feed, self._beat_s, self._counts = feed, beat_s, counts or Counts()
+        self._stall_s, self._most_bytes = stall_s, most_bytes
         self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         feed = self._feed
-        loop = asyncio.get_running_loop()
-        now = loop.time
-        sending: float | None = None
-        watch: asyncio.TimerHandle | None = None
-
-        def look() -> None:
-            # One timer per stream, not one per frame.
-            nonlocal watch
-            if sending is not None and now() - sending >= self._stall_s:
-                stall.reschedule(now())
-            else:
-                watch = loop.call_later(self._stall_s / 4, look)
-
+        outlet = Outlet(send, receive, self._stall_s, self._most_bytes)
         self._counts.streams += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             for fact in feed.recalled:
                 self.show(ShownFact(fact, "", again=True))
-            written = now()
-            looked = 0.0
-            async with asyncio.timeout(None) as stall:
-                look()
-                while not feed.over:
-                    shown = await feed.take(max(0.0, written + self._beat_s - now()))
-                    sending = time = now()
-                    if time >= looked + GONE_S:
-                        looked = time
-                        if gone(receive):
-                            return
-                    for item in merged(shown):
+            async with outlet.watched():
+                while not feed.over and not await self._live(outlet):
+                    for item in merged(await feed.take(outlet.left(self._beat_s))):
                         for data in encode(item, self.show(item)):
-                            await send({"type": "http.response.body", "body": data, "more_body": True})
-                            written = time
-                    if time >= written + self._beat_s:
-                        await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
-                        written = time
-                    sending = None
+                            await outlet.send(data)
+                    if outlet.gone():
+                        break
+                    if outlet.left(self._beat_s) <= 0:
+                        await outlet.send(BEAT)
+                if outlet.left_early:
+                    return
                 there = self._then is not None and not gone(receive)
                 await send({"type": "http.response.body", "body": b""})
             if self._then is not None and there:
@@ -144,9 +136,22 @@ class EventStream(Response):
         except (TimeoutError, OSError) as error:
             # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
             self._counts.stalled += isinstance(error, TimeoutError)
-            return
         finally:
             self._counts.streams -= 1
-            if watch is not None:
-                watch.cancel()
             feed.close()
+
+    async def _live(self, outlet: Outlet) -> bool:
+        """Go on in a channel to the end, if that is possible now."""
+        feed, kind = self._feed, getattr(self._own, "kind", None)
+        # A show that stands before the stream's own still waits for something in this stream alone.
+        if self._channels is None or kind is None or not isinstance(feed, Feed) or self.show is not self._own:
+            return False
+        watcher = Watcher(feed, outlet, self._own)
+        channel: Channel | None = self._channels.enter(feed, kind, self._own, watcher)
+        if channel is None:
+            return False
+        try:
+            await watcher.live(self._beat_s)
+        finally:
+            channel.leave(watcher)
+        return True

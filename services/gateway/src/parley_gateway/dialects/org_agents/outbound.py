@@ -16,7 +16,7 @@ from parley_events.codec import Fact
 from parley_events.reads import MessageView, RunView
 from parley_gateway.errors import Problem
 from parley_gateway.feed.follow import Shown, ShownFact
-from parley_gateway.feed.sse import Frame
+from parley_gateway.feed.frames import Frame
 from parley_gateway.runs import text_of
 
 STARTED = "Agent execution started. Poll the status endpoint for updates."
@@ -118,6 +118,7 @@ class Frames:
 
     def __init__(self, session_id: str, run_id: str) -> None:
         self._session_id, self._run_id = session_id, run_id
+        self.kind = ("org_agents", session_id)
         self._story = Story()
 
     def __call__(self, shown: Shown) -> list[Frame]:

@@ -18,7 +18,7 @@ from parley_events.clock import Clock, rfc3339
 from parley_events.codec import Fact
 from parley_events.reads import FileView, MessageView, NoteView
 from parley_gateway.feed.follow import Shown, ShownFact
-from parley_gateway.feed.sse import Frame
+from parley_gateway.feed.frames import Frame
 from parley_gateway.runs import text_of
 
 _NOTES = {"decision": "decision", "milestone": "milestone", "skill": "skill_learned"}
@@ -29,6 +29,7 @@ class Events:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.kind = "org_chat"
         self._artifacts: dict[str, None] = {}
         self._tools: dict[str, str] = {}
         self.summary: str | None = None

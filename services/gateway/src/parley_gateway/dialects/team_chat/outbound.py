@@ -12,7 +12,7 @@ from parley_events.codec import Fact
 from parley_events.reads import MessageView, RunView, ThreadView
 from parley_gateway.errors import Problem
 from parley_gateway.feed.follow import Shown, ShownFact
-from parley_gateway.feed.sse import Frame
+from parley_gateway.feed.frames import Frame
 
 DONE = Frame({}, bare=True, word=b"[DONE]")
 """What closes every stream."""
@@ -24,6 +24,7 @@ class Frames:
 
     def __init__(self, *, tools: bool = False) -> None:
         self._tools = tools
+        self.kind = ("team_chat", tools)
         self._called: dict[str, Json] = {}
         self.ended_seq: int | None = None
 

@@ -16,7 +16,7 @@ from parley_events.reads import RunView
 from parley_gateway.dialects.team_chat.outbound import CANCELLED, DONE, accepted
 from parley_gateway.errors import Problem
 from parley_gateway.feed.follow import Shown, ShownFact, run_of
-from parley_gateway.feed.sse import Frame
+from parley_gateway.feed.frames import Frame
 from parley_gateway.runs import text_of
 
 Names = Mapping[str, str]
@@ -113,6 +113,7 @@ class Frames:
 
     def __init__(self, run_id: str) -> None:
         self._story = Story(run_id)
+        self.kind = "team_play"
 
     def __call__(self, shown: Shown) -> list[Frame]:
         """All frames of one thing shown."""

@@ -23,7 +23,7 @@ from parley_events.ids import answer_id
 from parley_events.reads import ApprovalView, DocumentView, MessageView, RunView, ThreadView
 from parley_events.retelling import retold
 from parley_gateway.feed.follow import Shown, ShownFact, run_of
-from parley_gateway.feed.sse import Frame
+from parley_gateway.feed.frames import Frame
 from parley_gateway.runs import text_of
 
 THREADS_LIMIT = 1000
@@ -42,6 +42,7 @@ class Frames:
 
     def __init__(self, thread_id: str, *, past: bool = True, run_id: str | None = None) -> None:
         self._thread_id, self._past, self._run_id = thread_id, past, run_id
+        self.kind = ("threads", past, run_id)
         self._tools: dict[tuple[int, int], _Called] = {}
         self._open: dict[str, int] = {}
         """Run → the seq of its model call that has not returned."""

@@ -15,7 +15,7 @@ from parley_events.clock import rfc3339
 from parley_events.codec import Fact
 from parley_events.reads import MessageView
 from parley_gateway.feed.follow import Shown, ShownFact
-from parley_gateway.feed.sse import Frame
+from parley_gateway.feed.frames import Frame
 from parley_gateway.runs import text_of
 
 
