@@ -108,11 +108,29 @@ async def main(watchers: int, idle: int) -> None:
             assert watcher.transport is not None
             watcher.transport.close()
         await asyncio.sleep(2)
+        async with httpx2.AsyncClient(base_url=system.base_url, headers=headers, timeout=LIMIT_S) as client:
+            thread = (await client.post("/api/v1/chat/threads", json={"agent_id": "scripted"})).json()["id"]
+            messages = f"/api/v1/chat/threads/{thread}/messages"
+            await client.post(messages, params={"wait": ""}, json={"content": "/text warm"})
         first = _rss(system)
         async with asyncio.timeout(LIMIT_S):
             quiet = await _open(system, f"/api/v1/chat/threads/{thread}/events", idle)
+        await asyncio.gather(*(watcher.ended for watcher in quiet))  # all that was there before
         await asyncio.sleep(1)
-        print(f"{idle} idle streams: {(_rss(system) - first) / idle / 1024:.1f} KB of the gateway each")
+        each = (_rss(system) - first) / idle / 1024
+        loop = asyncio.get_running_loop()
+        for watcher in quiet:
+            watcher.ended = loop.create_future()
+            watcher.data.clear()
+        async with httpx2.AsyncClient(base_url=system.base_url, headers=headers, timeout=LIMIT_S) as client:
+            async with asyncio.timeout(LIMIT_S):
+                began = loop.time()
+                await client.post(messages, json={"content": "/text awake"})
+                await asyncio.gather(*(watcher.ended for watcher in quiet))
+        print(
+            f"{idle} idle streams: {each:.1f} KB of the gateway each; none dropped: a message was told to all of them, "
+            f"to the last after {loop.time() - began:.2f} s"
+        )
         for watcher in quiet:
             assert watcher.transport is not None
             watcher.transport.close()

@@ -116,17 +116,10 @@ class EventStream(Response):
         self._counts.streams += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            for fact in feed.recalled:
-                self.show(ShownFact(fact, "", again=True))
+            self._recall()
             async with outlet.watched():
-                while not feed.over and not await self._live(outlet):
-                    for item in merged(await feed.take(outlet.left(self._beat_s))):
-                        for data in encode(item, self.show(item)):
-                            await outlet.send(data)
-                    if outlet.gone():
-                        break
-                    if outlet.left(self._beat_s) <= 0:
-                        await outlet.send(BEAT)
+                while not feed.over and not outlet.left_early and not await self._live(outlet):
+                    await self._next(outlet)
                 if outlet.left_early:
                     return
                 there = self._then is not None and not gone(receive)
@@ -139,6 +132,20 @@ class EventStream(Response):
         finally:
             self._counts.streams -= 1
             feed.close()
+
+    # What has been shown must not be held by a frame of the coroutine that then waits for hours.
+
+    def _recall(self) -> None:
+        for fact in self._feed.recalled:
+            self.show(ShownFact(fact, "", again=True))
+
+    async def _next(self, outlet: Outlet) -> None:
+        """Show what comes next, or that there is nothing yet."""
+        for item in merged(await self._feed.take(outlet.left(self._beat_s))):
+            for data in encode(item, self.show(item)):
+                await outlet.send(data)
+        if not outlet.gone() and outlet.left(self._beat_s) <= 0:
+            await outlet.send(BEAT)
 
     async def _live(self, outlet: Outlet) -> bool:
         """Go on in a channel to the end, if that is possible now."""
