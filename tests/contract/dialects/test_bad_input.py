@@ -138,7 +138,7 @@ ODD_IDS = ("x", "%", "%2F", "%00", "a\0b", "�", "é", "..", "x" * 5000, f"{NOB
 TAKEN = {("boolean", "thinking")}
 """YAML writes `on` and `off`."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW")
-LENIENT = {"key_id", "name", "organisation", "rejected_id"}
+LENIENT = {"key_id", "name", "organisation", "record_id", "rejected_id"}
 """Path parts that are no ids of the usual kind, and are judged in their own words."""
 
 

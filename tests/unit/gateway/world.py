@@ -403,6 +403,9 @@ class Past:
         self.asked: list[str] = []
         self._grown = asyncio.Condition()
         self.app = FastAPI(openapi_url=None)
+        self.stops: list[dict[str, Any]] = []
+        self.skips: list[dict[str, Any]] = []
+        self.app.add_route("/internal/skips", self._skip, methods=["POST"])
         self.app.add_route("/internal/{path:path}", self._serve)
 
     async def start(self) -> None:
@@ -452,6 +455,21 @@ class Past:
         found = self._find(path.split("/"), request)
         return JSONResponse({"error": "not_found"}, 404) if found is None else JSONResponse(found)
 
+    async def _skip(self, request: Request) -> JSONResponse:
+        asked = await request.json()
+        place = asked["partition"], asked["offset"]
+        for made in self.skips:
+            if (made["partition"], made["offset"]) == place:
+                same = (made["reason"], made["user_id"]) == (asked["reason"], asked["user_id"])
+                return JSONResponse(
+                    made | {"repeated": True} if same else {"error": "skipped_before"}, 200 if same else 409
+                )
+        for stop in self.stops:
+            if stop["skippable"] and (stop["partition"], stop["offset"]) == place:
+                self.skips.append({**stop, **asked, "skipped_at": "2026-04-20T14:30:00Z"})
+                return JSONResponse(self.skips[-1] | {"repeated": False})
+        return JSONResponse({"error": "not_found"}, 404)
+
     def _find(self, path: list[str], request: Request) -> Any:
         query = request.query_params
         limit = int(query.get("limit", "50"))
@@ -463,6 +481,10 @@ class Past:
                         for p, n in self.next.items()
                     ]
                 }
+            case ["stops"]:
+                return {"items": self.stops}
+            case ["skips"]:
+                return {"items": self.skips[:limit], "total": len(self.skips)}
             case ["streams", stream, "facts"]:
                 return self._page(stream, query["workspace_id"], int(query["after"]), limit, query["order"] == "desc")
             case ["workspaces", w]:

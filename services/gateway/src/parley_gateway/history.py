@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from parley_events import reads
 from parley_events.body import Shape, json_bytes
 from parley_events.codec import Fact, fact_from
-from parley_gateway.errors import Behind, Missing, Unavailable, invalid
+from parley_gateway.errors import Behind, Missing, Problem, Unavailable, invalid
 
 Answer = TypeVar("Answer", bound=Shape)
 Params = dict[str, Any]
@@ -54,12 +54,22 @@ class History:
         query = {name: value for name, value in params.items() if value is not None}
         if min_position:
             query |= {"min_position": list(min_position), "wait_ms": wait_ms}
-        timeout = httpx2.Timeout(3 + (wait_ms / 1000 if min_position else 0), connect=1.0)
+        return await self._ask("GET", path, answer, query, None, 3 + (wait_ms / 1000 if min_position else 0))
+
+    async def _ask(
+        self, method: str, path: str, answer: type[Answer], query: Params, content: bytes | None, limit_s: float
+    ) -> Answer:
+        timeout = httpx2.Timeout(limit_s, connect=1.0)
         for turn in range(len(self._urls)):
             at = (self._at + turn) % len(self._urls)
             try:
-                response = await self._client.get(
-                    f"{self._urls[at]}/internal{path}", params=query, headers=self._headers, timeout=timeout
+                response = await self._client.request(
+                    method,
+                    f"{self._urls[at]}/internal{path}",
+                    params=query,
+                    content=content,
+                    headers=self._headers,
+                    timeout=timeout,
                 )
             except httpx2.TransportError:
                 continue
@@ -71,12 +81,24 @@ class History:
                 raise Missing(path)
             if response.status_code == 400:
                 raise _refused(code)
+            if response.status_code == 409:
+                raise Problem(code, "it was skipped by somebody else, or for another reason", 409)
             if response.status_code == 503 and code == "behind":
                 raise Behind
         raise Unavailable("history cannot be reached right now; sending goes on, reading has to wait")
 
     async def positions(self) -> reads.Positions:
         return await self._get("/positions", reads.Positions, {}, (), 0)
+
+    async def stops(self, min_position: Sequence[str] = ()) -> reads.StopList:
+        return await self._get("/stops", reads.StopList, {}, min_position, WAIT_MS)
+
+    async def skips(self, limit: int, min_position: Sequence[str] = ()) -> reads.SkipList:
+        return await self._get("/skips", reads.SkipList, {"limit": limit}, min_position, WAIT_MS)
+
+    async def skip(self, asked: reads.Skip) -> reads.SkipMade:
+        """The one thing that is written over this API; asking again, at another replica too, changes nothing."""
+        return await self._ask("POST", "/skips", reads.SkipMade, {}, asked.model_dump_json().encode(), 5.0)
 
     async def facts(
         self,

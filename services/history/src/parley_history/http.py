@@ -1,4 +1,4 @@
-"""The internal read API over HTTP, as `parley_events.reads` lists it, and the two health paths.
+"""The internal API over HTTP, as `parley_events.reads` lists it: reads, and the one thing that is written here.
 
 Starlette without a framework's own error shape: every answer is JSON by orjson, every error `{"error": code}`.
 """
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,6 +21,8 @@ from parley_events.errors import Undecodable
 from parley_events.ids import is_uuid
 from parley_events.partition import partition_of
 from parley_events.positions import Position, parse_position
+from parley_events.reads import Skip
+from parley_history import stops
 from parley_history.db import Connection, Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.positions import Watch
@@ -53,7 +56,8 @@ Handler = Callable[[Reader, Request], Awaitable[Any]]
 
 def routes(reader: Reader) -> list[Route]:
     """The routes below `/internal`."""
-    return [Route(f"/internal{path}", _endpoint(reader, handler), methods=["GET"]) for path, handler in ROUTES.items()]
+    found = [Route(f"/internal{path}", _endpoint(reader, handler), methods=["GET"]) for path, handler in ROUTES.items()]
+    return [*found, Route("/internal/skips", _endpoint(reader, _skip), methods=["POST"])]
 
 
 def answer(status: int, body: Any) -> Response:
@@ -143,6 +147,35 @@ async def _due(reader: Reader, request: Request) -> Any:
     until_ms = _int(request, "until_ms", None, 0, 2**62)
     async with reader.internal.connection() as con:
         return await streams.due(con, request.path_params["p"], until_ms)
+
+
+async def _stops(reader: Reader, request: Request) -> Any:
+    async with reader.internal.connection() as con:
+        return await stops.stopped(con)
+
+
+async def _skips(reader: Reader, request: Request) -> Any:
+    limit = _limit(request)
+    async with reader.internal.transaction(snapshot=True) as con:
+        return await stops.skipped(con, limit)
+
+
+async def _skip(reader: Reader, request: Request) -> Any:
+    try:
+        asked = Skip.model_validate_json(await request.body())
+    except ValidationError:
+        raise Refused(400, "bad_skip", "not a skip as `parley_events.reads` has it") from None
+    try:
+        async with reader.internal.transaction() as con:
+            found = await stops.skip(con, **asked.model_dump(), now_ms=reader.clock())
+    except stops.NotStopped:
+        return None
+    except stops.SkippedBefore:
+        raise Refused(409, "skipped_before", "it was skipped by somebody else, or for another reason") from None
+    if not found["repeated"]:
+        place = (asked.partition, asked.offset)
+        logger.warning("the record at %d-%d is skipped, as the key %s asks", *place, asked.key_id)
+    return found
 
 
 async def _facts(reader: Reader, request: Request) -> Any:
@@ -380,6 +413,8 @@ ROUTES: dict[str, Handler] = {
     "/positions": _positions,
     "/partitions/{p:int}": _partition,
     "/partitions/{p:int}/due": _due,
+    "/stops": _stops,
+    "/skips": _skips,
     "/streams/{stream}/facts": _facts,
     "/workspaces/{w}": _scoped(_workspace),
     "/workspaces/{w}/keys": _scoped(_keys),

@@ -38,6 +38,7 @@ CODES: dict[str, tuple[int, str]] = {
     "poison": (500, "the command ended its dispatcher three times, and was set aside"),
     "rate_limited": (429, "this key may ask 60 times a minute; try again in 3 s"),
     "request_timeout": (408, "the body did not come within 120 s"),
+    "skipped_before": (409, "it was skipped by somebody else, or for another reason"),
     "session_expired": (404, "the session has expired"),
     "too_large": (413, "the body may have at most 8388608 bytes"),
     "too_many": (409, "there are as many as there may be"),

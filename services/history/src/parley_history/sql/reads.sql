@@ -337,3 +337,19 @@ SELECT knowledge_id, k.title, number, text
 FROM passages p JOIN knowledge k ON k.workspace_id = p.workspace_id AND k.id = p.knowledge_id
 WHERE p.workspace_id = $1 AND strpos(lower(text), lower($2)) > 0
 ORDER BY k.created_ms DESC, knowledge_id, number LIMIT $3
+
+-- name: stops
+-- Those that stand there still: a partition that has gone on since has another position.
+SELECT s.partition, s."offset", s.fault, s.stopped_ms, s.headers, octet_length(s.value) AS size
+FROM stops s JOIN positions p USING (partition)
+WHERE p.projection = $1 AND p.next_offset = s."offset"
+  AND NOT EXISTS (SELECT FROM skips k WHERE k.partition = s.partition AND k."offset" = s."offset")
+ORDER BY s.partition
+
+-- name: skips
+SELECT partition, "offset", fault, reason, user_id, skipped_ms, headers, octet_length(value) AS size FROM skips
+WHERE $1::int IS NULL OR (partition = $1 AND "offset" = $2)
+ORDER BY skipped_ms DESC, partition, "offset" LIMIT $3
+
+-- name: skips_total
+SELECT count(*) FROM skips
