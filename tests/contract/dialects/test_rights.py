@@ -261,7 +261,14 @@ async def staged(here: World) -> Scene:
     return Scene(
         here,
         places
-        | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": added, "rejected_id": "0-7", "record_id": "0-7"},
+        | {
+            "key_id": "api",
+            "agent_id": "scripted",
+            "team_id": "pair",
+            "knowledge_id": added,
+            "rejected_id": "0-7",
+            "record_id": "0-7",
+        },
     )
 
 

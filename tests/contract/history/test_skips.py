@@ -1,4 +1,4 @@
-"""What cannot be folded: it is told where and why, an administrator has it skipped, and every fold makes that choice."""
+"""What cannot be folded: it is told where and why, an administrator has it skipped, every fold makes that choice."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ async def test_a_skipped_record_leaves_its_place_and_nothing_else(settings: Sett
         assert found["title"] is None and found["position"] == f"{T1}@{writer.seqs[T1]}"
         assert (await client.get(f"/workspaces/{WS}/runs/{run}"))["answer"] == "said after it"
         page = await client.get(f"/streams/{T1}/facts")
-        assert [item["headers"]["ce_seq"] for item in page["items"]] == [
-            str(seq + 1) for seq in range(writer.seqs[T1])
-        ]
+        assert [item["headers"]["ce_seq"] for item in page["items"]] == [str(seq + 1) for seq in range(writer.seqs[T1])]
         assert page["items"][1]["headers"]["ce_type"] == SKIPPED and page["items"][1]["body"] == {}
 
 

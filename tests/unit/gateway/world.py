@@ -44,7 +44,7 @@ from parley_events.log.embedded import EmbeddedLog
 from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
-from parley_events.positions import PartitionPosition, parse_position
+from parley_events.positions import PartitionPosition, Position, parse_positions
 from parley_events.retelling import retold
 from parley_events.serve import Http
 from parley_events.telemetry import OFF, Telemetry
@@ -432,7 +432,9 @@ class Past:
                     self._grown.notify_all()
 
     def _reached(self, text: str) -> bool:
-        position = parse_position(text)
+        return all(map(self._there, parse_positions(text)))
+
+    def _there(self, position: Position) -> bool:
         if isinstance(position, PartitionPosition):
             return self.next[position.partition] >= position.next_offset
         return len(self.facts.get(position.stream, [])) >= position.seq
@@ -452,8 +454,15 @@ class Past:
             return JSONResponse({"error": "behind"}, 503)
         if re.fullmatch("(more)*", request.query_params.get("cursor", "")) is None:
             return JSONResponse({"error": "bad_cursor"}, 400)
-        found = self._find(path.split("/"), request)
-        return JSONResponse({"error": "not_found"}, 404) if found is None else JSONResponse(found)
+        parts = path.split("/")
+        position = ",".join([*(f"{p}.{end}" for p, end in self.next.items()), *(p for p in wanted if "@" in p)])
+        if parts[2:3] in (["threads"], ["runs"]) and len(parts) > 3:
+            stream = parts[3][:36]
+            position = f"{stream}@{len(self.facts.get(stream, []))}"
+        found = self._find(parts, request)
+        if found is None:
+            return JSONResponse({"error": "not_found"}, 404)
+        return JSONResponse(found, headers={"parley-position": position})
 
     async def _skip(self, request: Request) -> JSONResponse:
         asked = await request.json()

@@ -51,6 +51,9 @@ PostgreSQL is away.
     GET /workspaces/{w}/knowledge/{id}                     → DocumentView
     GET /workspaces/{w}/passages?query=&limit=             → PassageList      (of all documents, best match first)
 
+Every answer says in the header `parley-position` how far the view was at least when it was read: the stream's position
+where one stream is asked about and the query has it, otherwise that of its partition, or of all.
+
 `cursor` is opaque; a bad one is 400 `{"error": "bad_cursor"}`. Limits out of 1…200 are 400 `{"error": "bad_limit"}`.
 """
 
@@ -61,6 +64,9 @@ from typing import Literal
 from pydantic import Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Json, McpServer, Shape, TeamSpec, Usage
+
+POSITION_HEADER = "parley-position"
+"""Positions as `positions.written` joins them."""
 
 
 class PartitionPositionView(Shape):

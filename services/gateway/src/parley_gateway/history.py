@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 from parley_events import reads
 from parley_events.body import Shape, json_bytes
 from parley_events.codec import Fact, fact_from
+from parley_events.reads import POSITION_HEADER
+from parley_gateway import answered
 from parley_gateway.errors import Behind, Missing, Problem, Unavailable, invalid
 
 Answer = TypeVar("Answer", bound=Shape)
@@ -75,6 +77,7 @@ class History:
                 continue
             if response.status_code == 200:
                 self._at = at
+                answered.read(response.headers.get(POSITION_HEADER))
                 return answer.model_validate_json(response.content)
             code = _code(response.content)
             if response.status_code == 404 and code == "not_found":

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from parley_events import tracing
 from parley_events.body import Json, json_bytes
 from parley_events.telemetry import about
+from parley_gateway import answered
 from parley_gateway.auth import Principal
 from parley_gateway.bodies import LONG, Long, Parsed, parse_large
 from parley_gateway.errors import Missing, Problem, Unavailable, invalid, not_found
@@ -43,6 +44,7 @@ BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
 _LIMITS = "parley.limits"
+_NOTED = "parley.noted"
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
 
@@ -60,8 +62,8 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
         ids = {name: request.path_params.get(name) for name in ("thread_id", "run_id")}
         held = request.scope[_HELD] = core.uploads.begin()
         try:
-            with about(**ids), core.instruments.request(request, path) as answered:
-                return answered(_limited(await respond(request), request))
+            with about(**ids), core.instruments.request(request, path) as told:
+                return told(_headed(await respond(request), request, core))
         finally:
             held.close()
 
@@ -81,6 +83,7 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
                 raise Unavailable("this gateway is starting: the log or history does not answer yet")
             who = await core.auth.principal(request.headers.get("authorization"))
             request.scope[_LIMITS] = core.limits.count(who)
+            request.scope[_NOTED] = answered.begin()
             return await handler(core, request, who)
         except Problem as problem:
             return failure(problem, flat)
@@ -99,9 +102,14 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
     return route
 
 
-def _limited(response: Response, request: Request) -> Response:
-    """The answer, with what is said of a limited key's rate."""
-    said: Mapping[str, str] = request.scope.get(_LIMITS, {})
+def _headed(response: Response, request: Request, core: Core) -> Response:
+    """The answer, with what is said of a limited key's rate, and of what it is as new as."""
+    said: dict[str, str] = dict(request.scope.get(_LIMITS, {}))
+    noted: answered.Noted | None = request.scope.get(_NOTED)
+    if noted is not None and response.status_code < 400:
+        position = noted.text(core.hub.end_of)
+        if position is not None:
+            said[answered.HEADER] = position
     if not said:
         return response
     heads = [(name.lower().encode(), value.encode()) for name, value in said.items()]

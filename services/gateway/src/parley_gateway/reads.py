@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from parley_events.errors import LogError, Undecodable
 from parley_events.ids import is_uuid, thread_of, workspace_stream
-from parley_events.positions import parse_position
+from parley_events.positions import parse_positions
 from parley_events.reads import (
     ApprovalPage,
     ApprovalView,
@@ -356,6 +356,6 @@ def check_position(text: str | None) -> None:
     """A Problem 400 unless the text is a position that Parley gave out, or there is none."""
     try:
         if text is not None:
-            parse_position(text)
+            parse_positions(text)
     except (Undecodable, ValueError):
         raise invalid("the position is not one that Parley gave out", "bad_position") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,10 +18,10 @@ from starlette.routing import Route
 
 from parley_events.clock import Clock
 from parley_events.errors import Undecodable
-from parley_events.ids import is_uuid
+from parley_events.ids import is_uuid, thread_of, workspace_stream
 from parley_events.partition import partition_of
-from parley_events.positions import Position, parse_position
-from parley_events.reads import Skip
+from parley_events.positions import Position, StreamPosition, parse_positions, written
+from parley_events.reads import POSITION_HEADER, Skip
 from parley_history import stops
 from parley_history.db import Connection, Pool
 from parley_history.errors import BadData, Unavailable
@@ -31,7 +31,8 @@ from parley_history.reads import answers, runs, streams, threads, workspaces
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_MS = 10_000
-_MAX_POSITIONS = 300
+_TOLD_STREAMS = 8
+"""How many of the streams that were waited for an answer names."""
 
 
 class Refused(Exception):
@@ -56,22 +57,59 @@ Handler = Callable[[Reader, Request], Awaitable[Any]]
 
 def routes(reader: Reader) -> list[Route]:
     """The routes below `/internal`."""
-    found = [Route(f"/internal{path}", _endpoint(reader, handler), methods=["GET"]) for path, handler in ROUTES.items()]
+    found = [
+        Route(f"/internal{path}", _endpoint(reader, handler, _subject(path)), methods=["GET"])
+        for path, handler in ROUTES.items()
+    ]
     return [*found, Route("/internal/skips", _endpoint(reader, _skip), methods=["POST"])]
 
 
-def answer(status: int, body: Any) -> Response:
-    """A JSON answer."""
-    headers = {"retry-after": "1"} if status == 503 else None
+def answer(status: int, body: Any, position: str = "") -> Response:
+    """A JSON answer, read at that position."""
+    headers = {"retry-after": "1"} if status == 503 else {POSITION_HEADER: position} if position else None
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 
 
-def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+Subject = Callable[[Mapping[str, Any]], str | None]
+"""The stream that a path is about; None: many."""
+
+
+def _subject(path: str) -> Subject:
+    if "/threads/{id}" in path:
+        return lambda names: str(names["id"])
+    if "/runs/{run_id}" in path:
+        return lambda names: thread_of(names["run_id"])
+    if "/approvals/{id}" in path:
+        return lambda names: thread_of(names["id"])
+    if path == "/workspaces/{w}" or path.startswith(_OF_A_WORKSPACE):
+        return lambda names: workspace_stream(names["w"])
+    return _many
+
+
+def _many(names: Mapping[str, Any]) -> str | None:
+    return None
+
+
+_OF_A_WORKSPACE = tuple(f"/workspaces/{{w}}/{part}" for part in ("keys", "agents", "teams", "knowledge"))
+"""What facts of the workspace's own stream say."""
+
+
+def _position(reader: Reader, stream: str | None, waited: Sequence[Position]) -> str:
+    """How far the view is at least, before it is read: as far as this process knows, and as it was waited for."""
+    partition = None
+    if stream is not None and reader.partitions is not None:
+        partition = partition_of(stream.encode(), reader.partitions)
+    streams = [position for position in waited if isinstance(position, StreamPosition)]
+    return written([*reader.watch.known(partition), *streams[:_TOLD_STREAMS]])
+
+
+def _endpoint(reader: Reader, handler: Handler, subject: Subject = _many) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), reader.bearer):
             return answer(401, {"error": "unauthorized"})
         try:
-            await _wait(reader, request)
+            waited = await _wait(reader, request)
+            position = _position(reader, subject(request.path_params), waited)
             found = await handler(reader, request)
         except Refused as refused:
             body = {"error": refused.code}
@@ -84,24 +122,26 @@ def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable
         except BadData:
             # U+0000 in a parameter: nothing is called that.
             return answer(404, {"error": "not_found"})
-        return answer(404, {"error": "not_found"}) if found is None else answer(200, found)
+        if found is None:
+            return answer(404, {"error": "not_found"})
+        return answer(200, found, found.pop(answers.AT, "") or position)
 
     return endpoint
 
 
-async def _wait(reader: Reader, request: Request) -> None:
+async def _wait(reader: Reader, request: Request) -> Sequence[Position]:
+    """Wait for what is asked for; the positions that the view has come to."""
     texts = request.query_params.getlist("min_position")
     if not texts:
-        return
+        return ()
     wait_ms = _int(request, "wait_ms", 2000, 0, MAX_WAIT_MS)
-    if len(texts) > _MAX_POSITIONS:
-        raise Refused(400, "bad_position", f"at most {_MAX_POSITIONS} positions")
     try:
-        positions: list[Position] = [parse_position(text) for text in texts]
+        positions = parse_positions(",".join(texts))
     except Undecodable as error:
         raise Refused(400, "bad_position", str(error)) from None
     if not await reader.watch.wait(positions, wait_ms / 1000):
         raise Refused(503, "behind")
+    return positions
 
 
 # ---- handlers: everything of a workspace through the reader role, the rest through the projector's

@@ -192,6 +192,10 @@ class Projector:
         rows = await locks.fetch(SQL["lock_partitions"], self._lock_class, missing)
         taken = {row["partition"] for row in rows}
         self._held |= taken
+        if len(taken) < len(missing):
+            # What is folded elsewhere is known here, too, at most a tick late: answers say how far the view is.
+            others = await self._stands()
+            self._watch.learn({p: others[p].next_offset for p in missing}, {})
         if self._stops:
             await self._go_on_beyond(tail)
         now = asyncio.get_running_loop().time()
@@ -463,7 +467,6 @@ class Projector:
             self.health.fenced += batch.fenced
         ends_at = {partition: batch.end.next_offset for partition, batch in moves.items()}
         self._watch.learn(ends_at, {stream: seq for stream, (_, _, seq) in heads.items()})
-
 
     async def _read(self, partition: int, position: Position, records: Sequence[Incoming]) -> Batch:
         """`batch.read`, a slice at a time."""

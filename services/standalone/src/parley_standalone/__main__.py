@@ -426,7 +426,9 @@ def list_skipped(
         print(json.dumps(found))
         return
     for item in found:
-        print(f"{item['id']:12} {item['skipped_at']}  {item['skipped_by']:20} {item['type'] or '?':20} {item['reason']}")
+        print(
+            f"{item['id']:12} {item['skipped_at']}  {item['skipped_by']:20} {item['type'] or '?':20} {item['reason']}"
+        )
 
 
 def _talk(work: Coroutine[Any, Any, int]) -> NoReturn:

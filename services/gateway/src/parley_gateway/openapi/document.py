@@ -16,6 +16,7 @@ from parley_gateway.openapi.operation import (
     HEADERS,
     IDEMPOTENCY_KEY,
     MIN_POSITION,
+    POSITION,
     REPLAYED,
     Answer,
     Contract,
@@ -222,7 +223,7 @@ def _parameter(parameter: Parameter, forms: _Forms) -> Json:
 
 def _answer(answer: Answer, operation: Operation, forms: _Forms) -> Json:
     said: Json = {"description": answer.what}
-    names = [*answer.headers, *((REPLAYED,) if operation.method == "POST" else ()), *_LIMITS]
+    names = [*answer.headers, POSITION, *((REPLAYED,) if operation.method == "POST" else ()), *_LIMITS]
     said["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in dict.fromkeys(names)}
     content: Json = {}
     if answer.body is not None:

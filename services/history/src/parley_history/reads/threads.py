@@ -6,13 +6,24 @@ from collections.abc import Sequence
 
 from parley_events.clock import rfc3339
 from parley_history.db import Connection
-from parley_history.reads.answers import SQL, Answer, Row, cursor_of, json_of, open_cursor, stamped, time_of
+from parley_history.reads.answers import (
+    AT,
+    SQL,
+    Answer,
+    Row,
+    cursor_of,
+    json_of,
+    open_cursor,
+    position_of,
+    stamped,
+    time_of,
+)
 
 
 async def thread(con: Connection, workspace_id: str, thread_id: str, now_ms: int) -> Answer | None:
     """`now_ms`: an idle thread that is due has expired, whether its fact is there or not."""
     row = await con.row(SQL["thread"], workspace_id, thread_id, now_ms)
-    return None if row is None else _thread(row)
+    return None if row is None else _thread(row) | {AT: position_of(row["id"], row["seq"])}
 
 
 async def threads(
@@ -52,7 +63,8 @@ async def messages(
 ) -> Answer | None:
     """None when there is no such thread. Raises BadCursor."""
     seq, part = open_cursor(cursor, int)
-    if await con.row(SQL["thread"], workspace_id, thread_id, 0) is None:
+    thread = await con.row(SQL["thread"], workspace_id, thread_id, 0)
+    if thread is None:
         return None
     sql = SQL["messages_desc" if descending else "messages_asc"]
     rows = await con.fetch(sql, workspace_id, thread_id, roles, seq, part, limit + 1)
@@ -60,6 +72,7 @@ async def messages(
         "items": [_message(row) for row in rows[:limit]],
         "next_cursor": cursor_of(rows[limit - 1]["seq"], rows[limit - 1]["part"]) if len(rows) > limit else None,
         "total": await con.value(SQL["messages_total"], workspace_id, thread_id, roles),
+        AT: position_of(thread_id, thread["seq"]),
     }
 
 

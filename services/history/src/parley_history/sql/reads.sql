@@ -236,7 +236,8 @@ WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR kind = $3) A
   AND ($5::text IS NULL OR sha256 = $5)
 
 -- name: run
-SELECT * FROM runs WHERE workspace_id = $1 AND id = $2
+SELECT r.*, coalesce(s.seq, 0) AS seq FROM runs r LEFT JOIN streams s ON s.key = r.thread_id
+WHERE r.workspace_id = $1 AND r.id = $2
 
 -- name: open_runs
 -- Top-level runs that have not ended, oldest first. Those of a user are in their own threads; in a shared one only where
