@@ -77,6 +77,8 @@ async def test_an_answer_never_says_more_than_it_has(settings: Settings) -> None
     log = ListLog(4)
     writer = Writer(log)
     async with running(settings, log) as first, running(settings, log) as second:
+        await until(first.ready)
+        await until(second.ready)
         for number in range(1, 20):
             stream = thread(number)
             writer.post(stream, WS)

@@ -459,10 +459,26 @@ class Past:
         if parts[2:3] in (["threads"], ["runs"]) and len(parts) > 3:
             stream = parts[3][:36]
             position = f"{stream}@{len(self.facts.get(stream, []))}"
-        found = self._find(parts, request)
+        found = self._find(parts, request) if "as_of" not in str(request.query_params) else self._then(parts, request)
+        if found == "ahead":
+            return JSONResponse({"error": "as_of_ahead"}, 400)
         if found is None:
-            return JSONResponse({"error": "not_found"}, 404)
+            return JSONResponse({"error": "not_found"}, 404, {"parley-position": position})
         return JSONResponse(found, headers={"parley-position": position})
+
+    def _then(self, path: list[str], request: Request) -> Any:
+        """What a thread, its messages or a run were, with its facts up to a seq or a time alone."""
+        stream = path[3][:36]
+        whole, kept = self.facts, self.facts.get(stream, [])
+        seq = int(request.query_params.get("as_of_seq", 2**53))
+        until = int(request.query_params.get("as_of_ms", 2**53))
+        if "as_of_seq" in request.query_params and seq > len(kept):
+            return "ahead"
+        self.facts = {stream: [one for one in kept if (one[1].seq or 0) <= seq and one[1].time_ms <= until]}
+        try:
+            return self._find(path, request)
+        finally:
+            self.facts = whole
 
     async def _skip(self, request: Request) -> JSONResponse:
         asked = await request.json()

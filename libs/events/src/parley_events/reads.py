@@ -26,6 +26,8 @@ PostgreSQL is away.
     GET /workspaces/{w}/threads?user_id=&agent_id=&team_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
+        (these two, and the run, with `as_of_seq=` or `as_of_ms=`: as they were then; 400 `as_of_ahead`, 413
+        `too_much_history`)
     GET /workspaces/{w}/messages?thread_id=|user_id=&agent_id=&tools=&before=|after=&limit=   → NumberedPage
         (by their numbers, ascending: the newest below `before`, the oldest above `after`, else the newest)
     GET /workspaces/{w}/client-call?user_id=&agent_id=&tool_call_id=   → MessageView

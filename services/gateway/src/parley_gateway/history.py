@@ -23,6 +23,8 @@ from parley_gateway.errors import Behind, Missing, Problem, Unavailable, invalid
 
 Answer = TypeVar("Answer", bound=Shape)
 Params = dict[str, Any]
+NOW: Params = {}
+"""As it is now; another time is `as_of_seq` or `as_of_ms`."""
 
 WAIT_MS = 2000
 """How long a read waits for a position when nothing else is said."""
@@ -75,15 +77,18 @@ class History:
                 )
             except httpx2.TransportError:
                 continue
+            if response.status_code in (200, 404):
+                answered.read(response.headers.get(POSITION_HEADER))
             if response.status_code == 200:
                 self._at = at
-                answered.read(response.headers.get(POSITION_HEADER))
                 return answer.model_validate_json(response.content)
             code = _code(response.content)
             if response.status_code == 404 and code == "not_found":
                 raise Missing(path)
             if response.status_code == 400:
                 raise _refused(code)
+            if response.status_code == 413:
+                raise Problem(code, "that is too much of the thread to be put together again in one request", 413)
             if response.status_code == 409:
                 raise Problem(code, "it was skipped by somebody else, or for another reason", 409)
             if response.status_code == 503 and code == "behind":
@@ -151,10 +156,15 @@ class History:
         return await self._get(f"/workspaces/{workspace_id}/threads", reads.ThreadPage, params, min_position, wait_ms)
 
     async def thread(
-        self, workspace_id: str, thread_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+        self,
+        workspace_id: str,
+        thread_id: str,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+        as_of: Params = NOW,
     ) -> reads.ThreadView:
         path = f"/workspaces/{workspace_id}/threads/{thread_id}"
-        return await self._get(path, reads.ThreadView, {}, min_position, wait_ms)
+        return await self._get(path, reads.ThreadView, as_of, min_position, wait_ms)
 
     async def messages(
         self,
@@ -222,9 +232,14 @@ class History:
         return await self._get(f"/workspaces/{workspace_id}/deleted", reads.Count, params, (), WAIT_MS)
 
     async def run(
-        self, workspace_id: str, run_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+        self,
+        workspace_id: str,
+        run_id: str,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+        as_of: Params = NOW,
     ) -> reads.RunView:
-        return await self._get(f"/workspaces/{workspace_id}/runs/{run_id}", reads.RunView, {}, min_position, wait_ms)
+        return await self._get(f"/workspaces/{workspace_id}/runs/{run_id}", reads.RunView, as_of, min_position, wait_ms)
 
     async def open_runs(
         self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
@@ -278,4 +293,6 @@ def _refused(code: str) -> Exception:
         return invalid("the cursor is not one that Parley gave out", "bad_cursor")
     if code == "bad_limit":
         return invalid("limit must be a number from 1 to 200", "bad_limit")
+    if code == "as_of_ahead":
+        return invalid("the thread has no fact of that seq", code)
     return invalid("the position is not one that Parley gave out", "bad_position")

@@ -8,6 +8,7 @@ and no absurd nesting.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from parley_events import tracing
 from parley_events.body import Json, json_bytes
+from parley_events.clock import parse_rfc3339
 from parley_events.telemetry import about
 from parley_gateway import answered
 from parley_gateway.auth import Principal
@@ -46,6 +48,9 @@ _HELD = "parley.held"
 _LIMITS = "parley.limits"
 _NOTED = "parley.noted"
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
 
 
@@ -323,6 +328,20 @@ def query_wait(request: Request, default: float) -> float | None:
     if _SECONDS.fullmatch(text) is None:
         raise invalid("wait must be a number of seconds, 0 or more", "bad_wait")
     return min(float(text), 300.0)
+
+
+def as_of(request: Request) -> dict[str, int] | None:
+    """`?as_of=`: a seq of the thread, or a time, as history takes it."""
+    text = query(request, "as_of")
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal():
+        if len(text) <= 15 and int(text) > 0:
+            return {"as_of_seq": int(text)}
+    elif _TIME.fullmatch(text):
+        with contextlib.suppress(ValueError, OverflowError):
+            return {"as_of_ms": max(0, parse_rfc3339(text))}
+    raise invalid("as_of must be a seq from 1 on, or a time as 2026-04-20T14:30:00Z", "bad_as_of")
 
 
 def min_position(request: Request) -> str | None:

@@ -32,7 +32,7 @@ from parley_events.reads import (
     UnreadPage,
 )
 from parley_gateway.auth import Principal
-from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_found
+from parley_gateway.errors import Behind, Missing, Problem, Unavailable, invalid, not_found
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
 from parley_gateway.send import Sender
@@ -99,6 +99,23 @@ class Reads:
         if view.posted_seq <= 0 and not past:
             raise not_found("run")
         return view, thread
+
+    async def then(
+        self, thread_id: str, read: Callable[[Sequence[str]], Awaitable[Answer]], what: str = "thread at that time"
+    ) -> Answer:
+        """A read of the past of a thread that the key is known to see; Problem 404, or 400 when there is no such fact,
+        also when the log is asked."""
+        try:
+            try:
+                return await read(())
+            except Problem as problem:
+                if problem.code != "as_of_ahead":
+                    raise
+            return await read([await self._hub.real_end_of(thread_id)])
+        except Missing:
+            raise not_found(what) from None
+        except LogError:
+            raise Unavailable("the log cannot be reached right now") from None
 
     async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
         return await self._many(

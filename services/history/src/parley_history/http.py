@@ -5,9 +5,11 @@ Starlette without a framework's own error shape: every answer is JSON by orjson,
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
@@ -26,7 +28,7 @@ from parley_history import stops
 from parley_history.db import Connection, Pool
 from parley_history.errors import BadData, Unavailable
 from parley_history.positions import Watch
-from parley_history.reads import answers, runs, streams, threads, workspaces
+from parley_history.reads import answers, past, runs, streams, threads, workspaces
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Reader:
         self.internal, self.reader, self.watch, self.clock = internal, reader, watch, clock
         self.bearer = f"Bearer {token}".encode()
         self.partitions: int | None = None
+        self.folding = asyncio.Semaphore(2)
+        """Of those who ask for the past, so many are served at a time: each may hold thousands of facts."""
 
 
 Handler = Callable[[Reader, Request], Awaitable[Any]]
@@ -123,7 +127,7 @@ def _endpoint(reader: Reader, handler: Handler, subject: Subject = _many) -> Cal
             # U+0000 in a parameter: nothing is called that.
             return answer(404, {"error": "not_found"})
         if found is None:
-            return answer(404, {"error": "not_found"})
+            return answer(404, {"error": "not_found"}, position)
         return answer(200, found, found.pop(answers.AT, "") or position)
 
     return endpoint
@@ -155,8 +159,11 @@ def _scoped(read: Scoped) -> Handler:
         workspace = request.path_params["w"]
         if not is_uuid(workspace):
             return None
-        async with reader.reader.transaction(workspace=workspace, snapshot=True) as con:
-            return await read(con, workspace, request)
+        async with AsyncExitStack() as stack:
+            if _as_of(request) is not None:
+                await stack.enter_async_context(reader.folding)
+            transaction = reader.reader.transaction(workspace=workspace, snapshot=True)
+            return await read(await stack.enter_async_context(transaction), workspace, request)
 
     return handler
 
@@ -295,20 +302,26 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
 
 
 async def _thread(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
-    return await threads.thread(con, workspace, request.path_params["id"], now_ms)
+    thread_id, as_of = request.path_params["id"], _as_of(request)
+    if as_of is not None:
+        then = await _past(con, workspace, thread_id, as_of)
+        return None if then is None else past.thread(then)
+    return await threads.thread(con, workspace, thread_id, now_ms)
 
 
 async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     roles = [role for text in request.query_params.getlist("roles") for role in text.split(",") if role]
-    return await threads.messages(
-        con,
-        workspace,
-        request.path_params["id"],
-        roles=roles or None,
-        limit=_limit(request),
-        descending=_descending(request),
-        cursor=request.query_params.get("cursor"),
-    )
+    thread_id, as_of = request.path_params["id"], _as_of(request)
+    page: dict[str, Any] = {
+        "roles": roles or None,
+        "limit": _limit(request),
+        "descending": _descending(request),
+        "cursor": request.query_params.get("cursor"),
+    }
+    if as_of is not None:
+        then = await _past(con, workspace, thread_id, as_of)
+        return None if then is None else past.messages(then, **page)
+    return await threads.messages(con, workspace, thread_id, **page)
 
 
 async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
@@ -386,7 +399,20 @@ async def _files(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _run(con: Connection, workspace: str, request: Request) -> Any:
-    return await runs.run(con, workspace, request.path_params["run_id"])
+    run_id, as_of = request.path_params["run_id"], _as_of(request)
+    if as_of is not None:
+        then = await _past(con, workspace, thread_of(run_id) or "", as_of)
+        return None if then is None else past.run(then, run_id)
+    return await runs.run(con, workspace, run_id)
+
+
+async def _past(con: Connection, workspace: str, thread_id: str, as_of: past.AsOf) -> past.Past | None:
+    try:
+        return await past.past(con, workspace, thread_id, as_of)
+    except past.Ahead:
+        raise Refused(400, "as_of_ahead") from None
+    except past.TooMuch:
+        raise Refused(413, "too_much_history") from None
 
 
 async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
@@ -498,6 +524,16 @@ def _int(request: Request, name: str, default: int | None, low: int, high: int) 
     if not text.isascii() or not text.isdecimal() or len(text) > 19 or not low <= int(text) <= high:
         raise Refused(400, f"bad_{name}", f"{name} must be a number from {low} to {high}")
     return int(text)
+
+
+def _as_of(request: Request) -> past.AsOf | None:
+    """`as_of_seq` or `as_of_ms`."""
+    query = request.query_params
+    if "as_of_seq" in query:
+        return past.AsOf(seq=_int(request, "as_of_seq", None, 1, 2**53))
+    if "as_of_ms" in query:
+        return past.AsOf(time_ms=_int(request, "as_of_ms", None, 0, 2**48))
+    return None
 
 
 def _version(request: Request) -> int | None:

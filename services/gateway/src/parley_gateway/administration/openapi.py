@@ -307,7 +307,7 @@ _SKIPS = (
         "history",
         "Have the view skip the record at which a partition stands still.",
         {200: Answer("It is skipped; within a second or two the partition goes on.", shapes.Skipped, _SKIPPED)},
-        more="For the first workspace's admin keys. It cannot be taken back: the record is kept, with who, when and why.",
+        more="For the first workspace's admin keys. The record is kept, with who, when and why.",
         request=Skip,
         example={"reason": "written by a build that was taken back"},
         errors=("skipped_before",),
@@ -327,7 +327,8 @@ _SKIPS = (
 CONTRACT = Contract(
     "administration",
     "Parley: administration",
-    "Workspaces, keys, agents, teams, commands that were set aside, and where history stands still: for keys with the scope `admin`. Agents and "
+    "Workspaces, keys, agents, teams, commands that were set aside, and where history stands still: for keys with the "
+    "scope `admin`. Agents and "
     "teams may be read with any key.",
     False,
     (

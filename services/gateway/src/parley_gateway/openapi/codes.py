@@ -5,6 +5,8 @@ from __future__ import annotations
 CODES: dict[str, tuple[int, str]] = {
     "agent_failed": (500, "the model gave no answer"),
     "ai_service_error": (500, "the model gave no answer"),
+    "as_of_ahead": (400, "the thread has no fact of that seq"),
+    "bad_as_of": (400, "as_of must be a seq from 1 on, or a time as 2026-04-20T14:30:00Z"),
     "bad_cursor": (400, "the cursor is not one that Parley gave out"),
     "bad_idempotency_key": (400, "Idempotency-Key must be 1 to 255 printable ASCII characters"),
     "bad_limit": (400, "limit must be a number from 1 to 200"),
@@ -41,6 +43,7 @@ CODES: dict[str, tuple[int, str]] = {
     "skipped_before": (409, "it was skipped by somebody else, or for another reason"),
     "session_expired": (404, "the session has expired"),
     "too_large": (413, "the body may have at most 8388608 bytes"),
+    "too_much_history": (413, "that is too much of the thread to be put together again in one request"),
     "too_many": (409, "there are as many as there may be"),
     "unauthorized": (401, "give a key: Authorization: Bearer <key>"),
     "unavailable": (503, "the log cannot be reached right now"),

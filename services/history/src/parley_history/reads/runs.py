@@ -20,7 +20,7 @@ from parley_history.reads.answers import (
 
 async def run(con: Connection, workspace_id: str, run_id: str) -> Answer | None:
     row = await con.row(SQL["run"], workspace_id, run_id)
-    return None if row is None else _run(row) | {AT: position_of(row["thread_id"], row["seq"])}
+    return None if row is None else told_run(row) | {AT: position_of(row["thread_id"], row["seq"])}
 
 
 async def open_runs(
@@ -99,7 +99,7 @@ def _approval(row: Row) -> Answer:
     }
 
 
-def _run(row: Row) -> Answer:
+def told_run(row: Row) -> Answer:
     error = None
     if row["error_code"] is not None:
         error = {"code": row["error_code"], "message": row["error_message"] or ""}

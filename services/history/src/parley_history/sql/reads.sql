@@ -52,6 +52,18 @@ SELECT "offset", time_ms, headers, body FROM (
           ORDER BY seq DESC LIMIT $3) AS page
 ) AS sized WHERE before < $4 ORDER BY seq DESC
 
+-- name: seq_at
+-- The newest fact of a stream whose own time is not after $3 (the time of its record, where it names none).
+SELECT max(seq) FROM facts
+WHERE stream = $1 AND workspace_id = $2
+  AND coalesce((headers ->> 'ce_time')::timestamptz, timestamptz 'epoch' + time_ms * interval '1 millisecond')
+      <= timestamptz 'epoch' + $3::bigint * interval '1 millisecond'
+
+-- name: facts_until
+SELECT count(*) AS count, coalesce(sum(size), 0)::bigint AS size FROM (
+    SELECT octet_length(body) AS size FROM facts WHERE stream = $1 AND workspace_id = $2 AND seq <= $3 LIMIT $4
+) AS page
+
 -- name: workspace
 SELECT w.workspace_id::text AS id, w.name, w.context, w.structures, w.mcp_servers, w.connectors,
        (SELECT count(*) FROM knowledge k WHERE k.workspace_id = $1) AS documents, coalesce(s.seq, 0) AS seq
