@@ -36,10 +36,12 @@ def test_beyond_a_few_streams_their_partitions_are_said() -> None:
     assert noted.text(end_of) == "0.77,1.77,2.77,3.77"
 
 
-def test_nothing_is_said_where_nothing_was_done_or_understood() -> None:
+def test_one_read_is_said_as_it_was_told_and_nothing_where_nothing_was_done() -> None:
     noted = Noted()
-    noted.read("of a newer history")
     assert noted.text(end_of) is None
+    for _ in range(2):
+        noted.read("0.3,1.5")
+        assert noted.text(end_of) == "0.3,1.5"
 
 
 async def test_a_request_notes_its_own_and_what_its_tasks_do_but_what_is_done_for_all() -> None:

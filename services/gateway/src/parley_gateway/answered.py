@@ -6,10 +6,9 @@ handed it. A write's answer has the positions of what it wrote; a read's those t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 
-from parley_events.errors import Undecodable
 from parley_events.positions import Position, StreamPosition, parse_positions, written
 
 HEADER = "Parley-Position"
@@ -26,29 +25,36 @@ class Noted:
 
     def __init__(self) -> None:
         self._wrote: dict[str, int] = {}
-        self._read: dict[str | int, Position] = {}
+        self._read: dict[str, None] = {}
 
     def wrote(self, stream: str, seq: int) -> None:
         """A fact of the stream is the outcome of the request."""
         self._wrote[stream] = max(seq, self._wrote.get(stream, 0))
 
     def read(self, positions: str) -> None:
-        """Something was read from a view that had come to these. Of two reads the older one counts."""
-        try:
-            for position in parse_positions(positions):
-                key = position.stream if isinstance(position, StreamPosition) else position.partition
-                self._read[key] = min(position, self._read.get(key, position))
-        except Undecodable:
-            return  # of a newer history, perhaps: no answer fails for it
+        """Something was read from a view that had come to these."""
+        self._read[positions] = None
 
     def text(self, end_of: Callable[[str], str]) -> str | None:
         """What the answer says; None: nothing was written or read. `end_of`: the position of the end of a stream's
         partition, at which what was written is known to be."""
         if not self._wrote:
-            return written(self._read.values()) or None
+            return _oldest(self._read)
         if len(self._wrote) <= MOST_STREAMS:
             return written(StreamPosition(stream, seq) for stream, seq in self._wrote.items())
         return ",".join(sorted({end_of(stream) for stream in self._wrote}))
+
+
+def _oldest(reads: Collection[str]) -> str | None:
+    """What all that was read had come to: of two positions in one stream or partition the older one counts."""
+    if len(reads) < 2:
+        return next(iter(reads), None)  # as nearly always: nothing to take apart
+    found: dict[str | int, Position] = {}
+    for text in reads:
+        for position in parse_positions(text):
+            key = position.stream if isinstance(position, StreamPosition) else position.partition
+            found[key] = min(position, found.get(key, position))
+    return written(found.values())
 
 
 def begin() -> Noted:
