@@ -8,6 +8,7 @@ import pytest
 
 from parley_events import facts as f
 from parley_events import reads
+from parley_events.body import ThreadSeed
 from parley_history.reads import past
 from parley_history.settings import Settings
 from tests.contract.history.conftest import Client, running
@@ -159,3 +160,19 @@ async def test_a_long_thread_is_folded_a_slice_at_a_time_to_the_same(
         before = await client.get(path, as_of_seq=streams[stream])
         monkeypatch.setattr(past, "_SLICE", 1)
         assert await client.get(path, as_of_seq=streams[stream]) == before == await client.get(path)
+
+
+async def test_an_idle_thread_had_expired_once_it_was_due(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    writer.write(T1, WS, f.ThreadCreated(seed=ThreadSeed(user_id="ada", agent_id="assistant", idle_s=30)))
+    born = writer.now_ms
+    writer.now_ms += 40_000
+    writer.write(T1, WS, f.ThreadUpdated(title="late", changes=("title",)))
+    async with running(settings, log, clock=lambda: writer.now_ms) as client:
+        await client.caught_up(log)
+        path = f"/workspaces/{WS}/threads/{T1}"
+        for since_ms, expired in ((0, False), (29_999, False), (30_000, True), (39_000, True)):
+            assert (await client.get(path, as_of_ms=born + since_ms))["expired"] is expired
+        assert (await client.get(path, as_of_seq=1))["expired"] is False
+        assert (await client.get(path, as_of_seq=2))["expired"] is False
