@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from parley_events import facts as f
 from parley_events.clock import parse_rfc3339, rfc3339
 from tests.support.asgi import Exchange, ask
 from tests.unit.gateway.world import World
@@ -62,6 +64,20 @@ async def test_a_seq_that_is_not_there_yet_is_said_to_be(here: World) -> None:
     for path in (made["thread"], made["thread"] + "/messages", made["run"]):
         found = await get(here, path, ahead)
         assert (found.status, found.json()["error"]) == (400, "as_of_ahead"), path
+
+
+async def test_a_fact_that_the_log_has_and_the_view_does_not_yet_is_waited_for(here: World) -> None:
+    made = await story(here)
+    here.past.held.clear()
+    here.dispatcher.append(made["thread_id"], f.ThreadUpdated(title="newest", changes=("title",)))
+    newest = len(here.dispatcher.written[made["thread_id"]])
+    before = len(here.past.asked)
+    asked = asyncio.create_task(get(here, made["thread"], newest))
+    # The thread as it is, then as it was, and then as it was once the view has come to the log's end.
+    await here.eventually(lambda: len(here.past.asked) >= before + 3)
+    here.past.held.set()
+    found = await asked
+    assert (found.status, found.json()["title"]) == (200, "newest")
 
 
 @pytest.mark.parametrize(
