@@ -27,6 +27,16 @@ from parley_events.reads import POSITION_HEADER, Skip
 from parley_history import stops
 from parley_history.db import Connection, Pool
 from parley_history.errors import BadData, Unavailable
+from parley_history.parameters import (
+    Refused,
+    flag_of,
+    integer,
+    is_descending,
+    limit_of,
+    moment_of,
+    number_of,
+    version_of,
+)
 from parley_history.positions import Watch
 from parley_history.reads import answers, past, runs, streams, threads, workspaces
 
@@ -35,14 +45,6 @@ logger = logging.getLogger(__name__)
 MAX_WAIT_MS = 10_000
 _TOLD_STREAMS = 8
 """How many of the streams that were waited for an answer names."""
-
-
-class Refused(Exception):
-    """An answer other than 200."""
-
-    def __init__(self, status: int, code: str, message: str = "") -> None:
-        super().__init__(message or code)
-        self.status, self.code, self.message = status, code, message
 
 
 class Reader:
@@ -138,7 +140,7 @@ async def _wait(reader: Reader, request: Request) -> Sequence[Position]:
     texts = request.query_params.getlist("min_position")
     if not texts:
         return ()
-    wait_ms = _int(request, "wait_ms", 2000, 0, MAX_WAIT_MS)
+    wait_ms = integer(request, "wait_ms", 2000, 0, MAX_WAIT_MS)
     try:
         positions = parse_positions(",".join(texts))
     except Undecodable as error:
@@ -160,7 +162,7 @@ def _scoped(read: Scoped) -> Handler:
         if not is_uuid(workspace):
             return None
         async with AsyncExitStack() as stack:
-            if _as_of(request) is not None:
+            if moment_of(request) is not None:
                 await stack.enter_async_context(reader.folding)
             transaction = reader.reader.transaction(workspace=workspace, snapshot=True)
             return await read(await stack.enter_async_context(transaction), workspace, request)
@@ -191,7 +193,7 @@ async def _partition(reader: Reader, request: Request) -> Any:
 
 
 async def _due(reader: Reader, request: Request) -> Any:
-    until_ms = _int(request, "until_ms", None, 0, 2**62)
+    until_ms = integer(request, "until_ms", None, 0, 2**62)
     async with reader.internal.connection() as con:
         return await streams.due(con, request.path_params["p"], until_ms)
 
@@ -202,7 +204,7 @@ async def _stops(reader: Reader, request: Request) -> Any:
 
 
 async def _skips(reader: Reader, request: Request) -> Any:
-    limit = _limit(request)
+    limit = limit_of(request)
     async with reader.internal.transaction(snapshot=True) as con:
         return await stops.skipped(con, limit)
 
@@ -228,9 +230,9 @@ async def _skip(reader: Reader, request: Request) -> Any:
 async def _facts(reader: Reader, request: Request) -> Any:
     workspace = request.query_params.get("workspace_id")
     stream = request.path_params["stream"]
-    after = _int(request, "after", 0, 0, 2**62)
-    limit = _limit(request, 1000, 1000)
-    descending = _descending(request)
+    after = integer(request, "after", 0, 0, 2**62)
+    limit = limit_of(request, 1000, 1000)
+    descending = is_descending(request)
     if workspace is not None and not is_uuid(workspace):
         return None
     pool = reader.internal if workspace is None else reader.reader
@@ -263,13 +265,13 @@ async def _agents(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _agent(con: Connection, workspace: str, request: Request) -> Any:
-    return await workspaces.agent(con, workspace, request.path_params["agent_id"], _version(request))
+    return await workspaces.agent(con, workspace, request.path_params["agent_id"], version_of(request))
 
 
 async def _agent_versions(con: Connection, workspace: str, request: Request) -> Any:
     name, cursor = request.path_params["agent_id"], request.query_params.get("cursor")
     return await workspaces.agent_versions(
-        con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
+        con, workspace, name, version=version_of(request), limit=limit_of(request), cursor=cursor
     )
 
 
@@ -280,7 +282,7 @@ async def _teams(con: Connection, workspace: str, request: Request) -> Any:
 async def _team_versions(con: Connection, workspace: str, request: Request) -> Any:
     name, cursor = request.path_params["team_id"], request.query_params.get("cursor")
     return await workspaces.team_versions(
-        con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
+        con, workspace, name, version=version_of(request), limit=limit_of(request), cursor=cursor
     )
 
 
@@ -289,20 +291,20 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
     return await threads.threads(
         con,
         workspace,
-        archived=_bool(request, "archived") or False,
+        archived=flag_of(request, "archived") or False,
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
         team_id=query.get("team_id"),
-        pinned=_bool(request, "pinned"),
+        pinned=flag_of(request, "pinned"),
         channel=query.get("channel"),
-        limit=_limit(request),
+        limit=limit_of(request),
         cursor=query.get("cursor"),
         now_ms=now_ms,
     )
 
 
 async def _thread(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
-    thread_id, as_of = request.path_params["id"], _as_of(request)
+    thread_id, as_of = request.path_params["id"], moment_of(request)
     if as_of is not None:
         then = await _past(con, workspace, thread_id, as_of)
         return None if then is None else past.thread(then)
@@ -311,11 +313,11 @@ async def _thread(con: Connection, workspace: str, request: Request, now_ms: int
 
 async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     roles = [role for text in request.query_params.getlist("roles") for role in text.split(",") if role]
-    thread_id, as_of = request.path_params["id"], _as_of(request)
+    thread_id, as_of = request.path_params["id"], moment_of(request)
     page: dict[str, Any] = {
         "roles": roles or None,
-        "limit": _limit(request),
-        "descending": _descending(request),
+        "limit": limit_of(request),
+        "descending": is_descending(request),
         "cursor": request.query_params.get("cursor"),
     }
     if as_of is not None:
@@ -332,10 +334,10 @@ async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
         thread_id=query.get("thread_id"),
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
-        tools=_bool(request, "tools") or False,
-        before=_number(request, "before"),
-        after=_number(request, "after"),
-        limit=_limit(request),
+        tools=flag_of(request, "tools") or False,
+        before=number_of(request, "before"),
+        after=number_of(request, "after"),
+        limit=limit_of(request),
     )
 
 
@@ -357,19 +359,19 @@ async def _said(con: Connection, workspace: str, request: Request) -> Any:
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
         channels=query.getlist("channel"),
-        before=_number(request, "before"),
-        limit=_limit(request),
+        before=number_of(request, "before"),
+        limit=limit_of(request),
     )
 
 
 async def _inbox(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id"))
-    return await threads.inbox(con, workspace, *names, limit=_limit(request))
+    return await threads.inbox(con, workspace, *names, limit=limit_of(request))
 
 
 async def _unread(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "after"))
-    return await threads.unread(con, workspace, *names, limit=_limit(request))
+    return await threads.unread(con, workspace, *names, limit=limit_of(request))
 
 
 async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
@@ -393,13 +395,13 @@ async def _files(con: Connection, workspace: str, request: Request) -> Any:
         kind=query.get("kind"),
         name=query.get("name"),
         sha256=query.get("sha256"),
-        limit=_limit(request),
+        limit=limit_of(request),
         cursor=query.get("cursor"),
     )
 
 
 async def _run(con: Connection, workspace: str, request: Request) -> Any:
-    run_id, as_of = request.path_params["run_id"], _as_of(request)
+    run_id, as_of = request.path_params["run_id"], moment_of(request)
     if as_of is not None:
         then = await _past(con, workspace, thread_of(run_id) or "", as_of)
         return None if then is None else past.run(then, run_id)
@@ -423,8 +425,8 @@ async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
         agent_id=query.get("agent_id"),
         user_id=query.get("user_id"),
         thread_id=query.get("thread_id"),
-        until_ms=_int(request, "until_ms", None, 0, 2**62) if "until_ms" in query else None,
-        limit=_limit(request),
+        until_ms=integer(request, "until_ms", None, 0, 2**62) if "until_ms" in query else None,
+        limit=limit_of(request),
         cursor=query.get("cursor"),
     )
 
@@ -439,7 +441,7 @@ async def _approvals(con: Connection, workspace: str, request: Request) -> Any:
         agent_id=query.get("agent_id"),
         user_id=query.get("user_id"),
         answerer=query.get("answerer"),
-        limit=_limit(request),
+        limit=limit_of(request),
         cursor=query.get("cursor"),
     )
 
@@ -449,7 +451,7 @@ async def _approval(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _notes(con: Connection, workspace: str, request: Request) -> Any:
-    return await workspaces.notes(con, workspace, request.query_params.get("kind"), _limit(request))
+    return await workspaces.notes(con, workspace, request.query_params.get("kind"), limit_of(request))
 
 
 async def _skills(con: Connection, workspace: str, request: Request) -> Any:
@@ -464,7 +466,7 @@ async def _skill(con: Connection, workspace: str, request: Request) -> Any:
 async def _documents(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
     ids = query.getlist("id") or None
-    return await workspaces.documents(con, workspace, ids=ids, limit=_limit(request), cursor=query.get("cursor"))
+    return await workspaces.documents(con, workspace, ids=ids, limit=limit_of(request), cursor=query.get("cursor"))
 
 
 async def _document(con: Connection, workspace: str, request: Request) -> Any:
@@ -472,7 +474,7 @@ async def _document(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _passages(con: Connection, workspace: str, request: Request) -> Any:
-    return await workspaces.passages(con, workspace, request.query_params.get("query", "")[:500], _limit(request, 5))
+    return await workspaces.passages(con, workspace, request.query_params.get("query", "")[:500], limit_of(request, 5))
 
 
 ROUTES: dict[str, Handler] = {
@@ -513,52 +515,3 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/passages": _scoped(_passages),
 }
 """Every read, by its path below `/internal`."""
-
-
-def _int(request: Request, name: str, default: int | None, low: int, high: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        if default is None:
-            raise Refused(400, f"bad_{name}", f"{name} is missing")
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 19 or not low <= int(text) <= high:
-        raise Refused(400, f"bad_{name}", f"{name} must be a number from {low} to {high}")
-    return int(text)
-
-
-def _as_of(request: Request) -> past.AsOf | None:
-    """`as_of_seq` or `as_of_ms`."""
-    query = request.query_params
-    if "as_of_seq" in query:
-        return past.AsOf(seq=_int(request, "as_of_seq", None, 1, 2**53))
-    if "as_of_ms" in query:
-        return past.AsOf(time_ms=_int(request, "as_of_ms", None, 0, 2**48))
-    return None
-
-
-def _version(request: Request) -> int | None:
-    return _int(request, "version", None, 0, 2**31 - 1) if "version" in request.query_params else None
-
-
-def _number(request: Request, name: str) -> int | None:
-    return _int(request, name, None, 0, 2**53) if name in request.query_params else None
-
-
-def _limit(request: Request, default: int = 50, most: int = 200) -> int:
-    return _int(request, "limit", default, 1, most)
-
-
-def _descending(request: Request) -> bool:
-    order = request.query_params.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise Refused(400, "bad_order", "order must be asc or desc")
-    return order == "desc"
-
-
-def _bool(request: Request, name: str) -> bool | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    if text not in ("true", "false"):
-        raise Refused(400, f"bad_{name}", f"{name} must be true or false")
-    return text == "true"
