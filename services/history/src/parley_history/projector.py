@@ -111,7 +111,7 @@ class Projector:
         self._unnoted: set[int] = set()
         """Partitions whose stop is not on record yet."""
         self._skips: dict[int, frozenset[int]] = {}
-        """Offsets that are skipped, from where the view stood when it was last asked."""
+        """Offsets that are skipped, as they were when positions were last asked for."""
         self.health = Health()
 
     @property
@@ -237,7 +237,7 @@ class Projector:
     async def _stands(self) -> dict[int, Position]:
         async with self._pool.connection() as con:
             rows = await con.fetch(SQL["positions"], PROJECTION)
-            self._skips = await stops.skips_ahead(con)
+            self._skips = await stops.skipped_offsets(con)
         return {row["partition"]: Position(row["next_offset"], row["epoch"], row["last_number"]) for row in rows}
 
     def _take(self, tail: Tail, partition: int, position: Position) -> None:

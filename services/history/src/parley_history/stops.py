@@ -46,10 +46,10 @@ async def note(con: Connection, partition: int, stop: Stop, now_ms: int) -> None
     await con.run(WRITES["put_stop"], partition, stop.offset, stop.fault.replace("\x00", "\ufffd"), now_ms, *kept)
 
 
-async def skips_ahead(con: Connection) -> dict[int, frozenset[int]]:
-    """The offsets that are skipped, by partition, from where the view stands on."""
+async def skipped_offsets(con: Connection) -> dict[int, frozenset[int]]:
+    """What a fold passes over, by partition: ever, for it may be one from the beginning. They are few."""
     found: dict[int, set[int]] = {}
-    for row in await con.fetch(WRITES["skips_ahead"], PROJECTION):
+    for row in await con.fetch(WRITES["skipped_offsets"]):
         found.setdefault(row["partition"], set()).add(row["offset"])
     return {partition: frozenset(offsets) for partition, offsets in found.items()}
 

@@ -19,7 +19,7 @@ def as_text(value: Any) -> str:
     return json_bytes(value).decode()
 
 
-def plain(value: Any) -> Any:
+def as_column(value: Any) -> Any:
     """A value as a column takes it: texts cleaned, JSON as text."""
     kind = type(value)
     if kind is str:

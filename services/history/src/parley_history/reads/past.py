@@ -19,7 +19,7 @@ from parley_history.db import Connection
 from parley_history.projections import fold
 from parley_history.projections.dues import SESSION
 from parley_history.projections.rows import MessageRow, View
-from parley_history.projections.text import plain
+from parley_history.projections.text import as_column
 from parley_history.reads.answers import AT, SQL, Answer, Row, cursor_of, open_cursor, position_of
 from parley_history.reads.runs import told_run
 from parley_history.reads.threads import told_message, told_thread
@@ -140,7 +140,7 @@ def _place(row: MessageRow) -> tuple[int, int]:
 
 def _columns(row: Any) -> dict[str, Any]:
     """The row as a query gives it."""
-    return {field.name: plain(getattr(row, field.name)) for field in fields(row)}
+    return {field.name: as_column(getattr(row, field.name)) for field in fields(row)}
 
 
 def _fact(row: Row) -> Fact:

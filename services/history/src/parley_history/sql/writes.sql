@@ -230,9 +230,8 @@ ON CONFLICT (partition) DO UPDATE SET
     key = excluded.key, headers = excluded.headers, value = excluded.value
 WHERE stops."offset" <> excluded."offset" OR stops.fault <> excluded.fault
 
--- name: skips_ahead
-SELECT s.partition, s."offset" FROM skips s JOIN positions p USING (partition)
-WHERE p.projection = $1 AND s."offset" >= p.next_offset
+-- name: skipped_offsets
+SELECT partition, "offset" FROM skips
 
 -- name: put_skip
 INSERT INTO skips (partition, "offset", fault, reason, user_id, key_id, skipped_ms, time_ms, key, headers, value)
