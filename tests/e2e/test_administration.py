@@ -29,7 +29,7 @@ def answers(text: str) -> list[Any]:
 
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    _, keys, rotated, few, agents, teams, gone, aside, once = outputs(
+    _, keys, rotated, few, agents, teams, gone, aside, still, once = outputs(
         standalone, "administration.md", tmp_path, "admin_key"
     )
     [listed] = answers(keys)
@@ -56,6 +56,9 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     assert first == second and once.lower().count("idempotency-replayed: true") == 1
     listed, *refused = answers(aside)
     assert "items" in listed and [one["error"]["code"] for one in refused] == ["not_found"] * 2
+    stopped, refused_skip, skipped = answers(still)
+    assert stopped == {"items": []} and skipped == {"items": [], "total": 0}
+    assert refused_skip["error"]["code"] == "not_found"
 
 
 async def test_what_was_changed_over_http_stands_after_a_restart_and_so_do_idempotency_keys(tmp_path: Path) -> None:

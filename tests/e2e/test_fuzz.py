@@ -46,6 +46,7 @@ NEVER_WELL = {
     "POST /api/v1/chat/runs/{run_id}/tools/{tool_call_id}": "no call here waits for its client",
     "POST /api/v1/chat/runs/{run_id}/tools/{tool_call_id}/settle": "no call here has an unknown outcome",
     "GET /api/v1/rejected/{rejected_id}": "nothing was set aside",
+    "POST /api/v1/history/stopped/{record_id}/skip": "history stands still nowhere",
     "POST /api/v1/rejected/{rejected_id}/redrive": "nothing was set aside",
 }
 """Operations that cannot succeed here, and why."""

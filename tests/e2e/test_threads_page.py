@@ -21,7 +21,7 @@ def values(text: str) -> list[Any]:
 
 
 def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: Path) -> None:
-    _, threads, messages, resumed, live, gone = outputs(standalone, "threads.md", tmp_path)
+    _, threads, messages, resumed, live, new, then, gone = outputs(standalone, "threads.md", tmp_path)
     listed, thread, renamed, away, archived = values(threads)
     assert thread in listed["items"] and (thread["title"], thread["metadata"]) == ("Leads", {"board": 7})
     assert (renamed["title"], renamed["pinned"], renamed["agent_id"]) == ("Inbound leads", True, "scripted")
@@ -41,6 +41,16 @@ def test_the_lines_of_the_page_give_what_it_says(standalone: System, tmp_path: P
     first, rest = whole[: ends[0] + 1], whole[ends[0] + 1 :]
     assert len(ends) == 2 and first[-len(rest) :] == rest, "what comes after the id"
     assert [item["type"] for item in page["items"]][-1] == "run.completed" and page["next_cursor"] is None
+
+    [read] = values(new)
+    assert (read["items"][0]["id"], read["items"][0]["pinned"]) == (thread["id"], False), (
+        "what was just written is read"
+    )
+
+    first, early, run = values(then)
+    assert (first["title"], first["message_count"]) == ("Leads", 0)
+    assert run["status"] == "completed" and run["id"] == frames[0]["run_id"]
+    assert [item["content"] for item in early["items"]] == ["/text Noted."]
 
     counted = {line.split()[1]: line.split()[0] for line in live.splitlines() if line.startswith(" ")}
     assert (counted['"type":"thread.created"'], counted['"type":"run.completed"']) == ("1", "3")

@@ -31,6 +31,7 @@ REFUSED = {
     # What is needed for these is an accident.
     f"{CHAT}/runs/{{run_id}}/tools/{{tool_call_id}}/settle": (409,),
     "/api/v1/rejected/{rejected_id}": (404,),
+    "/api/v1/history/stopped/{record_id}/skip": (404,),
     "/api/v1/rejected/{rejected_id}/redrive": (404,),
 }
 

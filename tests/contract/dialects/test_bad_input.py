@@ -120,6 +120,7 @@ QUERIES: dict[str, tuple[tuple[str, ...], str]] = {
     "after": (("x", "1/2", "-1", "01"), "bad_cursor"),
     "before": (("x", "-1", "1.5", "9" * 30), "bad_cursor"),
     "version": (("0", "-1", "x", "9" * 30), "invalid_request"),
+    "as_of": (("0", "-1", "soon", "", "٣", "9" * 400, "2026-04-20", "2026-04-20T14:30:00"), "bad_as_of"),
     "pinned": (("maybe", ""), "invalid_request"),
     "archived": (("maybe", "2"), "invalid_request"),
     "order": (("up", "", "ASC"), "invalid_request"),
@@ -138,7 +139,7 @@ ODD_IDS = ("x", "%", "%2F", "%00", "a\0b", "�", "é", "..", "x" * 5000, f"{NOB
 TAKEN = {("boolean", "thinking")}
 """YAML writes `on` and `off`."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW")
-LENIENT = {"key_id", "name", "organisation", "rejected_id"}
+LENIENT = {"key_id", "name", "organisation", "record_id", "rejected_id"}
 """Path parts that are no ids of the usual kind, and are judged in their own words."""
 
 

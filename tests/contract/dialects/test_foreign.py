@@ -79,6 +79,7 @@ async def staged(here: World) -> dict[str, str]:
         "knowledge_id": document["id"],
         "key_id": key["id"],
         "rejected_id": "0-7",
+        "record_id": "0-7",
         "name": "secret.txt",
         "sha256": files["items"][0]["sha256"],
         "hidden": agent["id"],

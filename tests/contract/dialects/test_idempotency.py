@@ -18,8 +18,13 @@ from tests.support.sse import frame_of
 from tests.unit.gateway.world import WORKSPACE, Dispatcher, World, silence, tool_block, world
 
 TIMES = 20
-ELSEWHERE = {"/mcp", "/api/v1/rejected/{rejected_id}/redrive"}
-"""Tried where they are: a call over MCP has its key in its `_meta`, too, and sending again needs what was set aside."""
+ELSEWHERE = {
+    "/mcp",
+    "/api/v1/rejected/{rejected_id}/redrive",
+    "/api/v1/history/stopped/{record_id}/skip",
+}
+"""Tried where they are: a call over MCP has its key in its `_meta`, too; sending again needs what was set aside, and
+skipping what cannot be folded."""
 POSTS = [deed for deed in DEEDS if deed.method == "POST" and deed.path not in ELSEWHERE]
 OTHER_BODIES: dict[str, dict[str, Any]] = {
     "/api/v1/chat/threads": {"agent_id": "scripted", "title": "another"},

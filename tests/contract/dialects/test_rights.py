@@ -135,6 +135,9 @@ DEEDS = [
     Deed("GET", "/api/v1/rejected", "admin"),
     Deed("GET", "/api/v1/rejected/{rejected_id}", "admin"),
     Deed("POST", "/api/v1/rejected/{rejected_id}/redrive", "admin"),
+    Deed("GET", "/api/v1/history/stopped", "admin"),
+    Deed("POST", "/api/v1/history/stopped/{record_id}/skip", "admin", {"reason": "it is spoilt"}),
+    Deed("GET", "/api/v1/history/skipped", "admin"),
     Deed("DELETE", TOOLS, "chat"),
     Deed("GET", "/api/v1/agents", "nothing"),
     Deed("GET", "/api/v1/agents/{agent_id}", "nothing"),
@@ -258,7 +261,14 @@ async def staged(here: World) -> Scene:
     return Scene(
         here,
         places
-        | {"key_id": "api", "agent_id": "scripted", "team_id": "pair", "knowledge_id": added, "rejected_id": "0-7"},
+        | {
+            "key_id": "api",
+            "agent_id": "scripted",
+            "team_id": "pair",
+            "knowledge_id": added,
+            "rejected_id": "0-7",
+            "record_id": "0-7",
+        },
     )
 
 

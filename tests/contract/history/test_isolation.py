@@ -33,10 +33,10 @@ async def test_every_table_with_rows_of_a_workspace_forces_its_policies(settings
     async with running(settings, ListLog(4)) as client:
         tables = await client.rows(_TABLES)
         unscoped = {table["name"] for table in tables if not table["scoped"]}
-        assert unscoped == {"positions", "migrations"}
+        assert unscoped == {"positions", "migrations", "stops", "skips"}
         for table in tables:
             assert table["owner"] not in (PROJECTOR_ROLE, READER_ROLE)
-            if table["scoped"]:
+            if table["scoped"] or table["name"] in ("stops", "skips"):
                 assert table["enabled"] and table["forced"], table["name"]
         roles = await client.rows(
             "SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = ANY($1)",

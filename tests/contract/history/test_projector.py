@@ -119,9 +119,16 @@ async def test_two_projectors_at_once_fold_each_fact_once(settings: Settings, mo
     rng = random.Random(1)
     commit = Projector._commit
 
+    lost = 0
+
     async def delayed(self: Projector, batches: Mapping[int, Batch]) -> None:
+        nonlocal lost
         await asyncio.sleep(rng.random() * 0.01)
-        await commit(self, batches)
+        try:
+            await commit(self, batches)
+        except Moved:
+            lost += 1
+            raise
 
     monkeypatch.setattr(Projector, "_commit", delayed)
     async with running(settings, log, batch=5) as client:
@@ -156,6 +163,7 @@ async def test_two_projectors_at_once_fold_each_fact_once(settings: Settings, mo
         reference = Reference(story.written)
         assert rows[0]["n"] == len(reference.facts) == sum((fact.seq or 0) > 0 for fact in story.written)
         assert first > 0 and second.health.folded > 0, "both must have had a share, or this test shows nothing"
+        assert lost > 0, "one must have come too late, and been told"
         for stream, run in reference.runs():
             expected = reference.run(stream, run)
             assert await client.get(f"/workspaces/{expected['workspace_id']}/runs/{run}") == expected

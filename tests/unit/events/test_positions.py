@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parley_events.errors import Undecodable
-from parley_events.positions import PartitionPosition, Position, StreamPosition, parse_position
+from parley_events.positions import (
+    MOST_POSITIONS,
+    PartitionPosition,
+    Position,
+    StreamPosition,
+    parse_position,
+    parse_positions,
+    written,
+)
 
 THREAD = "7d3f0c52-93a4-4f6e-8f0a-2f6a3c1b9e77"
 
@@ -19,6 +27,19 @@ POSITIONS = st.builds(
 @given(POSITIONS)
 def test_a_position_comes_back_as_it_was(position: Position) -> None:
     assert parse_position(str(position)) == position
+
+
+@given(st.lists(POSITIONS, min_size=1, max_size=20))
+def test_several_come_back_as_they_were(positions: list[Position]) -> None:
+    assert list(parse_positions(written(positions))) == positions
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "1.5,", ",1.5", "1.5, 2.6", "1.5,soon", ",".join(["1.5"] * (MOST_POSITIONS + 1))]
+)
+def test_a_list_with_one_that_is_none_or_too_long_is_refused(text: str) -> None:
+    with pytest.raises(Undecodable):
+        parse_positions(text)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ from parley_events.log.embedded import EmbeddedLog
 from parley_events.objects import open_objects
 from parley_events.partition import partition_of
 from parley_events.pieces import Kind, Piece, encode_pieces
-from parley_events.positions import PartitionPosition, parse_position
+from parley_events.positions import PartitionPosition, Position, parse_positions
 from parley_events.retelling import retold
 from parley_events.serve import Http
 from parley_events.telemetry import OFF, Telemetry
@@ -403,6 +403,9 @@ class Past:
         self.asked: list[str] = []
         self._grown = asyncio.Condition()
         self.app = FastAPI(openapi_url=None)
+        self.stops: list[dict[str, Any]] = []
+        self.skips: list[dict[str, Any]] = []
+        self.app.add_route("/internal/skips", self._skip, methods=["POST"])
         self.app.add_route("/internal/{path:path}", self._serve)
 
     async def start(self) -> None:
@@ -429,7 +432,9 @@ class Past:
                     self._grown.notify_all()
 
     def _reached(self, text: str) -> bool:
-        position = parse_position(text)
+        return all(map(self._there, parse_positions(text)))
+
+    def _there(self, position: Position) -> bool:
         if isinstance(position, PartitionPosition):
             return self.next[position.partition] >= position.next_offset
         return len(self.facts.get(position.stream, [])) >= position.seq
@@ -449,8 +454,46 @@ class Past:
             return JSONResponse({"error": "behind"}, 503)
         if re.fullmatch("(more)*", request.query_params.get("cursor", "")) is None:
             return JSONResponse({"error": "bad_cursor"}, 400)
-        found = self._find(path.split("/"), request)
-        return JSONResponse({"error": "not_found"}, 404) if found is None else JSONResponse(found)
+        parts = path.split("/")
+        position = ",".join([*(f"{p}.{end}" for p, end in self.next.items()), *(p for p in wanted if "@" in p)])
+        if parts[2:3] in (["threads"], ["runs"]) and len(parts) > 3:
+            stream = parts[3][:36]
+            position = f"{stream}@{len(self.facts.get(stream, []))}"
+        found = self._find(parts, request) if "as_of" not in str(request.query_params) else self._then(parts, request)
+        if found == "ahead":
+            return JSONResponse({"error": "as_of_ahead"}, 400)
+        if found is None:
+            return JSONResponse({"error": "not_found"}, 404, {"parley-position": position})
+        return JSONResponse(found, headers={"parley-position": position})
+
+    def _then(self, path: list[str], request: Request) -> Any:
+        """What a thread, its messages or a run were, with its facts up to a seq or a time alone."""
+        stream = path[3][:36]
+        whole, kept = self.facts, self.facts.get(stream, [])
+        seq = int(request.query_params.get("as_of_seq", 2**53))
+        until = int(request.query_params.get("as_of_ms", 2**53))
+        if "as_of_seq" in request.query_params and seq > len(kept):
+            return "ahead"
+        self.facts = {stream: [one for one in kept if (one[1].seq or 0) <= seq and one[1].time_ms <= until]}
+        try:
+            return self._find(path, request)
+        finally:
+            self.facts = whole
+
+    async def _skip(self, request: Request) -> JSONResponse:
+        asked = await request.json()
+        place = asked["partition"], asked["offset"]
+        for made in self.skips:
+            if (made["partition"], made["offset"]) == place:
+                same = (made["reason"], made["user_id"]) == (asked["reason"], asked["user_id"])
+                return JSONResponse(
+                    made | {"repeated": True} if same else {"error": "skipped_before"}, 200 if same else 409
+                )
+        for stop in self.stops:
+            if stop["skippable"] and (stop["partition"], stop["offset"]) == place:
+                self.skips.append({**stop, **asked, "skipped_at": "2026-04-20T14:30:00Z"})
+                return JSONResponse(self.skips[-1] | {"repeated": False})
+        return JSONResponse({"error": "not_found"}, 404)
 
     def _find(self, path: list[str], request: Request) -> Any:
         query = request.query_params
@@ -463,6 +506,10 @@ class Past:
                         for p, n in self.next.items()
                     ]
                 }
+            case ["stops"]:
+                return {"items": self.stops}
+            case ["skips"]:
+                return {"items": self.skips[:limit], "total": len(self.skips)}
             case ["streams", stream, "facts"]:
                 return self._page(stream, query["workspace_id"], int(query["after"]), limit, query["order"] == "desc")
             case ["workspaces", w]:

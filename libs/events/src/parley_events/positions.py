@@ -2,11 +2,12 @@
 
 Two forms: `<stream>@<seq>` — that fact of a stream is in the view (what every write answers with; known when the
 outcome is decided, and the same whenever it is repeated) — and `<partition>.<next offset>` — everything of the
-partition below that offset is in the view (what a follower joins at).
+partition below that offset is in the view (what a follower joins at). Several are joined by commas.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from parley_events.codec import check_stream
@@ -34,6 +35,23 @@ class PartitionPosition(NamedTuple):
 
 
 Position = StreamPosition | PartitionPosition
+
+
+MOST_POSITIONS = 300
+"""How many may be named at once: every partition, and some streams."""
+
+
+def written(positions: Iterable[Position]) -> str:
+    """Several positions as one text."""
+    return ",".join(map(str, positions))
+
+
+def parse_positions(text: str) -> tuple[Position, ...]:
+    """The positions in the text; Undecodable (message for the client) when one is none, or there are too many."""
+    parts = text.split(",", MOST_POSITIONS)
+    if len(parts) > MOST_POSITIONS:
+        raise Undecodable(f"at most {MOST_POSITIONS} positions")
+    return tuple(map(parse_position, parts))
 
 
 def parse_position(text: str) -> Position:

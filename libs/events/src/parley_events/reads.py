@@ -8,6 +8,10 @@ PostgreSQL is away.
     GET /positions                                         → Positions
     GET /partitions/{p}                                    → PartitionView
     GET /partitions/{p}/due?until_ms=                      → DueList
+    GET /stops                                             → StopList         (partitions that stand still)
+    GET /skips?limit=                                      → SkipList         (newest first)
+    POST /skips  Skip                                      → SkipMade         (404: nothing stands still there; 409
+        `skipped_before`: by somebody else, or for another reason)
     GET /streams/{stream}/facts?after=&limit=&order=&workspace_id=   → FactsPage
         (limit ≤ 1000; order asc|desc, with desc `after` means below; 0: from the newest)
     GET /workspaces/{w}                                    → WorkspaceView
@@ -22,6 +26,8 @@ PostgreSQL is away.
     GET /workspaces/{w}/threads?user_id=&agent_id=&team_id=&pinned=&archived=&channel=&limit=&cursor=   → ThreadPage
     GET /workspaces/{w}/threads/{id}                       → ThreadView       (404 when deleted)
     GET /workspaces/{w}/threads/{id}/messages?limit=&cursor=&order=&roles=   → MessagePage
+        (these two, and the run, with `as_of_seq=` or `as_of_ms=`: as they were then; 400 `as_of_ahead`, 413
+        `too_much_history`)
     GET /workspaces/{w}/messages?thread_id=|user_id=&agent_id=&tools=&before=|after=&limit=   → NumberedPage
         (by their numbers, ascending: the newest below `before`, the oldest above `after`, else the newest)
     GET /workspaces/{w}/client-call?user_id=&agent_id=&tool_call_id=   → MessageView
@@ -47,6 +53,9 @@ PostgreSQL is away.
     GET /workspaces/{w}/knowledge/{id}                     → DocumentView
     GET /workspaces/{w}/passages?query=&limit=             → PassageList      (of all documents, best match first)
 
+Every answer says in the header `parley-position` how far the view was at least when it was read: the stream's position
+where one stream is asked about and the query has it, otherwise that of its partition, or of all.
+
 `cursor` is opaque; a bad one is 400 `{"error": "bad_cursor"}`. Limits out of 1…200 are 400 `{"error": "bad_limit"}`.
 """
 
@@ -57,6 +66,9 @@ from typing import Literal
 from pydantic import Field
 
 from parley_events.body import AgentSpec, Attachment, Author, Json, McpServer, Shape, TeamSpec, Usage
+
+POSITION_HEADER = "parley-position"
+"""Positions as `positions.written` joins them."""
 
 
 class PartitionPositionView(Shape):
@@ -86,6 +98,64 @@ class PartitionView(Shape):
     open_threads: tuple[str, ...]
     waiting_threads: tuple[str, ...]
     claims: tuple[int, ...] = ()
+
+
+class StopView(Shape):
+    """A partition of the view that stands still at `offset`, and why; what its record's headers tell. Not `skippable`:
+    there is no record."""
+
+    partition: int
+    offset: int
+    fault: str
+    skippable: bool
+    type: str | None
+    stream: str | None
+    seq: str | None
+    workspace_id: str | None
+    size: int
+    stopped_at: str
+
+
+class StopList(Shape):
+    items: tuple[StopView, ...]
+
+
+class Skip(Shape):
+    """Have the view skip the record at which a partition stands still."""
+
+    partition: int = Field(ge=0, le=255)
+    offset: int = Field(ge=0, lt=2**62)
+    reason: str = Field(min_length=1, max_length=1000)
+    user_id: str
+    key_id: str
+
+
+class SkipView(Shape):
+    """A record that was skipped: what its headers tell, why it could not be folded (`fault`), and who skipped it when
+    and for what `reason`."""
+
+    partition: int
+    offset: int
+    fault: str
+    type: str | None
+    stream: str | None
+    seq: str | None
+    workspace_id: str | None
+    size: int
+    reason: str
+    user_id: str
+    skipped_at: str
+
+
+class SkipMade(SkipView):
+    """`repeated`: it was asked for before."""
+
+    repeated: bool
+
+
+class SkipList(Shape):
+    items: tuple[SkipView, ...]
+    total: int
 
 
 class Due(Shape):

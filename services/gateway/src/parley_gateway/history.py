@@ -17,10 +17,14 @@ from starlette.types import ASGIApp
 from parley_events import reads
 from parley_events.body import Shape, json_bytes
 from parley_events.codec import Fact, fact_from
-from parley_gateway.errors import Behind, Missing, Unavailable, invalid
+from parley_events.reads import POSITION_HEADER
+from parley_gateway import answered
+from parley_gateway.errors import Behind, Missing, Problem, Unavailable, invalid
 
 Answer = TypeVar("Answer", bound=Shape)
 Params = dict[str, Any]
+NOW: Params = {}
+"""As it is now; another time is `as_of_seq` or `as_of_ms`."""
 
 WAIT_MS = 2000
 """How long a read waits for a position when nothing else is said."""
@@ -54,15 +58,27 @@ class History:
         query = {name: value for name, value in params.items() if value is not None}
         if min_position:
             query |= {"min_position": list(min_position), "wait_ms": wait_ms}
-        timeout = httpx2.Timeout(3 + (wait_ms / 1000 if min_position else 0), connect=1.0)
+        return await self._ask("GET", path, answer, query, None, 3 + (wait_ms / 1000 if min_position else 0))
+
+    async def _ask(
+        self, method: str, path: str, answer: type[Answer], query: Params, content: bytes | None, limit_s: float
+    ) -> Answer:
+        timeout = httpx2.Timeout(limit_s, connect=1.0)
         for turn in range(len(self._urls)):
             at = (self._at + turn) % len(self._urls)
             try:
-                response = await self._client.get(
-                    f"{self._urls[at]}/internal{path}", params=query, headers=self._headers, timeout=timeout
+                response = await self._client.request(
+                    method,
+                    f"{self._urls[at]}/internal{path}",
+                    params=query,
+                    content=content,
+                    headers=self._headers,
+                    timeout=timeout,
                 )
             except httpx2.TransportError:
                 continue
+            if response.status_code in (200, 404):
+                answered.read(response.headers.get(POSITION_HEADER))
             if response.status_code == 200:
                 self._at = at
                 return answer.model_validate_json(response.content)
@@ -71,12 +87,26 @@ class History:
                 raise Missing(path)
             if response.status_code == 400:
                 raise _refused(code)
+            if response.status_code == 413:
+                raise Problem(code, "that is too much of the thread to be put together again in one request", 413)
+            if response.status_code == 409:
+                raise Problem(code, "it was skipped by somebody else, or for another reason", 409)
             if response.status_code == 503 and code == "behind":
                 raise Behind
         raise Unavailable("history cannot be reached right now; sending goes on, reading has to wait")
 
     async def positions(self) -> reads.Positions:
         return await self._get("/positions", reads.Positions, {}, (), 0)
+
+    async def stops(self, min_position: Sequence[str] = ()) -> reads.StopList:
+        return await self._get("/stops", reads.StopList, {}, min_position, WAIT_MS)
+
+    async def skips(self, limit: int, min_position: Sequence[str] = ()) -> reads.SkipList:
+        return await self._get("/skips", reads.SkipList, {"limit": limit}, min_position, WAIT_MS)
+
+    async def skip(self, asked: reads.Skip) -> reads.SkipMade:
+        """The one thing that is written over this API; asking again, at another replica too, changes nothing."""
+        return await self._ask("POST", "/skips", reads.SkipMade, {}, asked.model_dump_json().encode(), 5.0)
 
     async def facts(
         self,
@@ -126,10 +156,15 @@ class History:
         return await self._get(f"/workspaces/{workspace_id}/threads", reads.ThreadPage, params, min_position, wait_ms)
 
     async def thread(
-        self, workspace_id: str, thread_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+        self,
+        workspace_id: str,
+        thread_id: str,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+        as_of: Params = NOW,
     ) -> reads.ThreadView:
         path = f"/workspaces/{workspace_id}/threads/{thread_id}"
-        return await self._get(path, reads.ThreadView, {}, min_position, wait_ms)
+        return await self._get(path, reads.ThreadView, as_of, min_position, wait_ms)
 
     async def messages(
         self,
@@ -197,9 +232,14 @@ class History:
         return await self._get(f"/workspaces/{workspace_id}/deleted", reads.Count, params, (), WAIT_MS)
 
     async def run(
-        self, workspace_id: str, run_id: str, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
+        self,
+        workspace_id: str,
+        run_id: str,
+        min_position: Sequence[str] = (),
+        wait_ms: int = WAIT_MS,
+        as_of: Params = NOW,
     ) -> reads.RunView:
-        return await self._get(f"/workspaces/{workspace_id}/runs/{run_id}", reads.RunView, {}, min_position, wait_ms)
+        return await self._get(f"/workspaces/{workspace_id}/runs/{run_id}", reads.RunView, as_of, min_position, wait_ms)
 
     async def open_runs(
         self, workspace_id: str, params: Params, min_position: Sequence[str] = (), wait_ms: int = WAIT_MS
@@ -253,4 +293,6 @@ def _refused(code: str) -> Exception:
         return invalid("the cursor is not one that Parley gave out", "bad_cursor")
     if code == "bad_limit":
         return invalid("limit must be a number from 1 to 200", "bad_limit")
+    if code == "as_of_ahead":
+        return invalid("the thread has no fact of that seq", code)
     return invalid("the position is not one that Parley gave out", "bad_position")

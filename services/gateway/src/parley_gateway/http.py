@@ -8,6 +8,7 @@ and no absurd nesting.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +23,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from parley_events import tracing
 from parley_events.body import Json, json_bytes
+from parley_events.clock import parse_rfc3339
 from parley_events.telemetry import about
+from parley_gateway import answered
 from parley_gateway.auth import Principal
 from parley_gateway.bodies import LONG, Long, Parsed, parse_large
 from parley_gateway.errors import Missing, Problem, Unavailable, invalid, not_found
@@ -43,7 +46,11 @@ BODY_S = 120.0
 """How long a body may take to come."""
 _HELD = "parley.held"
 _LIMITS = "parley.limits"
+_NOTED = "parley.noted"
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}")
 
 
@@ -60,8 +67,8 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
         ids = {name: request.path_params.get(name) for name in ("thread_id", "run_id")}
         held = request.scope[_HELD] = core.uploads.begin()
         try:
-            with about(**ids), core.instruments.request(request, path) as answered:
-                return answered(_limited(await respond(request), request))
+            with about(**ids), core.instruments.request(request, path) as told:
+                return told(_headed(await respond(request), request, core))
         finally:
             held.close()
 
@@ -81,6 +88,7 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
                 raise Unavailable("this gateway is starting: the log or history does not answer yet")
             who = await core.auth.principal(request.headers.get("authorization"))
             request.scope[_LIMITS] = core.limits.count(who)
+            request.scope[_NOTED] = answered.begin()
             return await handler(core, request, who)
         except Problem as problem:
             return failure(problem, flat)
@@ -99,9 +107,14 @@ def endpoint(core: Core, path: str, methods: Mapping[str, Handler], *, flat: boo
     return route
 
 
-def _limited(response: Response, request: Request) -> Response:
-    """The answer, with what is said of a limited key's rate."""
-    said: Mapping[str, str] = request.scope.get(_LIMITS, {})
+def _headed(response: Response, request: Request, core: Core) -> Response:
+    """The answer, with what is said of a limited key's rate, and of what it is as new as."""
+    said: dict[str, str] = dict(request.scope.get(_LIMITS, {}))
+    noted: answered.Noted | None = request.scope.get(_NOTED)
+    if noted is not None and response.status_code < 400:
+        position = noted.text(core.hub.end_of)
+        if position is not None:
+            said[answered.HEADER] = position
     if not said:
         return response
     heads = [(name.lower().encode(), value.encode()) for name, value in said.items()]
@@ -315,6 +328,20 @@ def query_wait(request: Request, default: float) -> float | None:
     if _SECONDS.fullmatch(text) is None:
         raise invalid("wait must be a number of seconds, 0 or more", "bad_wait")
     return min(float(text), 300.0)
+
+
+def as_of(request: Request) -> dict[str, int] | None:
+    """`?as_of=`: a seq of the thread, or a time, as history takes it."""
+    text = query(request, "as_of")
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal():
+        if len(text) <= 15 and int(text) > 0:
+            return {"as_of_seq": int(text)}
+    elif _TIME.fullmatch(text):
+        with contextlib.suppress(ValueError, OverflowError):
+            return {"as_of_ms": max(0, parse_rfc3339(text))}
+    raise invalid("as_of must be a seq from 1 on, or a time as 2026-04-20T14:30:00Z", "bad_as_of")
 
 
 def min_position(request: Request) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from parley_events.errors import LogError, Undecodable
 from parley_events.ids import is_uuid, thread_of, workspace_stream
-from parley_events.positions import parse_position
+from parley_events.positions import parse_positions
 from parley_events.reads import (
     ApprovalPage,
     ApprovalView,
@@ -32,7 +32,7 @@ from parley_events.reads import (
     UnreadPage,
 )
 from parley_gateway.auth import Principal
-from parley_gateway.errors import Behind, Missing, Unavailable, invalid, not_found
+from parley_gateway.errors import Behind, Missing, Problem, Unavailable, invalid, not_found
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
 from parley_gateway.send import Sender
@@ -99,6 +99,23 @@ class Reads:
         if view.posted_seq <= 0 and not past:
             raise not_found("run")
         return view, thread
+
+    async def then(
+        self, thread_id: str, read: Callable[[Sequence[str]], Awaitable[Answer]], what: str = "thread at that time"
+    ) -> Answer:
+        """A read of the past of a thread that the key is known to see; Problem 404, or 400 when there is no such fact,
+        also when the log is asked."""
+        try:
+            try:
+                return await read(())
+            except Problem as problem:
+                if problem.code != "as_of_ahead":
+                    raise
+            return await read([await self._hub.real_end_of(thread_id)])
+        except Missing:
+            raise not_found(what) from None
+        except LogError:
+            raise Unavailable("the log cannot be reached right now") from None
 
     async def threads(self, principal: Principal, params: dict[str, Any], min_position: str | None) -> ThreadPage:
         return await self._many(
@@ -356,6 +373,6 @@ def check_position(text: str | None) -> None:
     """A Problem 400 unless the text is a position that Parley gave out, or there is none."""
     try:
         if text is not None:
-            parse_position(text)
+            parse_positions(text)
     except (Undecodable, ValueError):
         raise invalid("the position is not one that Parley gave out", "bad_position") from None

@@ -26,6 +26,7 @@ from parley_events.errors import EventsError, LogUnavailable, ObjectsUnavailable
 from parley_events.facts import CommandRejected, CommandRepeated
 from parley_events.ids import NewUuid, derived_uuid
 from parley_events.log import Outgoing, Producer
+from parley_gateway import answered
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Problem, Unavailable, refusal
 from parley_gateway.feed.hub import Hub
@@ -218,6 +219,7 @@ class Sender:
             outcome = Outcome(fact.stream, fact.type, fact.seq, fact.time_ms, body.receipt(), fact)
         if outcome.seq is not None:
             self.told.tell(principal.key_id, outcome.stream, outcome.seq)
+            answered.wrote(outcome.stream, outcome.seq)
         return outcome
 
 

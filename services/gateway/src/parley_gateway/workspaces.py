@@ -15,7 +15,9 @@ from parley_events.codec import Fact
 from parley_events.errors import LogError
 from parley_events.facts import AgentChanged, AgentDeleted, TeamChanged, TeamDeleted, WorkspaceChanged
 from parley_events.ids import agent_uuid, workspace_stream
+from parley_events.positions import StreamPosition
 from parley_events.reads import AgentView, TeamView
+from parley_gateway import answered
 from parley_gateway.errors import Behind, Missing, Unavailable, not_found
 from parley_gateway.feed.hub import Hub
 from parley_gateway.history import History
@@ -118,6 +120,12 @@ class Workspaces:
         newest = max(known.seq if known is not None else 0, self._hub.newest(workspace_stream(workspace_id)))
         return newest or None
 
+    def position(self, workspace_id: str) -> str | None:
+        """The position of the workspace as it is known here; None: it is not."""
+        if workspace_id not in self._known:
+            return None
+        return str(StreamPosition(workspace_stream(workspace_id), self.seen(workspace_id) or 0))
+
     async def knowing(self, workspace_id: str, name: str) -> Workspace:
         """The workspace, as the log has it by now where no agent that is known here has this id, UUID or role."""
         known = await self.get(workspace_id)
@@ -138,6 +146,7 @@ class Workspaces:
         return await self.get(workspace_id)
 
     async def _load(self, workspace_id: str) -> Workspace:
+        answered.apart()
         self._meanwhile[workspace_id] = []
         end = [self._hub.end_of(workspace_stream(workspace_id))]
         current = True

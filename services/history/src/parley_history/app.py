@@ -50,7 +50,7 @@ class History:
         def pool(dsn: str, size: int) -> Pool:
             return Pool(dsn, schema=settings.schema, size=size, timeout_s=settings.query_timeout_s)
 
-        self.settings, self._log, self._contents = settings, log, Contents(objects)
+        self.settings, self._log, self._contents, self._clock = settings, log, Contents(objects), clock
         self.writer = pool(settings.postgres_projector, 4)
         self.internal = pool(settings.postgres_projector, 8)
         self.scoped = pool(settings.postgres_reader, 8)
@@ -85,6 +85,7 @@ class History:
                 schema=settings.schema,
                 batch=settings.batch,
                 instruments=self._instruments,
+                clock=self._clock,
             )
             self._instruments.watch(self.projector, log)
             await self.projector.run()

@@ -1,12 +1,15 @@
 """A batch of records made into facts to fold: the epoch rule, the order of offsets, the order of each stream. Pure.
 
+A record that an administrator had the view skip leaves a fact of the type `SKIPPED` in its place of its stream: it does
+nothing, and who counts the stream's seqs misses none.
+
 Between the log and `projections`; `projector` moves the results into PostgreSQL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import orjson
@@ -16,12 +19,17 @@ from parley_events.errors import Undecodable
 from parley_events.facts import Numbered, PartitionClaimed
 from parley_events.fence import FactFence
 from parley_events.ids import is_uuid
-from parley_events.large import references_of
+from parley_events.large import OBJECTS_HEADER, references_of
 from parley_events.log.port import Incoming
 from parley_history.errors import Poison
 from parley_history.projections.rows import FactRow
 
 _is_uuid = lru_cache(maxsize=4096)(is_uuid)
+
+SKIPPED = "record.skipped"
+"""The type of what stands in a stream for a record that was skipped."""
+_OF_THE_BODY = {"ce_dataschema", "ce_call", OBJECTS_HEADER}
+"""Headers that say something of a body that is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +58,9 @@ class OffsetGap(Exception):
     """The next record is not the one expected."""
 
 
-def read(start: Position, partition: int, records: Iterable[Incoming]) -> Batch:
-    """The facts with a seq in the records, up to the first that cannot be read. Records below the start are dropped.
+def read(start: Position, partition: int, records: Iterable[Incoming], skips: Container[int] = ()) -> Batch:
+    """The facts with a seq in the records, up to the first that cannot be read. Records below the start are dropped;
+    those at the offsets in `skips` are passed over.
 
     Raises OffsetGap.
     """
@@ -64,6 +73,9 @@ def read(start: Position, partition: int, records: Iterable[Incoming]) -> Batch:
             continue
         if record.offset > offset:
             raise OffsetGap(f"expected offset {offset}, got {record.offset}")
+        skipped = record.offset in skips
+        if skipped:
+            record = _emptied(record)
         try:
             head = head_of(record)
             accepted = fence.accepts(record.offset, head.type, head.epoch)
@@ -77,8 +89,10 @@ def read(start: Position, partition: int, records: Iterable[Incoming]) -> Batch:
                 if isinstance(fact.body, Numbered) and fact.body.numbers:
                     number = max(number, *fact.body.numbers)
         except Undecodable as error:
-            batch.poison = Poison(record.offset, str(error))
-            break
+            if not skipped:
+                batch.poison = Poison(record.offset, str(error))
+                break
+            # Nobody can say which stream it was of: it leaves nothing.
         offset, epoch = record.offset + 1, fence.epoch
     batch.end = Position(offset, epoch, number)
     return batch
@@ -88,7 +102,7 @@ def new_facts(batch: Batch, seqs: Mapping[str, int]) -> tuple[list[tuple[Fact, F
     """The facts that the view does not have yet, and what each stream's (workspace, newest seq) is with them.
 
     `seqs` has each stream's newest seq in the view. A seq that is there already is the same bytes sent again. A hole
-    is Poison.
+    is Poison, unless what comes after it was skipped for just that.
     """
     heads: dict[str, tuple[str, int]] = {}
     fresh = []
@@ -97,7 +111,7 @@ def new_facts(batch: Batch, seqs: Mapping[str, int]) -> tuple[list[tuple[Fact, F
         seq = row.seq
         if seq <= have:
             continue
-        if seq > have + 1:
+        if seq > have + 1 and fact.type != SKIPPED:
             raise Poison(row.offset, f"a hole in stream {fact.stream}: seq {seq} follows {have}")
         heads[fact.stream] = (fact.workspace_id, seq)
         fresh.append((fact, row))
@@ -124,6 +138,15 @@ def whole_size(record: Incoming) -> int:
         return len(record.value or b"") + sum(reference.size for reference in references_of(record))
     except Undecodable:
         return len(record.value or b"")
+
+
+def _emptied(record: Incoming) -> Incoming:
+    """What is left of a record that was skipped: its place in its stream."""
+    heads = [(name, value) for name, value in record.headers if name not in _OF_THE_BODY and name != "ce_type"]
+    kind = record.header("ce_type")
+    if kind != PartitionClaimed.type.encode():  # whose the partition is holds all the same
+        kind = SKIPPED.encode()
+    return replace(record, value=b"{}", headers=(*heads, ("ce_type", kind)))
 
 
 def _row(fact: Fact, record: Incoming, partition: int) -> FactRow:

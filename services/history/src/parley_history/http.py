@@ -1,42 +1,50 @@
-"""The internal read API over HTTP, as `parley_events.reads` lists it, and the two health paths.
+"""The internal API over HTTP, as `parley_events.reads` lists it: reads, and the one thing that is written here.
 
 Starlette without a framework's own error shape: every answer is JSON by orjson, every error `{"error": code}`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from parley_events.clock import Clock
 from parley_events.errors import Undecodable
-from parley_events.ids import is_uuid
+from parley_events.ids import is_uuid, thread_of, workspace_stream
 from parley_events.partition import partition_of
-from parley_events.positions import Position, parse_position
+from parley_events.positions import Position, StreamPosition, parse_positions, written
+from parley_events.reads import POSITION_HEADER, Skip
+from parley_history import stops
 from parley_history.db import Connection, Pool
 from parley_history.errors import BadData, Unavailable
+from parley_history.parameters import (
+    Refused,
+    flag_of,
+    integer,
+    is_descending,
+    limit_of,
+    moment_of,
+    number_of,
+    version_of,
+)
 from parley_history.positions import Watch
-from parley_history.reads import answers, runs, streams, threads, workspaces
+from parley_history.reads import answers, past, runs, streams, threads, workspaces
 
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_MS = 10_000
-_MAX_POSITIONS = 300
-
-
-class Refused(Exception):
-    """An answer other than 200."""
-
-    def __init__(self, status: int, code: str, message: str = "") -> None:
-        super().__init__(message or code)
-        self.status, self.code, self.message = status, code, message
+_TOLD_STREAMS = 8
+"""How many of the streams that were waited for an answer names."""
 
 
 class Reader:
@@ -46,6 +54,8 @@ class Reader:
         self.internal, self.reader, self.watch, self.clock = internal, reader, watch, clock
         self.bearer = f"Bearer {token}".encode()
         self.partitions: int | None = None
+        self.folding = asyncio.Semaphore(2)
+        """Of those who ask for the past, so many are served at a time: each may hold thousands of facts."""
 
 
 Handler = Callable[[Reader, Request], Awaitable[Any]]
@@ -53,21 +63,59 @@ Handler = Callable[[Reader, Request], Awaitable[Any]]
 
 def routes(reader: Reader) -> list[Route]:
     """The routes below `/internal`."""
-    return [Route(f"/internal{path}", _endpoint(reader, handler), methods=["GET"]) for path, handler in ROUTES.items()]
+    found = [
+        Route(f"/internal{path}", _endpoint(reader, handler, _subject(path)), methods=["GET"])
+        for path, handler in ROUTES.items()
+    ]
+    return [*found, Route("/internal/skips", _endpoint(reader, _skip), methods=["POST"])]
 
 
-def answer(status: int, body: Any) -> Response:
-    """A JSON answer."""
-    headers = {"retry-after": "1"} if status == 503 else None
+def answer(status: int, body: Any, position: str = "") -> Response:
+    """A JSON answer, read at that position."""
+    headers = {"retry-after": "1"} if status == 503 else {POSITION_HEADER: position} if position else None
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 
 
-def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+Subject = Callable[[Mapping[str, Any]], str | None]
+"""The stream that a path is about; None: many."""
+
+
+def _subject(path: str) -> Subject:
+    if "/threads/{id}" in path:
+        return lambda names: str(names["id"])
+    if "/runs/{run_id}" in path:
+        return lambda names: thread_of(names["run_id"])
+    if "/approvals/{id}" in path:
+        return lambda names: thread_of(names["id"])
+    if path == "/workspaces/{w}" or path.startswith(_OF_A_WORKSPACE):
+        return lambda names: workspace_stream(names["w"])
+    return _many
+
+
+def _many(names: Mapping[str, Any]) -> str | None:
+    return None
+
+
+_OF_A_WORKSPACE = tuple(f"/workspaces/{{w}}/{part}" for part in ("keys", "agents", "teams", "knowledge"))
+"""What facts of the workspace's own stream say."""
+
+
+def _position(reader: Reader, stream: str | None, waited: Sequence[Position]) -> str:
+    """How far the view is at least, before it is read: as far as this process knows, and as it was waited for."""
+    partition = None
+    if stream is not None and reader.partitions is not None:
+        partition = partition_of(stream.encode(), reader.partitions)
+    streams = [position for position in waited if isinstance(position, StreamPosition)]
+    return written([*reader.watch.known(partition), *streams[:_TOLD_STREAMS]])
+
+
+def _endpoint(reader: Reader, handler: Handler, subject: Subject = _many) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), reader.bearer):
             return answer(401, {"error": "unauthorized"})
         try:
-            await _wait(reader, request)
+            waited = await _wait(reader, request)
+            position = _position(reader, subject(request.path_params), waited)
             found = await handler(reader, request)
         except Refused as refused:
             body = {"error": refused.code}
@@ -80,24 +128,26 @@ def _endpoint(reader: Reader, handler: Handler) -> Callable[[Request], Awaitable
         except BadData:
             # U+0000 in a parameter: nothing is called that.
             return answer(404, {"error": "not_found"})
-        return answer(404, {"error": "not_found"}) if found is None else answer(200, found)
+        if found is None:
+            return answer(404, {"error": "not_found"}, position)
+        return answer(200, found, found.pop(answers.AT, "") or position)
 
     return endpoint
 
 
-async def _wait(reader: Reader, request: Request) -> None:
+async def _wait(reader: Reader, request: Request) -> Sequence[Position]:
+    """Wait for what is asked for; the positions that the view has come to."""
     texts = request.query_params.getlist("min_position")
     if not texts:
-        return
-    wait_ms = _int(request, "wait_ms", 2000, 0, MAX_WAIT_MS)
-    if len(texts) > _MAX_POSITIONS:
-        raise Refused(400, "bad_position", f"at most {_MAX_POSITIONS} positions")
+        return ()
+    wait_ms = integer(request, "wait_ms", 2000, 0, MAX_WAIT_MS)
     try:
-        positions: list[Position] = [parse_position(text) for text in texts]
+        positions = parse_positions(",".join(texts))
     except Undecodable as error:
         raise Refused(400, "bad_position", str(error)) from None
     if not await reader.watch.wait(positions, wait_ms / 1000):
         raise Refused(503, "behind")
+    return positions
 
 
 # ---- handlers: everything of a workspace through the reader role, the rest through the projector's
@@ -111,8 +161,11 @@ def _scoped(read: Scoped) -> Handler:
         workspace = request.path_params["w"]
         if not is_uuid(workspace):
             return None
-        async with reader.reader.transaction(workspace=workspace, snapshot=True) as con:
-            return await read(con, workspace, request)
+        async with AsyncExitStack() as stack:
+            if moment_of(request) is not None:
+                await stack.enter_async_context(reader.folding)
+            transaction = reader.reader.transaction(workspace=workspace, snapshot=True)
+            return await read(await stack.enter_async_context(transaction), workspace, request)
 
     return handler
 
@@ -140,17 +193,46 @@ async def _partition(reader: Reader, request: Request) -> Any:
 
 
 async def _due(reader: Reader, request: Request) -> Any:
-    until_ms = _int(request, "until_ms", None, 0, 2**62)
+    until_ms = integer(request, "until_ms", None, 0, 2**62)
     async with reader.internal.connection() as con:
         return await streams.due(con, request.path_params["p"], until_ms)
+
+
+async def _stops(reader: Reader, request: Request) -> Any:
+    async with reader.internal.connection() as con:
+        return await stops.stopped(con)
+
+
+async def _skips(reader: Reader, request: Request) -> Any:
+    limit = limit_of(request)
+    async with reader.internal.transaction(snapshot=True) as con:
+        return await stops.skipped(con, limit)
+
+
+async def _skip(reader: Reader, request: Request) -> Any:
+    try:
+        asked = Skip.model_validate_json(await request.body())
+    except ValidationError:
+        raise Refused(400, "bad_skip", "not a skip as `parley_events.reads` has it") from None
+    try:
+        async with reader.internal.transaction() as con:
+            found = await stops.skip(con, **asked.model_dump(), now_ms=reader.clock())
+    except stops.NotStopped:
+        return None
+    except stops.SkippedBefore:
+        raise Refused(409, "skipped_before", "it was skipped by somebody else, or for another reason") from None
+    if not found["repeated"]:
+        place = (asked.partition, asked.offset)
+        logger.warning("the record at %d-%d is skipped, as the key %s asks", *place, asked.key_id)
+    return found
 
 
 async def _facts(reader: Reader, request: Request) -> Any:
     workspace = request.query_params.get("workspace_id")
     stream = request.path_params["stream"]
-    after = _int(request, "after", 0, 0, 2**62)
-    limit = _limit(request, 1000, 1000)
-    descending = _descending(request)
+    after = integer(request, "after", 0, 0, 2**62)
+    limit = limit_of(request, 1000, 1000)
+    descending = is_descending(request)
     if workspace is not None and not is_uuid(workspace):
         return None
     pool = reader.internal if workspace is None else reader.reader
@@ -183,13 +265,13 @@ async def _agents(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _agent(con: Connection, workspace: str, request: Request) -> Any:
-    return await workspaces.agent(con, workspace, request.path_params["agent_id"], _version(request))
+    return await workspaces.agent(con, workspace, request.path_params["agent_id"], version_of(request))
 
 
 async def _agent_versions(con: Connection, workspace: str, request: Request) -> Any:
     name, cursor = request.path_params["agent_id"], request.query_params.get("cursor")
     return await workspaces.agent_versions(
-        con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
+        con, workspace, name, version=version_of(request), limit=limit_of(request), cursor=cursor
     )
 
 
@@ -200,7 +282,7 @@ async def _teams(con: Connection, workspace: str, request: Request) -> Any:
 async def _team_versions(con: Connection, workspace: str, request: Request) -> Any:
     name, cursor = request.path_params["team_id"], request.query_params.get("cursor")
     return await workspaces.team_versions(
-        con, workspace, name, version=_version(request), limit=_limit(request), cursor=cursor
+        con, workspace, name, version=version_of(request), limit=limit_of(request), cursor=cursor
     )
 
 
@@ -209,33 +291,39 @@ async def _threads(con: Connection, workspace: str, request: Request, now_ms: in
     return await threads.threads(
         con,
         workspace,
-        archived=_bool(request, "archived") or False,
+        archived=flag_of(request, "archived") or False,
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
         team_id=query.get("team_id"),
-        pinned=_bool(request, "pinned"),
+        pinned=flag_of(request, "pinned"),
         channel=query.get("channel"),
-        limit=_limit(request),
+        limit=limit_of(request),
         cursor=query.get("cursor"),
         now_ms=now_ms,
     )
 
 
 async def _thread(con: Connection, workspace: str, request: Request, now_ms: int) -> Any:
-    return await threads.thread(con, workspace, request.path_params["id"], now_ms)
+    thread_id, as_of = request.path_params["id"], moment_of(request)
+    if as_of is not None:
+        then = await _past(con, workspace, thread_id, as_of)
+        return None if then is None else past.thread(then)
+    return await threads.thread(con, workspace, thread_id, now_ms)
 
 
 async def _messages(con: Connection, workspace: str, request: Request) -> Any:
     roles = [role for text in request.query_params.getlist("roles") for role in text.split(",") if role]
-    return await threads.messages(
-        con,
-        workspace,
-        request.path_params["id"],
-        roles=roles or None,
-        limit=_limit(request),
-        descending=_descending(request),
-        cursor=request.query_params.get("cursor"),
-    )
+    thread_id, as_of = request.path_params["id"], moment_of(request)
+    page: dict[str, Any] = {
+        "roles": roles or None,
+        "limit": limit_of(request),
+        "descending": is_descending(request),
+        "cursor": request.query_params.get("cursor"),
+    }
+    if as_of is not None:
+        then = await _past(con, workspace, thread_id, as_of)
+        return None if then is None else past.messages(then, **page)
+    return await threads.messages(con, workspace, thread_id, **page)
 
 
 async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
@@ -246,10 +334,10 @@ async def _numbered(con: Connection, workspace: str, request: Request) -> Any:
         thread_id=query.get("thread_id"),
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
-        tools=_bool(request, "tools") or False,
-        before=_number(request, "before"),
-        after=_number(request, "after"),
-        limit=_limit(request),
+        tools=flag_of(request, "tools") or False,
+        before=number_of(request, "before"),
+        after=number_of(request, "after"),
+        limit=limit_of(request),
     )
 
 
@@ -271,19 +359,19 @@ async def _said(con: Connection, workspace: str, request: Request) -> Any:
         user_id=query.get("user_id"),
         agent_id=query.get("agent_id"),
         channels=query.getlist("channel"),
-        before=_number(request, "before"),
-        limit=_limit(request),
+        before=number_of(request, "before"),
+        limit=limit_of(request),
     )
 
 
 async def _inbox(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id"))
-    return await threads.inbox(con, workspace, *names, limit=_limit(request))
+    return await threads.inbox(con, workspace, *names, limit=limit_of(request))
 
 
 async def _unread(con: Connection, workspace: str, request: Request) -> Any:
     names = (request.query_params.get(name, "") for name in ("user_id", "agent_id", "after"))
-    return await threads.unread(con, workspace, *names, limit=_limit(request))
+    return await threads.unread(con, workspace, *names, limit=limit_of(request))
 
 
 async def _deleted(con: Connection, workspace: str, request: Request) -> Any:
@@ -307,13 +395,26 @@ async def _files(con: Connection, workspace: str, request: Request) -> Any:
         kind=query.get("kind"),
         name=query.get("name"),
         sha256=query.get("sha256"),
-        limit=_limit(request),
+        limit=limit_of(request),
         cursor=query.get("cursor"),
     )
 
 
 async def _run(con: Connection, workspace: str, request: Request) -> Any:
-    return await runs.run(con, workspace, request.path_params["run_id"])
+    run_id, as_of = request.path_params["run_id"], moment_of(request)
+    if as_of is not None:
+        then = await _past(con, workspace, thread_of(run_id) or "", as_of)
+        return None if then is None else past.run(then, run_id)
+    return await runs.run(con, workspace, run_id)
+
+
+async def _past(con: Connection, workspace: str, thread_id: str, as_of: past.AsOf) -> past.Past | None:
+    try:
+        return await past.past(con, workspace, thread_id, as_of)
+    except past.Ahead:
+        raise Refused(400, "as_of_ahead") from None
+    except past.TooMuch:
+        raise Refused(413, "too_much_history") from None
 
 
 async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
@@ -324,8 +425,8 @@ async def _open_runs(con: Connection, workspace: str, request: Request) -> Any:
         agent_id=query.get("agent_id"),
         user_id=query.get("user_id"),
         thread_id=query.get("thread_id"),
-        until_ms=_int(request, "until_ms", None, 0, 2**62) if "until_ms" in query else None,
-        limit=_limit(request),
+        until_ms=integer(request, "until_ms", None, 0, 2**62) if "until_ms" in query else None,
+        limit=limit_of(request),
         cursor=query.get("cursor"),
     )
 
@@ -340,7 +441,7 @@ async def _approvals(con: Connection, workspace: str, request: Request) -> Any:
         agent_id=query.get("agent_id"),
         user_id=query.get("user_id"),
         answerer=query.get("answerer"),
-        limit=_limit(request),
+        limit=limit_of(request),
         cursor=query.get("cursor"),
     )
 
@@ -350,7 +451,7 @@ async def _approval(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _notes(con: Connection, workspace: str, request: Request) -> Any:
-    return await workspaces.notes(con, workspace, request.query_params.get("kind"), _limit(request))
+    return await workspaces.notes(con, workspace, request.query_params.get("kind"), limit_of(request))
 
 
 async def _skills(con: Connection, workspace: str, request: Request) -> Any:
@@ -365,7 +466,7 @@ async def _skill(con: Connection, workspace: str, request: Request) -> Any:
 async def _documents(con: Connection, workspace: str, request: Request) -> Any:
     query = request.query_params
     ids = query.getlist("id") or None
-    return await workspaces.documents(con, workspace, ids=ids, limit=_limit(request), cursor=query.get("cursor"))
+    return await workspaces.documents(con, workspace, ids=ids, limit=limit_of(request), cursor=query.get("cursor"))
 
 
 async def _document(con: Connection, workspace: str, request: Request) -> Any:
@@ -373,13 +474,15 @@ async def _document(con: Connection, workspace: str, request: Request) -> Any:
 
 
 async def _passages(con: Connection, workspace: str, request: Request) -> Any:
-    return await workspaces.passages(con, workspace, request.query_params.get("query", "")[:500], _limit(request, 5))
+    return await workspaces.passages(con, workspace, request.query_params.get("query", "")[:500], limit_of(request, 5))
 
 
 ROUTES: dict[str, Handler] = {
     "/positions": _positions,
     "/partitions/{p:int}": _partition,
     "/partitions/{p:int}/due": _due,
+    "/stops": _stops,
+    "/skips": _skips,
     "/streams/{stream}/facts": _facts,
     "/workspaces/{w}": _scoped(_workspace),
     "/workspaces/{w}/keys": _scoped(_keys),
@@ -412,42 +515,3 @@ ROUTES: dict[str, Handler] = {
     "/workspaces/{w}/passages": _scoped(_passages),
 }
 """Every read, by its path below `/internal`."""
-
-
-def _int(request: Request, name: str, default: int | None, low: int, high: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        if default is None:
-            raise Refused(400, f"bad_{name}", f"{name} is missing")
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 19 or not low <= int(text) <= high:
-        raise Refused(400, f"bad_{name}", f"{name} must be a number from {low} to {high}")
-    return int(text)
-
-
-def _version(request: Request) -> int | None:
-    return _int(request, "version", None, 0, 2**31 - 1) if "version" in request.query_params else None
-
-
-def _number(request: Request, name: str) -> int | None:
-    return _int(request, name, None, 0, 2**53) if name in request.query_params else None
-
-
-def _limit(request: Request, default: int = 50, most: int = 200) -> int:
-    return _int(request, "limit", default, 1, most)
-
-
-def _descending(request: Request) -> bool:
-    order = request.query_params.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise Refused(400, "bad_order", "order must be asc or desc")
-    return order == "desc"
-
-
-def _bool(request: Request, name: str) -> bool | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    if text not in ("true", "false"):
-        raise Refused(400, f"bad_{name}", f"{name} must be true or false")
-    return text == "true"

@@ -46,6 +46,11 @@ class Watch:
             if not waiter.done() and self._reached(positions):
                 waiter.set_result(None)
 
+    def known(self, partition: int | None = None) -> list[Position]:
+        """How far the view has come at least: on this partition, or on all of them."""
+        wanted = sorted(self._partitions) if partition is None else [partition]
+        return [PartitionPosition(p, self._partitions[p]) for p in wanted if p in self._partitions]
+
     async def wait(self, positions: Iterable[Position], timeout_s: float) -> bool:
         """Whether the view came that far in time. Raises Unavailable when that cannot be asked for the whole time."""
         wanted = tuple(positions)

@@ -14,15 +14,18 @@ import asyncio
 import contextlib
 import logging
 import zlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from parley_events.clock import Clock, system_clock
 from parley_events.codec import EVENTS_TOPIC, head_of
 from parley_events.contents import Contents
 from parley_events.errors import LogError, LogUnavailable, ObjectError, RetentionGap, Undecodable
 from parley_events.fence import FactFence
 from parley_events.large import OBJECTS_HEADER
 from parley_events.log.port import Incoming, Log, Tail
+from parley_history import stops
 from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool, connect
 from parley_history.errors import BadData, HistoryError, Moved, Poison, Unavailable
@@ -30,6 +33,7 @@ from parley_history.migrate import check_schema
 from parley_history.positions import Watch
 from parley_history.projections import fold, needs
 from parley_history.reads.answers import PROJECTION
+from parley_history.stops import Stop
 from parley_history.telemetry import Instruments
 from parley_history.writes import SQL, load, store
 
@@ -92,15 +96,22 @@ class Projector:
         schema: str,
         batch: int = 1000,
         instruments: Instruments | None = None,
+        clock: Clock = system_clock,
     ) -> None:
         self._pool, self._dsn, self._log, self._watch, self._schema = pool, dsn, log, watch, schema
         self._contents, self._instruments = contents, instruments or Instruments()
+        self._clock = clock
         self._waits: dict[int, _Wait] = {}
         self._limit = batch
         self._lock_class = lock_class(schema)
         self._positions: dict[int, Position] = {}
         self._held: set[int] = set()
         self._stalled: dict[int, tuple[int, float]] = {}
+        self._stops: dict[int, Stop] = {}
+        self._unnoted: set[int] = set()
+        """Partitions whose stop is not on record yet."""
+        self._skips: dict[int, frozenset[int]] = {}
+        """Offsets that are skipped, as they were when positions were last asked for."""
         self.health = Health()
 
     @property
@@ -181,6 +192,12 @@ class Projector:
         rows = await locks.fetch(SQL["lock_partitions"], self._lock_class, missing)
         taken = {row["partition"] for row in rows}
         self._held |= taken
+        if len(taken) < len(missing):
+            # What is folded elsewhere is known here, too, at most a tick late: answers say how far the view is.
+            others = await self._stands()
+            self._watch.learn({p: others[p].next_offset for p in missing}, {})
+        if self._stops:
+            await self._go_on_beyond(tail)
         now = asyncio.get_running_loop().time()
         again = [p for p, wait in self._waits.items() if p not in self._positions and wait.until <= now]
         idle = [
@@ -220,17 +237,40 @@ class Projector:
     async def _stands(self) -> dict[int, Position]:
         async with self._pool.connection() as con:
             rows = await con.fetch(SQL["positions"], PROJECTION)
+            self._skips = await stops.skipped_offsets(con)
         return {row["partition"]: Position(row["next_offset"], row["epoch"], row["last_number"]) for row in rows}
 
     def _take(self, tail: Tail, partition: int, position: Position) -> None:
         self._positions[partition] = position
         tail.add(partition, position.next_offset)
 
-    def _stop(self, tail: Tail, partition: int, reason: str) -> None:
+    def _stop(self, tail: Tail, partition: int, fault: str, record: Incoming | None = None) -> None:
+        """Let a partition stand still until somebody sees to it; `record`: what cannot be folded."""
         tail.remove(partition)
-        self._positions.pop(partition, None)
-        self.health.stopped[partition] = reason
-        logger.error("partition %d of the view is stopped, the others go on: %s", partition, reason)
+        position = self._positions.pop(partition, Position())
+        self._stops[partition] = Stop(position.next_offset if record is None else record.offset, fault, record)
+        self._unnoted.add(partition)
+        self.health.stopped[partition] = fault
+        logger.error("partition %d of the view is stopped, the others go on: %s", partition, fault)
+
+    async def _go_on_beyond(self, tail: Tail) -> None:
+        """Put stops on record, and fold on where the record was skipped, or another replica is beyond it."""
+        async with self._pool.connection() as con:
+            for partition in list(self._unnoted):
+                try:
+                    await stops.note(con, partition, self._stops[partition], self._clock())
+                except BadData as error:
+                    logger.error("the stop of partition %d cannot be put on record: %s", partition, error)
+                self._unnoted.discard(partition)
+        stands = await self._stands()
+        for partition, stop in list(self._stops.items()):
+            position = stands[partition]
+            if position.next_offset == stop.offset and stop.offset not in self._skips.get(partition, ()):
+                continue
+            logger.warning("partition %d of the view goes on from %d", partition, position.next_offset)
+            del self._stops[partition], self.health.stopped[partition]
+            if partition in self._held:
+                self._take(tail, partition, position)
 
     async def _apply_all(self, tail: Tail, records: Sequence[Incoming]) -> None:
         by_partition: dict[int, list[Incoming]] = {}
@@ -258,7 +298,7 @@ class Projector:
                     continue
                 if any(record.header(OBJECTS_HEADER) is not None for record in records):
                     return False
-                batch = batches[partition] = await _read(partition, position, records)
+                batch = batches[partition] = await self._read(partition, position, records)
                 if batch.poison is not None:
                     return False
             await self._commit(batches)
@@ -272,7 +312,9 @@ class Projector:
 
     async def _apply(self, tail: Tail, partition: int, records: Sequence[Incoming]) -> None:
         """Fold the records of one partition, however long PostgreSQL is away."""
-        for chunk in chunks(records, self._limit, BATCH_BYTES):
+        todo = deque(chunks(records, self._limit, BATCH_BYTES))
+        while todo:
+            chunk = todo.popleft()
             failures = 0
             while True:
                 position = self._positions.get(partition)
@@ -281,7 +323,8 @@ class Projector:
                 try:
                     poison = await self._fold(partition, position, await self._whole(partition, position, chunk))
                     if poison is not None:
-                        self._stop(tail, partition, f"a record cannot be folded: {poison}")
+                        record = next(record for record in chunk if record.offset == poison.offset)
+                        self._stop(tail, partition, f"a record cannot be folded: {poison}", record)
                         return
                     self.health.reason = ""
                     break
@@ -303,9 +346,11 @@ class Projector:
                     self._stop(tail, partition, str(gap))
                     return
                 except BadData as error:
-                    self._stop(
-                        tail, partition, f"PostgreSQL refuses a row of offsets from {position.next_offset}: {error}"
-                    )
+                    if len(chunk) > 1:
+                        todo.extendleft([record] for record in reversed(chunk))
+                        break
+                    fault = f"PostgreSQL refuses a row of offset {chunk[0].offset}: {error}"
+                    self._stop(tail, partition, fault, chunk[0])
                     return
                 except (ObjectError, TimeoutError) as error:
                     self._wait(tail, partition, position, error)
@@ -317,9 +362,14 @@ class Projector:
                     await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                     failures += 1
                 except Exception as error:
-                    # A bug in a projection: it would come again with every try, and must not hold up the others.
-                    logger.exception("folding partition %d from %d failed", partition, position.next_offset)
-                    self._stop(tail, partition, f"a fact from offset {position.next_offset} on: {type(error).__name__}")
+                    # A bug in a projection: it would come again with every try, and must not hold up the others. One by
+                    # one, what comes before the fact is folded, and the fact can be named.
+                    if len(chunk) > 1:
+                        todo.extendleft([record] for record in reversed(chunk))
+                        break
+                    logger.exception("folding partition %d at %d failed", partition, chunk[0].offset)
+                    fault = f"the fact of offset {chunk[0].offset} fails: {type(error).__name__}"
+                    self._stop(tail, partition, fault, chunk[0])
                     return
 
     async def _whole(self, partition: int, position: Position, records: Sequence[Incoming]) -> Sequence[Incoming]:
@@ -329,6 +379,7 @@ class Projector:
             return records
         wait = self._waits.get(partition)
         fence = FactFence(position.epoch)
+        skips = self._skips.get(partition, ())
         whole: list[Incoming] = []
         async with asyncio.timeout(min(_OBJECTS_S * 2 ** (wait.tries if wait else 0), _MOST_OBJECTS_S)):
             for record in records:
@@ -336,7 +387,7 @@ class Projector:
                     continue
                 try:
                     head = head_of(record)
-                    if fence.accepts(record.offset, head.type, head.epoch):
+                    if fence.accepts(record.offset, head.type, head.epoch) and record.offset not in skips:
                         record = await self._contents.whole(record)
                 except Undecodable:
                     pass  # it is the reader of the batch that says where it stops
@@ -362,13 +413,13 @@ class Projector:
 
     async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
         """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""
-        batch = await _read(partition, position, records)
+        batch = await self._read(partition, position, records)
         while True:
             try:
                 await self._commit({partition: batch})
                 return batch.poison
             except Poison as hole:
-                batch = await _read(partition, position, [r for r in records if r.offset < hole.offset])
+                batch = await self._read(partition, position, [r for r in records if r.offset < hole.offset])
                 batch.poison = hole
 
     async def _commit(self, batches: Mapping[int, Batch]) -> None:
@@ -417,25 +468,25 @@ class Projector:
         ends_at = {partition: batch.end.next_offset for partition, batch in moves.items()}
         self._watch.learn(ends_at, {stream: seq for stream, (_, _, seq) in heads.items()})
 
+    async def _read(self, partition: int, position: Position, records: Sequence[Incoming]) -> Batch:
+        """`batch.read`, a slice at a time."""
+        skips = self._skips.get(partition, frozenset())
+        whole = read(position, partition, records[:_SLICE], skips)
+        for start in range(_SLICE, len(records), _SLICE):
+            if whole.poison is not None:
+                break
+            await asyncio.sleep(0)
+            more = read(whole.end, partition, records[start : start + _SLICE], skips)
+            whole.facts.extend(more.facts)
+            whole.claims.extend(more.claims)
+            whole.fenced += more.fenced
+            whole.end, whole.poison = more.end, more.poison
+        return whole
+
 
 def _array(numbers: Sequence[int]) -> str:
     """An array of PostgreSQL as text, since arrays of arrays cannot be unnested; "" for an empty one."""
     return f"{{{','.join(map(str, numbers))}}}" if numbers else ""
-
-
-async def _read(partition: int, position: Position, records: Sequence[Incoming]) -> Batch:
-    """`batch.read`, a slice at a time."""
-    whole = read(position, partition, records[:_SLICE])
-    for start in range(_SLICE, len(records), _SLICE):
-        if whole.poison is not None:
-            break
-        await asyncio.sleep(0)
-        more = read(whole.end, partition, records[start : start + _SLICE])
-        whole.facts.extend(more.facts)
-        whole.claims.extend(more.claims)
-        whole.fenced += more.fenced
-        whole.end, whole.poison = more.end, more.poison
-    return whole
 
 
 async def stopped(task: asyncio.Task[None], grace_s: float = 3.0) -> None:

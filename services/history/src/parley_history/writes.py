@@ -14,7 +14,7 @@ import orjson
 from parley_events.body import Usage
 from parley_history.db import Connection
 from parley_history.projections.rows import ApprovalRow, Call, KeyRow, Needs, RunRow, ThreadRow, View, WorkspaceRow
-from parley_history.projections.text import as_text, clean
+from parley_history.projections.text import as_column, as_text, clean
 from parley_history.sql import blocks
 
 SQL = blocks("writes.sql")
@@ -42,7 +42,7 @@ async def store(connection: Connection, view: View, streams: Mapping[str, tuple[
         rows = list(rows)
         if rows:
             names = [field.name for field in fields(rows[0])]
-            await connection.run(SQL[name], *([_plain(getattr(row, name)) for row in rows] for name in names))
+            await connection.run(SQL[name], *([as_column(getattr(row, name)) for row in rows] for name in names))
 
     async def columns(name: str, rows: Iterable[tuple[Any, ...]]) -> None:
         rows = list(rows)
@@ -153,13 +153,3 @@ def _run_columns(run: RunRow) -> tuple[Any, ...]:
         run.ended_ms,
         run.told,
     )
-
-
-def _plain(value: Any) -> Any:
-    """A value as a column takes it: texts cleaned, JSON as text."""
-    kind = type(value)
-    if kind is str:
-        return clean(value)
-    if kind is dict or kind is list:
-        return as_text(value)
-    return value

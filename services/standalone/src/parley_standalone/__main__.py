@@ -1,5 +1,5 @@
 """The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `approvals`, `keys`,
-`workspaces` and `rejected` talk to a running one over HTTP."""
+`workspaces`, `rejected` and `history` talk to a running one over HTTP."""
 
 # What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
 
@@ -27,9 +27,11 @@ app.add_typer(workspaces, name="workspaces")
 agents = typer.Typer(no_args_is_help=True, help="The file that declares agents.")
 approvals = typer.Typer(no_args_is_help=True, help="What people are asked before a tool is called; and answers.")
 rejected = typer.Typer(no_args_is_help=True, help="Commands that were set aside: listed, shown, sent again.")
+history = typer.Typer(no_args_is_help=True, help="The view: where it stands still, and what it skips.")
 app.add_typer(keys, name="keys")
 app.add_typer(approvals, name="approvals")
 app.add_typer(rejected, name="rejected")
+app.add_typer(history, name="history")
 app.add_typer(agents, name="agents")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -389,6 +391,44 @@ def redrive(
         print(json.dumps(told))
     else:
         print(f"{told['redrive_of']} was sent again as {told['id']}: {told['outcome'] or 'not decided yet'}")
+
+
+@history.command("stopped")
+def list_stopped(as_json: AsJson = False) -> None:
+    """Partitions of the view that stand still, where and why."""
+    found = _call("GET", "/history/stopped")["items"]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for item in found:
+        what = "" if item["skippable"] else "  (nothing to skip)"
+        print(f"{item['id']:12} {item['stopped_at']}  {item['type'] or '?':20} {item['fault']}{what}")
+
+
+@history.command("skip")
+def skip_record(
+    record_id: str,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the record.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fold on beyond a record, <partition>-<offset>. What it said will be missing; this cannot be taken back."""
+    told = _call("POST", f"/history/stopped/{quote(record_id, safe='')}/skip", {"reason": reason})
+    print(json.dumps(told) if as_json else f"{told['id']} is skipped: the partition goes on within a second or two")
+
+
+@history.command("skipped")
+def list_skipped(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, at most.")] = 50, as_json: AsJson = False
+) -> None:
+    """Records that were skipped, by whom and why, the newest first."""
+    found = _call("GET", "/history/skipped", None, limit=str(limit))["items"]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for item in found:
+        print(
+            f"{item['id']:12} {item['skipped_at']}  {item['skipped_by']:20} {item['type'] or '?':20} {item['reason']}"
+        )
 
 
 def _talk(work: Coroutine[Any, Any, int]) -> NoReturn:

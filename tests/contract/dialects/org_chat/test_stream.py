@@ -78,6 +78,7 @@ async def test_a_run_is_streamed_frame_by_frame(here: World) -> None:
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
         "parley-run-id": run,
+        "parley-position": f"{run[:36]}@1",
     }
     frames = [frame_of(part) for part in x.parts]
     assert all(set(frame.data) == {"type", "content", "timestamp"} for frame in frames)

@@ -72,6 +72,7 @@ async def test_a_run_is_streamed_frame_by_frame(here: World, below: str) -> None
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
         "parley-run-id": run_id_of(posted),
+        "parley-position": f"{posted.stream}@1",
     }
     lines = [line for line in x.body.decode().split("\n") if line.startswith("data: ")]
     assert lines == [

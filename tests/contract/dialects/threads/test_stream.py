@@ -85,6 +85,7 @@ async def test_a_run_is_streamed_frame_by_frame(here: World) -> None:
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
         "parley-run-id": run,
+        "parley-position": f"{run[:36]}@2",
     }
     frames = [frame_of(part) for part in x.parts]
     assert all(frame.id for frame in frames), "every frame carries a fact or a piece"

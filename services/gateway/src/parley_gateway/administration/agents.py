@@ -31,6 +31,7 @@ from parley_events.declared import (
 )
 from parley_events.ids import agent_uuid, derived_uuid, workspace_stream
 from parley_events.reads import AgentVersions, AgentView, TeamVersions, TeamView
+from parley_gateway import answered
 from parley_gateway.administration import outbound, wire
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
@@ -137,7 +138,9 @@ async def _all(kind: Either, core: Core, request: Request, who: Principal) -> Ma
     """All there are as they are now, or from a view that has come to the position that was asked for."""
     position = min_position(request)
     if position is None:
-        return kind.named(await core.workspaces.get(who.workspace_id))
+        workspace = await core.workspaces.get(who.workspace_id)
+        answered.read(core.workspaces.position(who.workspace_id))
+        return kind.named(workspace)
     found = await core.reads.settle(who, position, lambda at: kind.listed(core.history, who.workspace_id, at))
     return {view.id: view for view in found}
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from parley_gateway.administration import shapes, wire
 from parley_gateway.administration.rejected import Redrive
 from parley_gateway.administration.routes import BASE
+from parley_gateway.administration.skips import Skip
 from parley_gateway.openapi.operation import GONE, LIMIT, PAGE, Answer, Contract, Operation, Parameter
 
 ID = "6d1f1c0a-4b7e-5a55-9a53-0f5f5e1f7c11"
@@ -273,11 +274,61 @@ _REJECTED = (
         ),
     ),
 )
+_RECORD = {
+    "id": "3-1041",
+    "partition": 3,
+    "offset": 1041,
+    "fault": "a record cannot be folded: offset 1041: run.completed: the body is not what it should be",
+    "type": "run.completed",
+    "stream": "0190b6f4-7c1e-7cc3-98c4-dc0c0c07398f",
+    "seq": "7",
+    "workspace_id": WORKSPACE,
+    "size": 212,
+}
+_SKIPPED = {**_RECORD, "reason": "written by a build that was taken back", "skipped_by": "ann", "skipped_at": AT}
+_SKIPS = (
+    Operation(
+        "listStopped",
+        "GET",
+        f"{BASE}/history/stopped",
+        "history",
+        "Partitions of the view that stand still, where and why.",
+        {
+            200: Answer(
+                "All of them.", shapes.StoppedList, {"items": [{**_RECORD, "skippable": True, "stopped_at": AT}]}
+            )
+        },
+        more="For the first workspace's admin keys.",
+    ),
+    Operation(
+        "skipRecord",
+        "POST",
+        f"{BASE}/history/stopped/{{record_id}}/skip",
+        "history",
+        "Have the view skip the record at which a partition stands still.",
+        {200: Answer("It is skipped; within a second or two the partition goes on.", shapes.Skipped, _SKIPPED)},
+        more="For the first workspace's admin keys. The record is kept, with who, when and why.",
+        request=Skip,
+        example={"reason": "written by a build that was taken back"},
+        errors=("skipped_before",),
+    ),
+    Operation(
+        "listSkipped",
+        "GET",
+        f"{BASE}/history/skipped",
+        "history",
+        "What was skipped, by whom and why, newest first.",
+        {200: Answer("The newest.", shapes.SkippedList, {"items": [_SKIPPED], "total": 1})},
+        parameters=(LIMIT,),
+        more="For the first workspace's admin keys.",
+    ),
+)
 
 CONTRACT = Contract(
     "administration",
     "Parley: administration",
-    "Workspaces, keys, agents, teams, and commands that were set aside: for keys with the scope `admin`. Agents and "
+    "Workspaces, keys, agents, teams, commands that were set aside, and where history stands still: for keys with the "
+    "scope `admin`. Agents and "
     "teams may be read with any key.",
     False,
     (
@@ -302,6 +353,7 @@ CONTRACT = Contract(
             TEAM,
         ),
         *_REJECTED,
+        *_SKIPS,
     ),
 )
 """All of it, for the document."""

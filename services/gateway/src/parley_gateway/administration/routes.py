@@ -1,5 +1,5 @@
 """The routes of administration: workspaces and keys here, agents and teams in `agents`, what was set aside in
-`rejected`."""
+`rejected`, what history stands still at in `skips`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from parley_events.ids import derived_uuid, is_uuid, workspace_stream
 from parley_events.keys import key_hash, make_key
 from parley_gateway.administration import agents, outbound, wire
 from parley_gateway.administration.rejected import list_rejected, redrive, show_rejected
+from parley_gateway.administration.skips import list_skipped, list_stopped, skip
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core
 from parley_gateway.errors import forbidden, invalid, not_found, unsupported
@@ -224,6 +225,9 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/rejected": {"GET": list_rejected},
     "/rejected/{rejected_id}": {"GET": show_rejected},
     "/rejected/{rejected_id}/redrive": {"POST": redrive},
+    "/history/stopped": {"GET": list_stopped},
+    "/history/stopped/{record_id}/skip": {"POST": skip},
+    "/history/skipped": {"GET": list_skipped},
 }
 """Every path below the base, with its methods."""
 

@@ -154,6 +154,49 @@ class RejectedList(Told):
     total: int
 
 
+class Stopped(Told):
+    """A partition of the view that stands still at a record, as far as its headers tell. Not `skippable`: there is no
+    record, or none that could be kept."""
+
+    id: str
+    partition: int
+    offset: int
+    fault: str
+    type: str | None
+    stream: str | None
+    seq: str | None
+    workspace_id: str | None
+    size: int
+    skippable: bool
+    stopped_at: Time
+
+
+class StoppedList(Told):
+    items: list[Stopped]
+
+
+class Skipped(Told):
+    """A record that was skipped: why it could not be folded (`fault`), who had it skipped when, and for what reason."""
+
+    id: str
+    partition: int
+    offset: int
+    fault: str
+    type: str | None
+    stream: str | None
+    seq: str | None
+    workspace_id: str | None
+    size: int
+    reason: str
+    skipped_by: str
+    skipped_at: Time
+
+
+class SkippedList(Told):
+    items: list[Skipped]
+    total: int
+
+
 class Redriven(Told):
     """`outcome`: the type of what came of it; null when that is not known yet."""
 

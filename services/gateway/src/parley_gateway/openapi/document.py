@@ -16,6 +16,7 @@ from parley_gateway.openapi.operation import (
     HEADERS,
     IDEMPOTENCY_KEY,
     MIN_POSITION,
+    POSITION,
     REPLAYED,
     Answer,
     Contract,
@@ -46,6 +47,7 @@ PATH: dict[str, tuple[str, str]] = {
     "session_id": ("A session's id.", "0190b6f4-7c1e-7cc3-98c4-dc0c0c07398f"),
     "conversation_id": ("A conversation's id.", "0190b6f4-7c1e-7cc3-98c4-dc0c0c07398f"),
     "key_id": ("A key's id; it is no secret.", "6d1f1c0a-4b7e-5a55-9a53-0f5f5e1f7c11"),
+    "record_id": ("The place of the record, `<partition>-<offset>` of `parley.events`.", "3-1041"),
     "rejected_id": ("The place of the command, `<partition>-<offset>`.", "3-41"),
 }
 """What paths name: what it is, and an example."""
@@ -221,7 +223,7 @@ def _parameter(parameter: Parameter, forms: _Forms) -> Json:
 
 def _answer(answer: Answer, operation: Operation, forms: _Forms) -> Json:
     said: Json = {"description": answer.what}
-    names = [*answer.headers, *((REPLAYED,) if operation.method == "POST" else ()), *_LIMITS]
+    names = [*answer.headers, POSITION, *((REPLAYED,) if operation.method == "POST" else ()), *_LIMITS]
     said["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in dict.fromkeys(names)}
     content: Json = {}
     if answer.body is not None:

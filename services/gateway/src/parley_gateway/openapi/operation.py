@@ -101,7 +101,8 @@ PAGE = (LIMIT, CURSOR)
 MIN_POSITION = Parameter(
     "min_position",
     str,
-    "Wait until what is read has come this far: a `position` that an answer gave. May wait two seconds, then 503.",
+    "Wait until what is read has come this far: a `position`, or a `Parley-Position`, that an answer gave; several "
+    "with commas between. May wait two seconds, then 503.",
 )
 WAIT = Parameter(
     "wait",
@@ -125,9 +126,12 @@ IDEMPOTENCY_KEY = Parameter(
 RUN_ID = "Parley-Run-Id"
 REPLAYED = "Idempotency-Replayed"
 LINK = "Link"
+POSITION = "Parley-Position"
 HEADERS: dict[str, str] = {
     RUN_ID: "The run's id; its stream can be resumed with it, in every contract.",
     REPLAYED: "`true`: this is the answer of the first request with the same Idempotency-Key.",
+    POSITION: "How new the answer is: what was written, or how far the view was at least that was read. Opaque; "
+    "`min_position` takes it.",
     LINK: 'The address of the next page, `rel="next"`; not on the last one.',
 }
 """Headers of answers, by their names."""

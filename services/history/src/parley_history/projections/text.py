@@ -17,3 +17,13 @@ def clean(text: str | None) -> str | None:
 def as_text(value: Any) -> str:
     """A JSON value as compact text."""
     return json_bytes(value).decode()
+
+
+def as_column(value: Any) -> Any:
+    """A value as a column takes it: texts cleaned, JSON as text."""
+    kind = type(value)
+    if kind is str:
+        return clean(value)
+    if kind is dict or kind is list:
+        return as_text(value)
+    return value

@@ -4,6 +4,7 @@
     workspaces  settings, keys, agents, teams, skills, documents
     threads     threads, messages, files
     runs        runs, approvals
+    past        threads, messages and runs as they were
     answers     what all of these share
 
 Answers are plain values for orjson; JSON that is stored as text or bytes is put into them as it is

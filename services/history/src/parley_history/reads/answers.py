@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from parley_events.clock import rfc3339
+from parley_events.positions import StreamPosition
 from parley_history.sql import blocks
 
 SQL = blocks("reads.sql")
@@ -23,8 +24,17 @@ Row = Mapping[str, Any]
 Answer = dict[str, Any]
 
 
+AT = "read_at"
+"""Where a read puts the position that it was at, for the answer's head; it is no part of the answer."""
+
+
 class BadCursor(Exception):
     """The cursor is none that was given out."""
+
+
+def position_of(stream: str, seq: int) -> str:
+    """What was read is as new as this fact of the stream."""
+    return str(StreamPosition(stream, seq))
 
 
 def json_of(text: str | None) -> Any:

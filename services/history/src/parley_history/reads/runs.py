@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from parley_events.clock import rfc3339
 from parley_history.db import Connection
-from parley_history.reads.answers import SQL, Answer, Row, cursor_of, json_of, open_cursor, stamped, time_of
+from parley_history.reads.answers import (
+    AT,
+    SQL,
+    Answer,
+    Row,
+    cursor_of,
+    json_of,
+    open_cursor,
+    position_of,
+    stamped,
+    time_of,
+)
 
 
 async def run(con: Connection, workspace_id: str, run_id: str) -> Answer | None:
     row = await con.row(SQL["run"], workspace_id, run_id)
-    return None if row is None else _run(row)
+    return None if row is None else told_run(row) | {AT: position_of(row["thread_id"], row["seq"])}
 
 
 async def open_runs(
@@ -88,7 +99,7 @@ def _approval(row: Row) -> Answer:
     }
 
 
-def _run(row: Row) -> Answer:
+def told_run(row: Row) -> Answer:
     error = None
     if row["error_code"] is not None:
         error = {"code": row["error_code"], "message": row["error_message"] or ""}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from parley_history.db import Connection
-from parley_history.reads.answers import PROJECTION, SQL, Answer
+from parley_history.reads.answers import AT, PROJECTION, SQL, Answer, position_of
 
 FACTS_BYTES = 32 * 1024 * 1024
 """A page of facts ends after the one with which it passes this size."""
@@ -75,6 +75,7 @@ async def facts(
             for row in rows
         ],
         "last_seq": head["seq"] or 0,
+        AT: position_of(stream, head["seq"] or 0),
         "partition": partition,
         "next_offset": head["next_offset"],
         "epoch": head["epoch"],

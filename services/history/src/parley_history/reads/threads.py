@@ -6,13 +6,24 @@ from collections.abc import Sequence
 
 from parley_events.clock import rfc3339
 from parley_history.db import Connection
-from parley_history.reads.answers import SQL, Answer, Row, cursor_of, json_of, open_cursor, stamped, time_of
+from parley_history.reads.answers import (
+    AT,
+    SQL,
+    Answer,
+    Row,
+    cursor_of,
+    json_of,
+    open_cursor,
+    position_of,
+    stamped,
+    time_of,
+)
 
 
 async def thread(con: Connection, workspace_id: str, thread_id: str, now_ms: int) -> Answer | None:
     """`now_ms`: an idle thread that is due has expired, whether its fact is there or not."""
     row = await con.row(SQL["thread"], workspace_id, thread_id, now_ms)
-    return None if row is None else _thread(row)
+    return None if row is None else told_thread(row) | {AT: position_of(row["id"], row["seq"])}
 
 
 async def threads(
@@ -34,7 +45,7 @@ async def threads(
     active_ms, thread_id = open_cursor(cursor, str)
     rows = await con.fetch(SQL["threads"], *wanted, active_ms, thread_id, limit + 1, now_ms)
     return {
-        "items": [_thread(row) for row in rows[:limit]],
+        "items": [told_thread(row) for row in rows[:limit]],
         "next_cursor": cursor_of(rows[limit - 1]["active_ms"], rows[limit - 1]["id"]) if len(rows) > limit else None,
         "total": await con.value(SQL["threads_total"], *wanted),
     }
@@ -52,14 +63,16 @@ async def messages(
 ) -> Answer | None:
     """None when there is no such thread. Raises BadCursor."""
     seq, part = open_cursor(cursor, int)
-    if await con.row(SQL["thread"], workspace_id, thread_id, 0) is None:
+    thread = await con.row(SQL["thread"], workspace_id, thread_id, 0)
+    if thread is None:
         return None
     sql = SQL["messages_desc" if descending else "messages_asc"]
     rows = await con.fetch(sql, workspace_id, thread_id, roles, seq, part, limit + 1)
     return {
-        "items": [_message(row) for row in rows[:limit]],
+        "items": [told_message(row) for row in rows[:limit]],
         "next_cursor": cursor_of(rows[limit - 1]["seq"], rows[limit - 1]["part"]) if len(rows) > limit else None,
         "total": await con.value(SQL["messages_total"], workspace_id, thread_id, roles),
+        AT: position_of(thread_id, thread["seq"]),
     }
 
 
@@ -98,12 +111,12 @@ async def client_call(
     con: Connection, workspace_id: str, user_id: str, agent_id: str, tool_call_id: str
 ) -> Answer | None:
     row = await con.row(SQL["client_call"], workspace_id, user_id, agent_id, tool_call_id)
-    return None if row is None else _message(row)
+    return None if row is None else told_message(row)
 
 
 async def message(con: Connection, workspace_id: str, thread_id: str, message_id: str) -> Answer | None:
     row = await con.row(SQL["message"], workspace_id, thread_id, message_id)
-    return None if row is None else _message(row)
+    return None if row is None else told_message(row)
 
 
 async def said(
@@ -120,14 +133,14 @@ async def said(
     """Questions and answers, ascending: the newest whose number is below `before`. Of one thread, or of all that the
     user has with the agent in these channels (without those that are kept for somebody else)."""
     rows = await con.fetch(SQL["said"], workspace_id, thread_id, user_id, agent_id, channels, before, limit)
-    return {"items": [_message(row) for row in rows[::-1]]}
+    return {"items": [told_message(row) for row in rows[::-1]]}
 
 
 async def inbox(con: Connection, workspace_id: str, user_id: str, agent_id: str, *, limit: int) -> Answer:
     """The newest answers beyond the user's marks, ascending, and how many there are."""
     rows = await con.fetch(SQL["inbox"], workspace_id, user_id, agent_id, limit)
     unread = await con.value(SQL["inbox_total"], workspace_id, user_id, agent_id)
-    return {"items": [_message(row) for row in rows[::-1]], "unread": unread}
+    return {"items": [told_message(row) for row in rows[::-1]], "unread": unread}
 
 
 async def unread(con: Connection, workspace_id: str, user_id: str, agent_id: str, after: str, *, limit: int) -> Answer:
@@ -166,7 +179,7 @@ async def files(
     }
 
 
-def _thread(row: Row) -> Answer:
+def told_thread(row: Row) -> Answer:
     return {
         "id": row["id"],
         "workspace_id": str(row["workspace_id"]),
@@ -192,7 +205,7 @@ def _thread(row: Row) -> Answer:
     }
 
 
-def _message(row: Row) -> Answer:
+def told_message(row: Row) -> Answer:
     status = row["tool_status"]
     calls = None
     if status is not None:
@@ -232,11 +245,11 @@ def _leads(row: Row) -> bool:
 
 def _numbered(row: Row, calls: list[Row] | None) -> Answer:
     """A message as contracts with numbers show it: what is told of an answer in it, and all calls that it leads."""
-    found = _message(row)
+    found = told_message(row)
     found["client"] = row["client"]
     if row["told"]:
         found["content"] = row["content"][row["told"] :]
     if calls is not None:
         found["content"] = row["before"] or None
-        found["tool_calls"] = [call for each in calls for call in _message(each)["tool_calls"]]
+        found["tool_calls"] = [call for each in calls for call in told_message(each)["tool_calls"]]
     return found

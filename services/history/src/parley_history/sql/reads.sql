@@ -52,6 +52,18 @@ SELECT "offset", time_ms, headers, body FROM (
           ORDER BY seq DESC LIMIT $3) AS page
 ) AS sized WHERE before < $4 ORDER BY seq DESC
 
+-- name: seq_at
+-- The newest fact of a stream whose own time is not after $3 (the time of its record, where it names none).
+SELECT max(seq) FROM facts
+WHERE stream = $1 AND workspace_id = $2
+  AND coalesce((headers ->> 'ce_time')::timestamptz, timestamptz 'epoch' + time_ms * interval '1 millisecond')
+      <= timestamptz 'epoch' + $3::bigint * interval '1 millisecond'
+
+-- name: facts_until
+SELECT count(*) AS count, coalesce(sum(size), 0)::bigint AS size FROM (
+    SELECT octet_length(body) AS size FROM facts WHERE stream = $1 AND workspace_id = $2 AND seq <= $3 LIMIT $4
+) AS page
+
 -- name: workspace
 SELECT w.workspace_id::text AS id, w.name, w.context, w.structures, w.mcp_servers, w.connectors,
        (SELECT count(*) FROM knowledge k WHERE k.workspace_id = $1) AS documents, coalesce(s.seq, 0) AS seq
@@ -236,7 +248,8 @@ WHERE workspace_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR kind = $3) A
   AND ($5::text IS NULL OR sha256 = $5)
 
 -- name: run
-SELECT * FROM runs WHERE workspace_id = $1 AND id = $2
+SELECT r.*, coalesce(s.seq, 0) AS seq FROM runs r LEFT JOIN streams s ON s.key = r.thread_id
+WHERE r.workspace_id = $1 AND r.id = $2
 
 -- name: open_runs
 -- Top-level runs that have not ended, oldest first. Those of a user are in their own threads; in a shared one only where
@@ -337,3 +350,19 @@ SELECT knowledge_id, k.title, number, text
 FROM passages p JOIN knowledge k ON k.workspace_id = p.workspace_id AND k.id = p.knowledge_id
 WHERE p.workspace_id = $1 AND strpos(lower(text), lower($2)) > 0
 ORDER BY k.created_ms DESC, knowledge_id, number LIMIT $3
+
+-- name: stops
+-- Those that stand there still: a partition that has gone on since has another position.
+SELECT s.partition, s."offset", s.fault, s.stopped_ms, s.headers, octet_length(s.value) AS size
+FROM stops s JOIN positions p USING (partition)
+WHERE p.projection = $1 AND p.next_offset = s."offset"
+  AND NOT EXISTS (SELECT FROM skips k WHERE k.partition = s.partition AND k."offset" = s."offset")
+ORDER BY s.partition
+
+-- name: skips
+SELECT partition, "offset", fault, reason, user_id, skipped_ms, headers, octet_length(value) AS size FROM skips
+WHERE $1::int IS NULL OR (partition = $1 AND "offset" = $2)
+ORDER BY skipped_ms DESC, partition, "offset" LIMIT $3
+
+-- name: skips_total
+SELECT count(*) FROM skips

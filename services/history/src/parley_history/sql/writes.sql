@@ -221,3 +221,21 @@ ON CONFLICT (workspace_id, id) DO UPDATE SET version = excluded.version, spec = 
 -- name: drop_teams
 DELETE FROM teams t USING unnest($1::uuid[], $2::text[]) AS c (workspace_id, id)
 WHERE t.workspace_id = c.workspace_id AND t.id = c.id
+
+-- name: put_stop
+INSERT INTO stops (partition, "offset", fault, stopped_ms, time_ms, key, headers, value)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (partition) DO UPDATE SET
+    "offset" = excluded."offset", fault = excluded.fault, stopped_ms = excluded.stopped_ms, time_ms = excluded.time_ms,
+    key = excluded.key, headers = excluded.headers, value = excluded.value
+WHERE stops."offset" <> excluded."offset" OR stops.fault <> excluded.fault
+
+-- name: skipped_offsets
+SELECT partition, "offset" FROM skips
+
+-- name: put_skip
+INSERT INTO skips (partition, "offset", fault, reason, user_id, key_id, skipped_ms, time_ms, key, headers, value)
+SELECT s.partition, s."offset", s.fault, $4, $5, $6, $7, s.time_ms, s.key, s.headers, s.value
+FROM stops s JOIN positions p USING (partition)
+WHERE p.projection = $1 AND s.partition = $2 AND s."offset" = $3 AND p.next_offset = $3 AND s.headers IS NOT NULL
+ON CONFLICT DO NOTHING

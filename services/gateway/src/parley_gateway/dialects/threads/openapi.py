@@ -134,6 +134,13 @@ FACT = {
 
 _LATER = "Not decided, or not to be read, in time; it is on the log."
 _AGENT = Parameter("agent_id", str, "Those of this agent alone (its id or UUID).")
+_AS_OF = Parameter(
+    "as_of",
+    str,
+    "As it was then: at the thread's fact of this `seq`, or at this time (RFC 3339).",
+    example="2026-04-20T14:30:00Z",
+)
+_OF_THE_PAST = ("bad_as_of", "as_of_ahead", "too_much_history")
 _KIND = Parameter("kind", Literal["attachment", "artifact"], "Which of the two.")
 _FACTS = {
     200: Answer(
@@ -187,6 +194,8 @@ _THREADS = (
         "threads",
         "A thread.",
         {200: Answer("The thread.", shapes.Thread, THREAD)},
+        parameters=(_AS_OF,),
+        errors=_OF_THE_PAST,
     ),
     Operation(
         "updateThread",
@@ -302,8 +311,8 @@ _MESSAGES = (
         "messages",
         "The messages of a thread, with times, tool calls and their results.",
         _page(shapes.Messages, MESSAGE),
-        parameters=(Parameter("order", Literal["asc", "desc"], "`asc` when it is left out."), *PAGE),
-        errors=("invalid_request",),
+        parameters=(Parameter("order", Literal["asc", "desc"], "`asc` when it is left out."), *PAGE, _AS_OF),
+        errors=("invalid_request", *_OF_THE_PAST),
     ),
     Operation(
         "listFiles",
@@ -335,6 +344,8 @@ _RUNS = (
         "runs",
         "A run, as it stands.",
         {200: Answer("The run.", shapes.Run, RUN_TOLD)},
+        parameters=(_AS_OF,),
+        errors=_OF_THE_PAST,
     ),
     Operation(
         "runEvents",

@@ -25,6 +25,7 @@ from parley_gateway.http import (
     REPLAYED,
     Handler,
     answer,
+    as_of,
     body_of,
     endpoint,
     idempotency_key,
@@ -95,8 +96,12 @@ async def _list(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _get(core: Core, request: Request, who: Principal) -> Response:
-    view = await core.reads.thread(who, request.path_params["thread_id"], min_position(request))
+    position, then = min_position(request), as_of(request)
+    view = await core.reads.thread(who, request.path_params["thread_id"], position)
     core.bind(view.id, view.agent_id)
+    if then is not None:
+        history, w, name = core.history, who.workspace_id, view.id
+        view = await core.reads.then(view.id, lambda at: history.thread(w, name, at, as_of=then))
     return answer(200, outbound.thread(view))
 
 
@@ -196,9 +201,13 @@ async def _messages(core: Core, request: Request, who: Principal) -> Response:
     if order not in (None, "asc", "desc"):
         raise invalid("order must be asc or desc")
     params = {"limit": query_limit(request), "cursor": query(request, "cursor"), "order": order or "asc"}
-    position = min_position(request)
+    position, then = min_position(request), as_of(request)
     view = await core.reads.thread(who, request.path_params["thread_id"], position)
-    page = await core.reads.messages(who, view.id, params, position)
+    if then is not None:
+        w, asked = who.workspace_id, {**params, **then}
+        page = await core.reads.then(view.id, lambda at: core.history.messages(w, view.id, asked, at))
+    else:
+        page = await core.reads.messages(who, view.id, params, position)
     items = [outbound.message(message) for message in page.items]
     return answer(200, {"items": items, "next_cursor": page.next_cursor, "total": page.total})
 

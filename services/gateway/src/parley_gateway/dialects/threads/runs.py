@@ -27,6 +27,7 @@ from parley_gateway.http import (
     REPLAYED,
     Handler,
     answer,
+    as_of,
     body_of,
     idempotency_key,
     min_position,
@@ -43,9 +44,14 @@ _AT_ONCE = 16
 
 
 async def _get(core: Core, request: Request, who: Principal) -> Response:
-    return answer(
-        200, outbound.run(await core.reads.run(who, request.path_params["run_id"], min_position(request), past=True))
-    )
+    position, then = min_position(request), as_of(request)
+    run = await core.reads.run(who, request.path_params["run_id"], position, past=True)
+    if then is not None:
+        w, run_id = who.workspace_id, run.id
+        run = await core.reads.then(
+            run.thread_id, lambda at: core.history.run(w, run_id, at, as_of=then), "run at that time"
+        )
+    return answer(200, outbound.run(run))
 
 
 # ---- tools that the client runs, and calls of which nobody knows what came
