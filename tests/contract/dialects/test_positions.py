@@ -111,3 +111,11 @@ async def test_many_writes_of_one_request_are_said_as_the_ends_of_their_partitio
 def _with(deed: Deed, position: str) -> Deed:
     path = deed.path.replace("{run_id}", "{run_of_team}") if deed.path in OF_A_TEAM else deed.path
     return deed._replace(path=f"{path}?min_position={position}")
+
+
+async def test_a_waiting_calls_answer_is_as_new_as_the_end_that_it_tells(scene: Scene) -> None:
+    here, thread = scene.here, scene.places["thread_id"]
+    path = f"{CHAT}/threads/{thread}/messages"
+    found = await ask(here.gateways[0][0], "POST", path, key=here.key, body={"content": "hi"}, params={"wait": ""})
+    assert found.json()["run"]["status"] == "completed"
+    assert found.headers["parley-position"] == f"{thread}@{here.dispatcher.state(thread).seq}"

@@ -23,6 +23,7 @@ from parley_events.facts import RUN_ENDS, ChildStarted, ThreadDeleted
 from parley_events.ids import NewUuid
 from parley_events.objects import Objects
 from parley_events.reads import RunView
+from parley_gateway import answered
 from parley_gateway.auth import Auth, Principal
 from parley_gateway.errors import Missing, Problem
 from parley_gateway.feed.channel import Channels
@@ -329,6 +330,8 @@ async def told(
                     run.fold(item.fact)
     finally:
         feed.close()
+    if run.ended_seq is not None:
+        answered.wrote(thread_id, run.ended_seq)  # what is told here is in no older view
     return run, shown
 
 
