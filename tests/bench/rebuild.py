@@ -23,7 +23,7 @@ from parley_events import facts as f
 from parley_events.codec import EVENTS_TOPIC
 from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.embedded_reader import EmbeddedReader
-from parley_events.log.port import Outgoing
+from parley_events.log.port import Incoming, Outgoing
 from parley_events.objects import open_objects
 from parley_history.migrate import migrate
 from parley_history.rebuild import schemas
@@ -77,14 +77,18 @@ def story(count: int) -> ListLog:
     log = ListLog(PARTITIONS)
     writer = Writer(log)
     for number in range(count // 8):
-        stream, ws = thread(number // 5), workspace(number % 20)
+        stream, ws = thread(number // 5), workspace(number // 5 % 20)
         run = writer.post(
             stream, ws, "What is the weather like in the north, and shall I take a coat?", command=f"{number}"
         )
         writer.turn(stream, ws, run, "Let me look at that for you. " * 4)
         call = {"run_id": run, "call": 3, "index": 0, "tool_call_id": "t", "name": "look"}
         writer.write(
-            stream, ws, f.ToolCalled.model_validate({**call, "arguments": {"place": "north"}, "effect": "read_only"})
+            stream,
+            ws,
+            f.ToolCalled.model_validate(
+                {**call, "arguments": {"place": "north"}, "effect": "read_only", "effect_key": "k"}
+            ),
         )
         writer.write(stream, ws, f.ToolReturned.model_validate({**call, "status": "ok", "result": "It is cold. " * 20}))
         writer.turn(stream, ws, run, "It is cold: yes, take one. " * 10, number=1)
@@ -94,13 +98,20 @@ def story(count: int) -> ListLog:
 
 
 async def on_disk(log: ListLog, folder: Path) -> None:
-    """The same records as an embedded log."""
+    """The same records as an embedded log, which dates them anew."""
     made = await EmbeddedLog.open(folder, PARTITIONS)
     producer = await made.producer()
     for records in log.records:
         sent = [producer.send(Outgoing(EVENTS_TOPIC, r.partition, r.key, r.value, r.headers)) for r in records]
         await asyncio.gather(*sent)
     await producer.close()
+    for partition, records in enumerate(log.records):
+        tail = await made.tail(EVENTS_TOPIC, {partition: 0})
+        dated: list[Incoming] = []
+        while len(dated) < len(records):
+            dated.extend(await tail.batch())
+        log.records[partition] = dated
+        await tail.close()
     await made.close()
 
 
@@ -135,7 +146,6 @@ async def main(count: int, profile: bool) -> None:
         facts = sum(len(records) for records in log.records)
         live = Spent(server.pid)
         async with running(settings, log) as client:
-            await client.caught_up(log, wait_ms=10_000)
             while sum(one["next_offset"] for one in (await client.get("/positions"))["partitions"]) < facts:
                 await asyncio.sleep(0.2)
             _say("live fold", facts, *live())
