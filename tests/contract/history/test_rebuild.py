@@ -30,6 +30,11 @@ from tests.contract.history.test_projector import until
 
 WS, T1 = workspace(1), thread(1)
 STEPS = 260
+_POLICIES = (
+    "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class WHERE relnamespace = to_regnamespace($1) "
+    "AND relkind = 'r' AND relrowsecurity = relforcerowsecurity ORDER BY 1"
+)
+_INDEXES = "SELECT indexname, replace(indexdef, $1 || '.', '') AS def FROM pg_indexes WHERE schemaname = $1 ORDER BY 1"
 
 
 async def rebuilt(settings: Settings, log: ListLog, objects: Objects | None = None, **asked: Any) -> Outcome:
@@ -63,6 +68,9 @@ async def test_rebuilt_is_live_is_reference(
         await _compare(client, writer, log, now_ms)
         claims = "SELECT partition, claims FROM {}.positions ORDER BY 1"
         assert await client.rows(claims.format("parley")) == await client.rows(claims.format("parley_before"))
+        for sql in (_POLICIES, _INDEXES):
+            ours, before = await client.rows(sql, "parley"), await client.rows(sql, "parley_before")
+            assert ours == before and len(ours) > 10
         # It goes on from there, in the schema that is live now.
         run = writer.post(thread(97), workspace(1))
         await client.caught_up(log)

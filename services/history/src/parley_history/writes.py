@@ -91,7 +91,7 @@ def plain(rows: Iterable[Any]) -> list[Sequence[Any]]:
     if not rows:
         return []
     take = attrgetter(*(field.name for field in fields(rows[0])))
-    return [[_plain(value) for value in take(row)] for row in rows]
+    return [[value if type(value) in _AS_IT_IS else _plain(value) for value in take(row)] for row in rows]
 
 
 async def _rows(
@@ -169,6 +169,9 @@ def run_columns(run: RunRow) -> tuple[Any, ...]:
         run.ended_ms,
         run.told,
     )
+
+
+_AS_IT_IS = frozenset({int, bool, bytes, type(None)})
 
 
 def _plain(value: Any) -> Any:
