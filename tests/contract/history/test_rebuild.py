@@ -4,14 +4,20 @@ a failed read; and what goes wrong leaves the live one alone."""
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parley_events.codec import EVENTS_TOPIC
 from parley_events.errors import ObjectsUnavailable
+from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.port import Outgoing
 from parley_events.objects import Objects, open_objects
 from parley_history import writes
@@ -243,6 +249,55 @@ async def test_killed_at_any_moment_it_leaves_the_live_view_alone_and_begins_ane
         await _compare(client, writer, log, writer.now_ms)
 
 
+async def test_the_command_is_killed_outright_and_run_again(settings: Settings, tmp_path: Path) -> None:
+    """The process itself, on a log that another has open."""
+    story = ListLog(4)
+    random_story(11, story, STEPS)
+    log = await EmbeddedLog.open(tmp_path / "log", 4)
+    try:
+        producer = await log.producer()
+        for records in story.records:
+            sent = [producer.send(Outgoing(EVENTS_TOPIC, r.partition, r.key, r.value, r.headers)) for r in records]
+            await asyncio.gather(*sent)
+        env = {
+            **os.environ,
+            "PARLEY_LOG": "embedded",
+            "PARLEY_DATA": str(tmp_path),
+            "PARLEY_INTERNAL_TOKEN": settings.internal_token,
+            "PARLEY_POSTGRES": str(settings.postgres),
+            "PARLEY_POSTGRES_PROJECTOR": settings.postgres_projector,
+            "PARLEY_POSTGRES_READER": settings.postgres_reader,
+        }
+        words = [sys.executable, "-m", "parley_history", "rebuild"]
+        async with running(settings, log) as client:
+            await client.caught_up(log)
+            process = await asyncio.create_subprocess_exec(*words, stderr=subprocess.PIPE, env=env)
+            assert process.stderr is not None
+            try:
+                async with asyncio.timeout(60):
+                    while not (await process.stderr.readline()).startswith(b"load: "):
+                        assert process.returncode is None
+            finally:
+                process.kill()
+                await process.communicate()
+            assert process.returncode == -signal.SIGKILL
+            assert "parley_before" not in await schemas(client)
+            async with asyncio.timeout(60):
+                while True:
+                    process = await asyncio.create_subprocess_exec(
+                        *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+                    )
+                    out, errors = await process.communicate()
+                    # PostgreSQL may not have noticed yet that the first one is gone.
+                    if b"at work already" not in errors:
+                        break
+            assert process.returncode == 0, errors
+            assert b"switched; the view of before is kept as parley_before" in out and b"differs" not in out
+            assert await schemas(client) == {"parley", "parley_before"}
+    finally:
+        await log.close()
+
+
 async def test_of_two_at_once_the_second_says_so(settings: Settings) -> None:
     log = ListLog(4)
     random_story(9, log, 60)
@@ -282,6 +337,26 @@ async def test_it_goes_as_far_as_the_live_view_that_is_stopped_at_a_record(setti
         await until(lambda: _found(client, f"/workspaces/{WS}/runs/{run}"))
         stands = {one["partition"]: one["next_offset"] for one in (await client.get("/positions"))["partitions"]}
         assert stands[partition] == 2
+
+
+async def test_what_the_live_view_went_beyond_and_cannot_be_folded_ends_it(settings: Settings) -> None:
+    log = ListLog(4)
+    writer = Writer(log)
+    writer.post(T1, WS)
+    partition = writer.partition(T1)
+    log.append(Outgoing(EVENTS_TOPIC, partition, T1.encode(), b"{}", (("ce_type", b"thread.created"),)))
+    async with running(settings, log) as client:
+        await until(lambda: _named(client, partition))
+        async with client.history.writer.transaction() as con:
+            await con.run("UPDATE positions SET next_offset = next_offset + 1 WHERE partition = $1", partition)
+        with pytest.raises(RebuildRefused, match=f"partition {partition} cannot be folded as far"):
+            await rebuilt(settings, log)
+        assert "parley_before" not in await schemas(client)
+
+
+async def test_a_name_too_long_for_a_second_one_is_refused(settings: Settings) -> None:
+    with pytest.raises(RebuildRefused, match="at most 50"):
+        await rebuilt(replace(settings, schema="p" * 60), ListLog(4))
 
 
 async def _named(client: Client, partition: int) -> bool:

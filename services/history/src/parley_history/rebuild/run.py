@@ -39,6 +39,8 @@ _FETCH = 4000
 _IN_FLIGHT = 3
 _SILENCE_S = 60.0
 _TRIES = 10
+_LONGEST_NAME = 50
+"""PostgreSQL cuts names at 63 characters: a longer one and the name made of it might be the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,10 @@ async def keeps(settings: Settings) -> str | None:
 @asynccontextmanager
 async def _alone(settings: Settings) -> AsyncIterator[tuple[Connection, Connection]]:
     """Connections of the owner, with the lock that one rebuild has, and of the projector's role."""
+    if len(settings.schema) > _LONGEST_NAME:
+        raise RebuildRefused(
+            f"the schema's name is too long to have others beside it: at most {_LONGEST_NAME} characters"
+        )
     async with AsyncExitStack() as stack:
         owner = await connect(owner_dsn(settings), schema=settings.schema, timeout_s=LONG_S)
         stack.push_async_callback(owner.close)
