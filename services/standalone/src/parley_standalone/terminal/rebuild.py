@@ -1,6 +1,5 @@
-"""`parley rebuild`: the view of a running Parley, made anew from its log; a bar that says how far it is.
-
-The work is history's own (`parley_history.rebuild`); here is only where everything is, and what is drawn.
+"""`parley rebuild`: the view of a running Parley, made anew from its log. The work is history's own
+(`parley_history.rebuild`); here is only where everything is, who is asked, and what is printed; `bar` draws.
 """
 
 from __future__ import annotations
@@ -9,26 +8,16 @@ import sys
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 import parley_history.settings
 from parley_history.errors import HistoryError
 from parley_history.rebuild.command import Asked, by_lines, run, said
-from parley_history.rebuild.run import Progress as HowFar
-from parley_history.rebuild.run import Tell, keeps
+from parley_history.rebuild.run import keeps
 from parley_history.settings import PROJECTOR_ROLE, READER_ROLE
 from parley_standalone.client import running
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import read_secrets
 from parley_standalone.settings import Settings
-
-_STAGES = {
-    "load": "folding the log",
-    "indexes": "making indexes",
-    "compare": "comparing with the live view",
-    "switch": "switching",
-}
+from parley_standalone.terminal.bar import bar_on, drawn
 
 
 async def rebuild(settings: Settings, *, accept: bool, drop: bool, back: bool, ask: Callable[[str], bool]) -> int:
@@ -43,8 +32,8 @@ async def rebuild(settings: Settings, *, accept: bool, drop: bool, back: bool, a
                 return 0
         asked = Asked(accept, drop, back)
         if sys.stderr.isatty():
-            with _bar() as bar:
-                outcome = await run(history, asked, _drawn(bar))
+            with bar_on(sys.stderr) as bar:
+                outcome = await run(history, asked, drawn(bar))
         else:
             outcome = await run(history, asked, by_lines())
     except (HistoryError, parley_history.settings.SettingsError) as error:
@@ -75,27 +64,3 @@ def history_settings(settings: Settings) -> parley_history.settings.Settings:
         return parley_history.settings.from_env(env)
     except parley_history.settings.SettingsError as error:
         raise CommandError(str(error)) from None
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-def _drawn(bar: Progress) -> Tell:
-    tasks: dict[str, TaskID] = {}
-
-    def tell(far: HowFar) -> None:
-        if far.stage not in tasks:
-            tasks[far.stage] = bar.add_task(_STAGES[far.stage], total=far.total or None, rate="")
-        task = next(one for one in bar.tasks if one.id == tasks[far.stage])
-        rate = f"{task.speed:.0f}/s" if far.stage == "load" and task.speed else ""
-        bar.update(task.id, completed=far.done, total=far.total or None, rate=rate)
-
-    return tell
