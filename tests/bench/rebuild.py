@@ -6,8 +6,8 @@ this process and of the server's processes; facts per second and core are facts 
 the load, for py-spy.
 
 Seen on two shared, noisy cores (100,000 facts; py-spy before and after): at first 5,600 facts/s, of which looking for
-cycles of garbage took a third; now 15,000 facts/s, 18,000 by our CPU alone and 16,000 per core with PostgreSQL's, while
-raw COPY of the same rows makes 117,000 facts/s: 13 % of it. Our CPU is the limit, 55 us a fact: 14 reading SQLite
+cycles of garbage took a third; now 16,000 facts/s, 18,000 by our CPU alone and 16,000 per core with PostgreSQL's, while
+raw COPY of the same rows makes 106,000 facts/s: 15 % of it. Our CPU is the limit, 55 us a fact: 14 reading SQLite
 and its headers, 15 decoding (10 of it the body by pydantic), 3 and 4 finding and folding, 4 making rows, 7 in asyncpg's
 COPY, the rest small statements. PostgreSQL is idle for most of it, so what would lift it is a leaner decoder, and a
 process per core.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from parley_events.codec import EVENTS_TOPIC
+from parley_events.contents import Contents
 from parley_events.log.port import Outgoing
-from parley_history.rebuild.follow import UpTo
+from parley_events.objects import open_objects
+from parley_history.rebuild.follow import Follower, UpTo
 from tests.contract.history.listlog import ListLog
+from tests.unit.history.rebuild.test_command import SETTINGS
 
 
 async def test_it_ends_where_it_is_told_and_goes_on_when_that_moves() -> None:
@@ -41,3 +45,18 @@ async def _some(tail: object) -> list[bytes]:
         records = await tail.batch(5.0)  # type: ignore[attr-defined]
         if records:
             return [record.value for record in records]
+
+
+async def test_stopping_ends_also_what_loses_a_cancellation() -> None:
+    """The live projectors are held meanwhile."""
+    follower = Follower(SETTINGS, ListLog(1), Contents(open_objects("memory:")), "parley_next")
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = follower._task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(follower.stop(), 2.0)
+    assert task.cancelled()

@@ -16,11 +16,13 @@ from parley_events.positions import PartitionPosition
 from parley_history.db import Pool
 from parley_history.errors import RebuildRefused, Unavailable
 from parley_history.positions import Reached, Watch
-from parley_history.projector import Projector, stopped
+from parley_history.projector import Projector
 from parley_history.reads.streams import reached
 from parley_history.settings import Settings
 
 _LOOK_S = 0.5
+_STOP_S = 0.1
+_MOST_STOPS = 20
 
 
 class UpTo:
@@ -72,8 +74,10 @@ class UpToTail:
                 self._reading.add(partition)
                 self._tail.add(partition, offset)
         if not self._reading:
+            # `wait_for` would lose a cancellation that comes together with the news (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._log.moved.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._log.moved.wait()
             return ()
         records = []
         for record in await self._tail.batch(timeout_s, limit):
@@ -125,9 +129,16 @@ class Follower:
             self._task = asyncio.create_task(self._projector.run(), name=f"projector of {self._schema}")
 
     async def stop(self) -> None:
-        """It writes no more once this has returned."""
+        """It writes no more once this has returned. Raises RebuildRefused when it does not end."""
         if self._task is not None:
-            await stopped(self._task)
+            # Once may not be enough: a `wait_for` somewhere below may lose a cancellation (Python 3.11).
+            for _ in range(_MOST_STOPS):
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=_STOP_S)
+                if self._task.done():
+                    break
+            else:
+                raise RebuildRefused(f"what folds into {self._schema} does not stop")
             self._task = None
             await self._watch.close()
             await self._pool.close()
