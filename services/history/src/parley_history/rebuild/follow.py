@@ -21,6 +21,8 @@ from parley_history.reads.streams import reached
 from parley_history.settings import Settings
 
 _LOOK_S = 0.5
+_HALTED_S = 3.0
+"""How long a partition may be stopped: the projector looks each second whether it may go on after all."""
 _STOP_S = 0.1
 _MOST_STOPS = 20
 
@@ -152,10 +154,15 @@ class Follower:
         wanted = [PartitionPosition(partition, offset) for partition, offset in positions.items()]
         clock = asyncio.get_running_loop().time
         until = clock() + limit_s
+        goes_on = clock()
         while True:
             if self._task is None or self._projector is None or self._task.done():
                 raise RebuildRefused(f"what folds into {self._schema} is not running")
-            for partition, reason in self._projector.health.stopped.items():
+            halted = self._projector.health.stopped
+            if not halted:
+                goes_on = clock()
+            elif clock() - goes_on > _HALTED_S:
+                partition, reason = next(iter(halted.items()))
                 raise RebuildRefused(f"partition {partition} cannot be folded as far as the live view is: {reason}")
             try:
                 if await self._watch.wait(wanted, min(_LOOK_S, max(0.01, until - clock()))):

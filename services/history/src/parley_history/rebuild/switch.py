@@ -57,7 +57,10 @@ async def held(
 
     Raises Unavailable when that did not come about in time: try again.
     """
-    if not await follower.reach(offsets(await stands(projector, live)), _NEAR_S):
+    near = offsets(await stands(projector, live))
+    # What the live view skipped before it came there is known by now.
+    await take_over(projector, live, other)
+    if not await follower.reach(near, _NEAR_S):
         raise RebuildRefused("the rebuilt schema does not catch up with the live view: it is folded too slowly")
     await owner.run("BEGIN")
     try:
@@ -83,6 +86,7 @@ async def exchange(
     `kept` but `other`. Raises RebuildRefused, Unavailable."""
     said: Unavailable | None = None
     for _ in range(_TRIES):
+        await take_over(projector, live, other)
         await follower.start()
         try:
             async with held(owner, projector, live, other, follower):
