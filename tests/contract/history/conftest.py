@@ -11,11 +11,11 @@ import httpx2
 import pytest
 
 from parley_events.clock import Clock, system_clock
+from parley_events.log import Log
 from parley_events.objects import Objects, open_objects
 from parley_history.app import History, build
 from parley_history.migrate import migrate
 from parley_history.settings import PROJECTOR_ROLE, READER_ROLE, Settings
-from tests.contract.history.listlog import ListLog
 from tests.support.postgres import Server
 
 TOKEN = "a-token-of-tests"
@@ -54,7 +54,7 @@ class Client:
         assert answer.status_code == status, (path, answer.status_code, answer.text)
         return answer.json()
 
-    async def caught_up(self, log: ListLog, wait_ms: int = 10_000) -> None:
+    async def caught_up(self, log: Log, wait_ms: int = 10_000) -> None:
         """Wait until the view has all that the log has."""
         ends = await log.ends("parley.events")
         await self.get("/positions", min_position=[f"{p}.{end}" for p, end in ends.items()], wait_ms=wait_ms)
@@ -71,7 +71,7 @@ class Client:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, log: ListLog, objects: Objects | None = None, clock: Clock = system_clock, **changes: Any
+    settings: Settings, log: Log, objects: Objects | None = None, clock: Clock = system_clock, **changes: Any
 ) -> AsyncIterator[Client]:
     """A history around a log, started and stopped."""
     app = build(replace(settings, **changes), log=log, objects=objects or open_objects("memory:"), clock=clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
@@ -9,17 +10,23 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from parley_events.objects import open_objects
 from parley_history.migrate import migrate
+from parley_history.rebuild.run import back, rebuild
 from parley_history.settings import PROJECTOR_ROLE, READER_ROLE, Settings
 from parley_history.sql import migrations
 from parley_standalone.parts.postgres import OWNER, binaries
-from tests.contract.history.conftest import TOKEN
+from tests.contract.history.conftest import TOKEN, running
+from tests.contract.history.listlog import ListLog
+from tests.contract.history.story import random_story, thread, workspace
 from tests.support.postgres import PASSWORD, NewServer
 
 SCRIPT = Path(__file__).parents[3] / "deploy" / "postgres" / "owner.sh"
 
 
-async def test_migrations_run_as_an_owner_that_is_no_superuser(new_postgres: NewServer, tmp_path: Path) -> None:
+async def test_migrations_and_rebuilds_run_as_an_owner_that_is_no_superuser(
+    new_postgres: NewServer, tmp_path: Path
+) -> None:
     server = new_postgres()
     # The superuser of test servers has the role's name, so here the role has another.
     script = tmp_path / "owner.sh"
@@ -42,9 +49,28 @@ async def test_migrations_run_as_an_owner_that_is_no_superuser(new_postgres: New
     )
     for _ in range(2):
         assert await migrate(settings) == len(migrations())
+    log, memory = ListLog(4), open_objects("memory:")
+    writer = random_story(3, log, 120)
+    async with running(settings, log) as client:
+        await client.caught_up(log)
+        # A read that began earlier is seen, and waited for, though its session is another role's.
+        async with client.history.scoped.transaction(workspace=workspace(1), snapshot=True) as con:
+            await con.value("SELECT count(*) FROM facts")
+            switching = asyncio.create_task(rebuild(settings, log, memory))
+            await asyncio.wait({switching}, timeout=4.0)
+            assert not switching.done()
+        outcome = await asyncio.wait_for(switching, 60)
+        assert (outcome.differences, outcome.switched) == ([], True)
+        writer.post(thread(70), workspace(0))
+        await client.caught_up(log)
+        assert (await back(settings, log, memory)).switched
+        page = await client.get(f"/streams/{thread(70)}/facts")
+        assert page["last_seq"] == 1
     assert settings.postgres is not None
     owner = await asyncpg.connect(settings.postgres)
     try:
+        with pytest.raises(asyncpg.FeatureNotSupportedError):
+            await owner.copy_records_to_table("facts", schema_name="parley", records=[])
         roles = await owner.fetch(
             "SELECT rolname, rolsuper OR rolbypassrls OR rolcreatedb OR rolreplication AS much FROM pg_roles "
             "WHERE rolname IN ('tables_owner', 'parley_projector', 'parley_reader')"

@@ -270,15 +270,19 @@ def head_of(record: Incoming) -> FactHead:
     return _head(heads, record.offset)
 
 
-def decode_fact(record: Incoming) -> Fact:
-    """The fact in a message. Unknown types and versions are kept whole; Undecodable when it is no fact at all."""
+def decode_fact(record: Incoming, head: FactHead | None = None) -> Fact:
+    """The fact in a message. Unknown types and versions are kept whole; Undecodable when it is no fact at all. `head`:
+    what `head_of` said of this record, for who has asked that already."""
     heads = _heads(record)
-    return fact_from(heads, record.value or b"", record.offset, record.time_ms)
+    return _fact(heads, head or _head(heads, record.offset), record.value or b"", record.time_ms)
 
 
 def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) -> Fact:
     """A fact from its headers and its body's bytes, wherever they were kept."""
-    head = _head(heads, offset)
+    return _fact(heads, _head(heads, offset), value, time_ms)
+
+
+def _fact(heads: dict[str, bytes], head: FactHead, value: bytes, time_ms: int) -> Fact:
     _check_whole(heads)
     version = _version(heads)
     body_class = FACTS.get(head.type)
@@ -300,7 +304,7 @@ def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) 
         body_hash=_maybe(heads, "ce_bodyhash"),
         correlation_id=_maybe(heads, "ce_correlationid"),
         traceparent=traceparent(_maybe(heads, "ce_traceparent")),
-        offset=offset,
+        offset=head.offset,
         version=version,
         command_offset=head.command_offset,
     )

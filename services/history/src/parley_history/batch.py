@@ -84,7 +84,7 @@ def read(start: Position, partition: int, records: Iterable[Incoming], skips: Co
             if not accepted:
                 batch.fenced += 1
             elif head.seq is not None:
-                fact = decode_fact(record)
+                fact = decode_fact(record, head)
                 batch.facts.append((fact, _row(fact, record, partition)))
                 if isinstance(fact.body, Numbered) and fact.body.numbers:
                     number = max(number, *fact.body.numbers)

@@ -7,7 +7,8 @@ HistoryError
 ├── Poison             a record that cannot be folded: stop its partition, page someone
 ├── SchemaTooNew       the database was migrated by newer code: run that
 ├── SchemaNotReady     the database is not migrated yet: `python -m parley_history migrate`
-└── MigrationChanged   a migration that was applied differs from the file of that number
+├── MigrationChanged   a migration that was applied differs from the file of that number
+└── RebuildRefused     a rebuild cannot go on, and says why; the view is as it was
 """
 
 from __future__ import annotations
@@ -47,3 +48,7 @@ class SchemaNotReady(HistoryError):
 
 class MigrationChanged(HistoryError):
     """An applied migration's checksum is not that of its file."""
+
+
+class RebuildRefused(HistoryError):
+    """A rebuild, or a way back, cannot go on; nothing was switched."""

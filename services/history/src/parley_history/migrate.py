@@ -33,7 +33,7 @@ async def migrate(settings: Settings, *, wait_s: float = _WAIT_S) -> int:
     try:
         await connection.run("SELECT pg_advisory_lock($1)", _LOCK)
         await _roles(connection, settings)
-        return await _schema(connection, settings.schema, migrations())
+        return await build_schema(connection, settings.schema, migrations())
     finally:
         await connection.close()
 
@@ -51,7 +51,8 @@ async def check_schema(connection: Connection) -> None:
         )
 
 
-async def _schema(connection: Connection, schema: str, known: tuple[Migration, ...]) -> int:
+async def build_schema(connection: Connection, schema: str, known: tuple[Migration, ...]) -> int:
+    """Make the schema that the connection's search_path names, or bring it to these migrations; its version."""
     await connection.run(
         f"CREATE SCHEMA IF NOT EXISTS {schema};"
         f"GRANT USAGE ON SCHEMA {schema} TO {PROJECTOR_ROLE}, {READER_ROLE};"

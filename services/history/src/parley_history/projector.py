@@ -24,7 +24,7 @@ from parley_events.contents import Contents
 from parley_events.errors import LogError, LogUnavailable, ObjectError, RetentionGap, Undecodable
 from parley_events.fence import FactFence
 from parley_events.large import OBJECTS_HEADER
-from parley_events.log.port import Incoming, Log, Tail
+from parley_events.log.port import Incoming, Reading, Tail
 from parley_history import stops
 from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool, connect
@@ -89,7 +89,7 @@ class Projector:
         self,
         pool: Pool,
         dsn: str,
-        log: Log,
+        log: Reading,
         watch: Watch,
         contents: Contents,
         *,

@@ -5,8 +5,9 @@ Called within the transaction that moved the position, so that no other projecto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -18,6 +19,9 @@ from parley_history.projections.text import as_column, as_text, clean
 from parley_history.sql import blocks
 
 SQL = blocks("writes.sql")
+
+Insert = Callable[[Connection, str, list[Sequence[Any]]], Awaitable[None]]
+"""How rows that were never there before come into their table: the statement's name, and the rows in its columns."""
 
 
 async def load(connection: Connection, needs: Needs) -> View:
@@ -34,31 +38,33 @@ async def load(connection: Connection, needs: Needs) -> View:
     )
 
 
-async def store(connection: Connection, view: View, streams: Mapping[str, tuple[int, str, int]]) -> None:
+async def upsert(connection: Connection, name: str, rows: list[Sequence[Any]]) -> None:
+    """Run a statement that takes one array per column."""
+    if rows:
+        await connection.run(SQL[name], *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def store(
+    connection: Connection, view: View, streams: Mapping[str, tuple[int, str, int]], insert: Insert = upsert
+) -> None:
     """Write what changed, and each stream's (partition, workspace, newest seq)."""
 
     async def put(name: str, rows: Iterable[Any]) -> None:
-        """The columns of the statement are the fields of the row, in their order."""
-        rows = list(rows)
-        if rows:
-            names = [field.name for field in fields(rows[0])]
-            await connection.run(SQL[name], *([as_column(getattr(row, name)) for row in rows] for name in names))
+        await upsert(connection, name, plain(rows))
 
     async def columns(name: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        rows = list(rows)
-        if rows:
-            await connection.run(SQL[name], *(list(column) for column in zip(*rows, strict=True)))
+        await upsert(connection, name, list(rows))
 
-    await put("put_facts", view.facts)
+    await insert(connection, "put_facts", plain(view.facts))
     await columns("put_streams", ((key, *head) for key, head in streams.items()))
     await put("put_threads", view.threads.changed.values())
     await columns("clear_messages", view.cleared.items())
     await columns("clear_files", view.cleared.items())
     await columns("clear_approvals", view.cleared.items())
-    await put("put_files", view.files.values())
-    await put("put_messages", view.messages.values())
+    await insert(connection, "put_files", plain(view.files.values()))
+    await insert(connection, "put_messages", plain(view.messages.values()))
     await columns("put_call_statuses", ((*key, status) for key, status in view.call_statuses.items()))
-    await columns("put_runs", (_run_columns(run) for run in view.runs.changed.values()))
+    await columns("put_runs", (run_columns(run) for run in view.runs.changed.values()))
     await put("put_approvals", view.approvals.changed.values())
     await columns("close_approvals", view.approvals_closed.items())
     await put("put_dues", (due for due in view.dues.values() if due is not None))
@@ -77,6 +83,18 @@ async def store(connection: Connection, view: View, streams: Mapping[str, tuple[
     await columns("delete_agents", ((*key, seq) for key, seq in view.agents_deleted.items()))
     await put("put_teams", (team for team in view.teams.values() if team is not None))
     await columns("drop_teams", (key for key, team in view.teams.items() if team is None))
+
+
+_AS_IT_IS = frozenset({int, bool, bytes, type(None)})
+
+
+def plain(rows: Iterable[Any]) -> list[Sequence[Any]]:
+    """Rows whose fields, in their order, are the columns of their statement."""
+    rows = list(rows)
+    if not rows:
+        return []
+    take = attrgetter(*(field.name for field in fields(rows[0])))
+    return [[value if type(value) in _AS_IT_IS else as_column(value) for value in take(row)] for row in rows]
 
 
 async def _rows(
@@ -122,7 +140,8 @@ def _run(row: Mapping[str, Any]) -> RunRow:
     return RunRow(usage=usage, calls=calls, **values)
 
 
-def _run_columns(run: RunRow) -> tuple[Any, ...]:
+def run_columns(run: RunRow) -> tuple[Any, ...]:
+    """A run in the columns of `put_runs`."""
     usage = run.usage
     return (
         run.id,

@@ -1,5 +1,5 @@
-"""The `parley` command. `up` and `cluster` start a Parley; `chat`, `threads`, `tail`, `approvals`, `keys`,
-`workspaces`, `rejected` and `history` talk to a running one over HTTP."""
+"""The `parley` command. `up` and `cluster` start a Parley; `rebuild` makes the view of one anew; `chat`, `threads`,
+`tail`, `approvals`, `keys`, `workspaces`, `rejected` and `history` talk to a running one over HTTP."""
 
 # What a command needs is imported by that command: `parley --help` loads no HTTP, no event loop and no terminal.
 
@@ -133,6 +133,20 @@ def status(as_json: AsJson = False) -> None:
         return
     for name, value in shown.items():
         print(f"{name:13} {value}")
+
+
+@app.command()
+def rebuild(
+    accept: Annotated[bool, typer.Option("--accept", help="Switch also when the rebuilt view differs.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Do not ask before the view kept last time is dropped.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the view of before the last rebuild.")] = False,
+) -> None:
+    """Fold the log of the running Parley into a new view beside the live one, compare the two, and switch."""
+    if back and (accept or drop):
+        _fail("--back goes alone")
+    from parley_standalone.terminal.rebuild import rebuild as run_rebuild
+
+    _run(run_rebuild(_settings(), accept=accept, drop=drop, back=back, ask=typer.confirm))
 
 
 @app.command()

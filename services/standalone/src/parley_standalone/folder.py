@@ -219,6 +219,14 @@ def _holds_something(place: Path) -> bool:
     return any(place.iterdir()) if place.is_dir() else place.exists()
 
 
+def read_secrets(path: Path) -> Secrets:
+    """The secrets of a folder that another process may hold. Raises CommandError."""
+    try:
+        return Secrets(**json.loads((path / "secrets.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        raise CommandError(f"{path / 'secrets.json'} cannot be read") from None
+
+
 def _secrets(path: Path) -> Secrets:
     file = path / "secrets.json"
     try:

@@ -26,7 +26,7 @@ def importers(library: str) -> set[str]:
 def test_each_library_has_one_door() -> None:
     assert importers("httpx2") == {"client.py"}
     assert importers("prompt_toolkit") == {"terminal/line.py"}
-    assert importers("rich") == {"terminal/screen.py", "terminal/markdown.py"}
+    assert importers("rich") == {"terminal/screen.py", "terminal/markdown.py", "terminal/bar.py"}
 
 
 def test_the_command_loads_no_http_and_no_terminal_before_it_is_asked() -> None:

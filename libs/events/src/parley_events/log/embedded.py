@@ -373,7 +373,7 @@ class EmbeddedLog:
                 " AND offset >= ? ORDER BY offset LIMIT ?",
                 (topic, partition, offset, min(limit, _FALLBACK_ROWS)),
             ):
-                records.append(Incoming(topic, partition, o, t, k, v, _unpack(h)))
+                records.append(Incoming(topic, partition, o, t, k, v, unpack(h)))
                 size += _weight(records[-1])
                 if size >= _RING_BYTES:
                     break
@@ -523,7 +523,8 @@ def _pack(headers: Headers) -> bytes:
     return b"".join(parts)
 
 
-def _unpack(data: bytes) -> Headers:
+def unpack(data: bytes) -> Headers:
+    """Headers as a row keeps them."""
     headers = []
     at = 0
     while at < len(data):

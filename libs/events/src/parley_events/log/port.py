@@ -152,6 +152,21 @@ class Group(Protocol):
         ...
 
 
+class Reading(Protocol):
+    """What is asked of a log by who only ever reads it, beside those that have it open: see `Log`."""
+
+    @property
+    def partitions(self) -> int: ...
+
+    async def tail(self, topic: str, starts: Mapping[int, int]) -> Tail: ...
+
+    async def begins(self, topic: str) -> dict[int, int]: ...
+
+    async def ends(self, topic: str) -> dict[int, int]: ...
+
+    async def close(self) -> None: ...
+
+
 class Log(Protocol):
     """A log with the topics of `parley_events.topics`, opened. `partitions` is the same for all of them."""
 

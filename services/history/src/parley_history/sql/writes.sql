@@ -5,6 +5,10 @@ INSERT INTO positions (projection, partition, next_offset, epoch, last_number)
 SELECT $1, p, 0, -1, 0 FROM generate_series(0, $2::int - 1) AS p
 ON CONFLICT DO NOTHING
 
+-- name: place
+-- Where a partition stands that was not folded through `move`.
+INSERT INTO positions (projection, partition, next_offset, epoch, last_number, claims) VALUES ($1, $2, $3, $4, $5, $6)
+
 -- name: positions
 SELECT partition, next_offset, epoch, last_number FROM positions WHERE projection = $1 ORDER BY partition
 
@@ -29,6 +33,9 @@ SELECT p AS partition FROM unnest($2::int[]) AS p WHERE pg_try_advisory_lock($1,
 
 -- name: load_streams
 SELECT key, seq FROM streams WHERE key = ANY($1::text[])
+
+-- name: load_heads
+SELECT key, workspace_id::text AS workspace_id, seq FROM streams WHERE key = ANY($1::text[])
 
 -- name: load_threads
 SELECT id, workspace_id::text AS workspace_id, title, agent_id, team_id, user_id, channel, system_prompt, context,

@@ -1,0 +1,10 @@
+"""Rebuilding the view: folded from the beginning of the log into a new schema beside the live one, compared, switched.
+
+run.py       the whole of it, and the way back
+load.py      the fold of what the live view has, by COPY (`held.py`: rows that may still change)
+follow.py    keeps the new schema beside the live one: the projector, on a log that ends where the live view stands
+compare.py   whether two schemas say the same
+switch.py    the live projectors held for a moment; the exchange of the schemas' names
+schemas.py   schemas and their tables
+command.py   `python -m parley_history rebuild`
+"""
