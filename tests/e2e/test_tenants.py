@@ -72,6 +72,7 @@ async def staged(system: System, admin: httpx2.AsyncClient, owner: httpx2.AsyncC
         "tool_call_id": next(call for call in pending if call != approval["tool_call"]["id"]),
         "approval_id": approval["id"],
         "rejected_id": "0-7",
+        "record_id": "0-7",
         "name": "secret.txt",
         "sha256": stored["sha256"],
         "key_id": key["id"],

@@ -20,11 +20,17 @@ KEPT: set[str] = set(json.loads(os.environ["PARLEY_FUZZ_KEPT"]))
 TALLY = Path(os.environ["PARLEY_FUZZ_TALLY"])
 
 answers: Counter[str] = Counter()
+asked: Counter[str] = Counter()
 
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: object) -> None:
     """Name what is there where the example of an id stands; but delete nothing that others are tried on."""
+    if isinstance(case.query, dict) and "as_of" in case.query:
+        # What was made a moment ago was nowhere at nearly all seqs and times: every other one asks for how it is now.
+        asked[case.path] += 1
+        if asked[case.path] % 2:
+            del case.query["as_of"]
     last = re.findall(r"{(\w+)}", case.path)[-1:]
     own = REAL.get(f"{case.method} {case.path}")
     for part in (case.path_parameters, case.query, case.body):

@@ -20,7 +20,7 @@ from parley_events.positions import StreamPosition
 from parley_events.reads import WorkspaceView
 
 _FRESH_MS = 2000
-_CATCH_UP_MS = 1000
+_CATCH_UP_MS = 2000
 """How long a run waits for the view to come to what its message's writer saw."""
 _AGAIN_MS = 10_000
 """How long, after one has waited in vain, no other does; what is read behind the answers may come there meanwhile."""
