@@ -324,3 +324,43 @@ async def test_each_of_those_who_watch_knows_how_the_run_ended(here: World) -> N
     await here.eventually(lambda: any(isinstance(command.body, MarkRead) for command in d.heard))
     [mark] = [command.body for command in d.heard if isinstance(command.body, MarkRead)]
     assert mark.up_to == end.seq
+
+
+async def test_what_cannot_be_shown_ends_the_streams_and_leaves_no_gap(here: World) -> None:
+    d, fact = here.dispatcher, await posted(here)
+    async with watch(here, fact) as one, watch(here, fact) as two:
+        await here.eventually(lambda: channels(here) == [2])
+        [channel] = here.core.channels._open.values()
+
+        def broken(shown: Any) -> Any:
+            raise RuntimeError("a mistake")
+
+        channel._show = broken
+        d.completed(fact)
+        await asyncio.gather(one.end(), two.end())
+        assert one.over and two.over and frames(one)[-1].type == "message.posted"
+        async with watch(here, fact, headers={"Last-Event-ID": str(frames(one)[-1].id)}) as again:
+            await again.end()
+            assert [frame.type for frame in frames(again)] == ["run.completed"]
+
+
+async def test_one_who_cannot_be_written_to_is_cut_off_alone(here: World) -> None:
+    d, fact = here.dispatcher, await posted(here)
+    async with watch(here, fact) as goes, watch(here, fact) as stays:
+        await here.eventually(lambda: channels(here) == [2])
+        [channel] = here.core.channels._open.values()
+        first = next(iter(channel._members))
+
+        def send(message: Any) -> Any:
+            async def breaks() -> None:
+                raise RuntimeError("a mistake")
+
+            return breaks()
+
+        first._outlet._send = send  # type: ignore[attr-defined]
+        call = d.called(fact)
+        d.returned(fact, call, Block(kind="text", text="whole"))
+        d.completed(fact)
+        await asyncio.gather(goes.end(), stays.end(), return_exceptions=True)
+        ends = [frames(x)[-1].type for x in (goes, stays)]
+        assert sorted(ends) == ["message.posted", "run.completed"]

@@ -11,6 +11,7 @@ Above it: `sse`. Below: `follow`, the hub.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Hashable
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from parley_gateway.feed.frames import Show, encode
 from parley_gateway.feed.hub import Item
 from parley_gateway.feed.join import Feed
 from parley_gateway.feed.outlet import message_of
+
+log = logging.getLogger(__name__)
 
 
 class Member(Protocol):
@@ -76,6 +79,14 @@ class Channel:
         self._due = False
         if self.over or self._healing is not None:
             return
+        try:
+            self._show_what_came()
+        except Exception:
+            # Rather a stream that ends, and is resumed by its cursor, than one with a gap in it.
+            log.exception("what came could not be shown")
+            self._finish()
+
+    def _show_what_came(self) -> None:
         items = self._feed.grab()
         shown: list[Shown] = []
         for place, item in enumerate(items):

@@ -34,7 +34,7 @@ class Outlet:
         self._roused = False
         self._waking: asyncio.Future[None] | None = None
         self._stall: asyncio.Timeout | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self.left_early = False
 
     @asynccontextmanager
@@ -88,7 +88,7 @@ class Outlet:
 
     async def catch_up(self) -> None:
         """Send all that was kept, in order."""
-        while self._stuck is not None or self._kept:
+        while self._error is None and (self._stuck is not None or self._kept):
             if self._stuck is not None:
                 await self._stuck
                 self._stuck, self._since, self._written = None, None, self._loop.time()
@@ -132,7 +132,8 @@ class Outlet:
             self._written = now
             if now >= self._looked + GONE_S and self.gone():
                 self.rouse()
-        except OSError as error:
+        except Exception as error:
+            # Its own task raises it: whoever writes here writes to others, too.
             self._error = error
             self.rouse()
         else:

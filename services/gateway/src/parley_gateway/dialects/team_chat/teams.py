@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parley_events.facts import MessagePosted
-from parley_events.reads import RunView, TeamView, ThreadView
+from parley_events.reads import RunView, TeamView
 from parley_gateway import core as core_
 from parley_gateway.auth import Principal
 from parley_gateway.core import Core, Said
@@ -87,7 +87,7 @@ def _events_url(request: Request, run_id: str) -> str:
 
 
 async def _run(core: Core, request: Request, who: Principal) -> Response:
-    run, _ = await _run_of(core, request, who)
+    run = await _run_of(core, request, who)
     story = plays.Story(run.id)
     for fact in await core_.facts_of(core, who, run):
         story.fold(fact)
@@ -97,20 +97,20 @@ async def _run(core: Core, request: Request, who: Principal) -> Response:
 
 
 async def _events(core: Core, request: Request, who: Principal) -> Response:
-    run, _ = await _run_of(core, request, who)
+    run = await _run_of(core, request, who)
     feed = await core_.run_feed(core, who, run, resume_point(request), restarts=False, inside=True)
     return core_.stream(core, feed, plays.Frames(run.id), {"Parley-Run-Id": run.id})
 
 
-async def _run_of(core: Core, request: Request, who: Principal) -> tuple[RunView, ThreadView]:
-    """The run that the path names, if the team answers in it, and its conversation."""
+async def _run_of(core: Core, request: Request, who: Principal) -> RunView:
+    """The run that the path names, if the team answers in it."""
     team = await _team(core, request, who)
-    run, thread = await core.reads.run_in(who, request.path_params["run_id"], min_position(request))
+    run = await core.reads.run(who, request.path_params["run_id"], min_position(request))
     begun, _ = await core.history.facts(who.workspace_id, run.thread_id, run.posted_seq - 1, 1)
     body = begun[0].body if begun else None
     if not isinstance(body, MessagePosted) or body.play is None or body.play.team_id != team.id:
         raise not_found("run of this team")
-    return run, thread
+    return run
 
 
 async def _team(core: Core, request: Request, who: Principal) -> TeamView:
