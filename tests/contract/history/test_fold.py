@@ -164,7 +164,7 @@ async def _compare(client: Client, writer: Writer, log: ListLog, now_ms: int) ->
     parts = [await client.get(f"/partitions/{p}") for p in range(log.partitions)]
     assert {stream for part in parts for stream in part["open_threads"]} == open_threads
     assert {stream for part in parts for stream in part["waiting_threads"]} == waiting
-    dues = [await client.get(f"/partitions/{p}/due", until_ms=2**60) for p in range(log.partitions)]
+    dues = [await client.get("/due", partitions=p, until_ms=2**60) for p in range(log.partitions)]
     assert {(due["stream"], due["due_key"], due["due_at_ms"]) for one in dues for due in one["items"]} == (
         reference.dues()
     )

@@ -119,7 +119,7 @@ async def test_reading_keeps_no_session_from_expiring(settings: Settings) -> Non
     writer.write(thread(1), WS, f.ThreadRead(user_id="ada", up_to=seq))
     async with running(settings, log) as client:
         await client.caught_up(log)
-        dues = [await client.get(f"/partitions/{p}/due", until_ms=2**60) for p in range(4)]
+        dues = [await client.get("/due", partitions=p, until_ms=2**60) for p in range(4)]
         assert [due["due_at_ms"] for one in dues for due in one["items"]] == [ended_ms + 60_000]
 
 

@@ -267,7 +267,10 @@ async def test_the_longest_text_of_a_skill_stops_nothing(settings: Settings) -> 
         (f"/streams/{T1}/facts?after=x", "bad_after"),
         ("/positions?min_position=garbage", "bad_position"),
         (f"/positions?min_position={T1}@1&wait_ms=10001", "bad_wait_ms"),
-        ("/partitions/0/due", "bad_until_ms"),
+        ("/due?partitions=0", "bad_until_ms"),
+        ("/due?until_ms=1", "bad_partitions"),
+        ("/due?until_ms=1&partitions=0,256", "bad_partitions"),
+        ("/due?until_ms=1&partitions=0,-1", "bad_partitions"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(settings: Settings, path: str, code: str) -> None:
@@ -354,7 +357,7 @@ async def test_due_lists_what_is_due_by_then(settings: Settings) -> None:
 
     async def due(until_ms: int = 2**60) -> set[tuple[str, int]]:
         await client.caught_up(log)
-        found = await client.get(f"/partitions/{partition}/due", until_ms=until_ms)
+        found = await client.get("/due", partitions=partition, until_ms=until_ms)
         assert all((item["stream"], item["workspace_id"]) == (T1, WS) for item in found["items"])
         return {(due.due_key, due.due_at_ms) for due in reads.DueList.model_validate(found).items}
 
@@ -403,12 +406,12 @@ async def test_an_idle_thread_expires_by_the_clock_before_its_fact_is_there(sett
         now_ms += 1
         assert await expired()
         partition = writer.partition(T1)
-        [due] = (await client.get(f"/partitions/{partition}/due", until_ms=now_ms))["items"]
+        [due] = (await client.get("/due", partitions=partition, until_ms=now_ms))["items"]
         assert (due["due_key"], due["due_at_ms"]) == ("session", now_ms)
         writer.write(T1, WS, f.ThreadExpired(idle_since_ms=end.time_ms))
         now_ms = 0
         assert await expired()
-        assert (await client.get(f"/partitions/{partition}/due", until_ms=2**60))["items"] == []
+        assert (await client.get("/due", partitions=partition, until_ms=2**60))["items"] == []
 
 
 async def test_open_runs_are_found_by_who_where_and_since_when(settings: Settings) -> None:

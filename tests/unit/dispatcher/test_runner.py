@@ -400,9 +400,12 @@ async def test_cancelling_in_mid_stream_keeps_the_text_so_far(world: World) -> N
 async def test_cancelling_before_the_run_has_begun_ends_it(world: World) -> None:
     """Both commands are read at once, so the run's task is cancelled before its first step."""
     thread, posting = new_thread(), "posting"
-    await world.put(thread, post("/text never"), posting)
-    asked = await world.put(thread, c.CancelRun(principal=ANN, run_id=run_id(thread, posting)))
     async with world.dispatcher():
+        await world.ask(new_thread(), post("/text it is ours"))
+        _, asked = await asyncio.gather(
+            world.put(thread, post("/text never"), posting),
+            world.put(thread, c.CancelRun(principal=ANN, run_id=run_id(thread, posting))),
+        )
         assert (await world.read.ended(thread)).type == "run.cancelled"
         assert (await world.read.outcome(asked)).type == "run.cancelling"
         await world.ask(thread, post("/text next"))

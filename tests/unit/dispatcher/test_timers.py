@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from parley_dispatcher.errors import HistoryUnavailable, NotOwner
-from parley_dispatcher.timers import Timers
+from parley_dispatcher.timers import Fire, Timers, look, watch
 from parley_dispatcher.tools import TOOLS
 from parley_events import commands as c
 from parley_events import facts as f
@@ -20,7 +20,18 @@ from parley_events.clock import system_clock
 from parley_events.reads import Due
 from tests.unit.dispatcher.test_parked import ASK_CHILD, ASK_WEATHER, PUBLISH, approve, calls, parked, published, result
 from tests.unit.dispatcher.test_runner import Held
-from tests.unit.dispatcher.world import ANN, HeldModel, World, agent, eventually, make_world, new_thread, post, within
+from tests.unit.dispatcher.world import (
+    ANN,
+    PARTITIONS,
+    HeldModel,
+    World,
+    agent,
+    eventually,
+    make_world,
+    new_thread,
+    post,
+    within,
+)
 
 DAY_MS = 86_400_000
 TERMS: dict[str, Any] = {
@@ -28,6 +39,9 @@ TERMS: dict[str, Any] = {
     "client_tools": (ClientTool(name="get_weather", expires_s=2 * 86_400),),
     "limits": Limits(seconds=3600),
 }
+
+
+STREAMS = [new_thread(partition) for partition in range(PARTITIONS)]
 
 
 class Moved:
@@ -50,11 +64,10 @@ def post_idle(text: str, idle_s: int) -> c.PostMessage:
     return post(text).model_copy(update={"open": ThreadSeed(user_id="ann", idle_s=idle_s)})
 
 
-async def listed_anew(world: World, partition: int, count: int = 3) -> None:
+async def listed_anew(world: World, count: int = 3) -> None:
     """Until history was asked for what is due some more times."""
-    path = f"partitions/{partition}/due"
-    seen = world.history.asked.count(path)
-    await eventually(lambda: world.history.asked.count(path) >= seen + count)
+    seen = world.history.asked.count("due")
+    await eventually(lambda: world.history.asked.count("due") >= seen + count)
 
 
 async def test_an_approval_that_nobody_answers_expires_and_the_run_goes_on(world: World) -> None:
@@ -63,7 +76,7 @@ async def test_an_approval_that_nobody_answers_expires_and_the_run_goes_on(world
         await world.put(thread, post(f"{PUBLISH % 'x'}\n/text done"))
         await parked(world, thread)
         clock.by_ms = DAY_MS - 60_000
-        await listed_anew(world, 0)
+        await listed_anew(world)
         assert not world.read.of(thread, f.ApprovalExpired)
         clock.by_ms = DAY_MS + 1000
         end = await world.read.ended(thread)
@@ -102,10 +115,10 @@ async def test_each_fires_once_though_history_stands_still_and_owners_come_and_g
         world.history.taking.close()  # from here on it lists what it knows, again and again
         clock.by_ms = DAY_MS + 1000
         await world.read.ended(thread)
-        await listed_anew(world, 0)
+        await listed_anew(world)
     for _ in range(2):
         async with world.dispatcher(clock=clock):
-            await listed_anew(world, 0)
+            await listed_anew(world)
     world.history.taking.open()
     assert len(world.read.of(thread, f.ApprovalExpired)) == 1
     assert len(world.read.of(thread, f.RunCompleted)) == 1
@@ -121,7 +134,7 @@ async def test_an_answer_that_is_first_in_the_log_wins_over_the_timer(world: Wor
         [request] = world.read.of(thread, f.ApprovalRequested)
         await world.ask(thread, approve(request.approval_id))
         clock.by_ms = DAY_MS + 1000
-        await listed_anew(world, 0)
+        await listed_anew(world)
         await world.read.ended(thread)
         world.history.taking.open()
     assert published(world) == ["x"] and not world.read.of(thread, f.ApprovalExpired)
@@ -152,7 +165,7 @@ async def test_the_deadline_of_a_parked_run_stands_still(world: World) -> None:
         await parked(world, thread)
         [first] = world.read.of(thread, f.ModelCalled)
         clock.by_ms = DAY_MS
-        await listed_anew(world, 0)
+        await listed_anew(world)
         assert not world.read.of(thread, f.RunCancelling)
         [call] = calls(world, thread)
         await world.ask(thread, result(call))
@@ -160,7 +173,7 @@ async def test_the_deadline_of_a_parked_run_stands_still(world: World) -> None:
         second = await world.read.wait_for(thread, f.ModelCalled, count=2)
         assert abs(second.due_at_ms - first.due_at_ms - DAY_MS) < 10_000
         clock.by_ms = DAY_MS + 3_500_000
-        await listed_anew(world, 0)
+        await listed_anew(world)
         assert not world.read.of(thread, f.RunCancelling)
         clock.by_ms = DAY_MS + 3_601_000
         assert (await world.read.ended(thread)).code == "time_limit"
@@ -200,17 +213,17 @@ async def test_a_session_expires_once_nothing_happened_for_its_time_and_not_whil
         await world.ask(thread, post_idle("/text HOLD", 600))
         await within(model.holding.wait())
         clock.by_ms = 700_000
-        await listed_anew(world, 0)
+        await listed_anew(world)
         model.gate.open()
         await world.read.ended(thread)
-        await listed_anew(world, 0)
+        await listed_anew(world)
         assert not world.read.of(thread, f.ThreadExpired)
         clock.by_ms = 1_350_000
         expired = await world.read.wait_for(thread, f.ThreadExpired)
         last = [fact.time_ms for fact in world.read.facts if fact.stream == thread][-2]
         assert expired.idle_since_ms == last
         assert (await world.ask(thread, post("/text late"))).code == "session_expired"
-        await listed_anew(world, 0)
+        await listed_anew(world)
     assert len(world.read.of(thread, f.ThreadExpired)) == 1
 
 
@@ -221,7 +234,7 @@ async def test_while_history_is_away_nothing_fires_and_nothing_is_lost(world: Wo
         await parked(world, thread)
         world.history.away = True
         clock.by_ms = DAY_MS + 1000
-        await listed_anew(world, 0)
+        await listed_anew(world)
         assert not world.read.of(thread, f.ApprovalExpired)
         world.history.away = False
         await world.read.ended(thread)
@@ -249,51 +262,66 @@ class Lists:
     """A history that lists these dues, or is away."""
 
     def __init__(self, *dues: Due) -> None:
-        self.dues, self.away, self.until = dues, False, 0
+        self.dues, self.away, self.asked = dues, False, []  # type: ignore[var-annotated]
 
-    async def due(self, partition: int, until_ms: int) -> tuple[Due, ...]:
-        self.until = until_ms
+    async def due(self, partitions: Iterable[int], until_ms: int) -> tuple[Due, ...]:
+        self.asked.append((sorted(partitions), until_ms))
         if self.away:
             raise HistoryUnavailable("away")
         return self.dues
 
 
-def due(key: str) -> Due:
-    return Due(stream="t", workspace_id="w", due_key=key, due_at_ms=1)
+def due(key: str, stream: str = STREAMS[0]) -> Due:
+    return Due(stream=stream, workspace_id="w", due_key=key, due_at_ms=1)
+
+
+async def test_history_is_asked_once_for_all_partitions_and_each_gets_its_own() -> None:
+    lists = Lists(due("a"), due("b", STREAMS[1]), due("c"))
+    given: list[tuple[int, list[str], int]] = []
+
+    def of(partition: int) -> Fire:
+        return lambda dues, now_ms: given.append((partition, [one.due_key for one in dues], now_ms))
+
+    history: Any = lists
+    await look(history, 42, PARTITIONS, {0: of(0), 1: of(1)})
+    assert lists.asked == [([0, 1], 42)]
+    assert given == [(0, ["a", "c"], 42), (1, ["b"], 42)]
+    await look(history, 43, PARTITIONS, {1: of(1)})
+    assert given[2:] == [(1, ["b"], 43)], "what is listed of another's partition is another's"
+    lists.away = True
+    await look(history, 44, PARTITIONS, {0: of(0)})
+    await look(history, 45, PARTITIONS, {})
+    assert len(given) == 3 and len(lists.asked) == 3, "with no partition nobody is asked"
 
 
 async def test_a_due_is_judged_once_and_one_that_breaks_holds_up_no_other() -> None:
     fired: list[str] = []
 
     async def fire(one: Due, now_ms: int) -> None:
+        assert timers.firing and now_ms == 42
         fired.append(one.due_key)
         if one.due_key == "broken":
             raise ValueError("broken")
 
-    lists = Lists(due("broken"), due("a"))
-    timers = Timers(0, lists, lambda: 42, fire)  # type: ignore[arg-type]
-    await timers.look()
-    lists.dues = (*lists.dues, due("b"), due("a").model_copy(update={"due_at_ms": 2}))
-    await timers.look()
-    lists.away = True
-    await timers.look()
-    assert fired == ["broken", "a", "b", "a"] and lists.until == 42
+    timers = Timers(fire)
+    await timers.take((due("broken"), due("a")), 42)
+    await timers.take((due("broken"), due("a"), due("b"), due("a").model_copy(update={"due_at_ms": 2})), 42)
+    assert fired == ["broken", "a", "b", "a"] and not timers.firing
 
 
 async def test_an_answer_that_cannot_be_read_stops_no_timers() -> None:
     fired = asyncio.Event()
 
-    async def fire(one: Due, now_ms: int) -> None:
-        fired.set()
-
     class Garbled(Lists):
-        async def due(self, partition: int, until_ms: int) -> tuple[Due, ...]:
-            self.until += 1
-            if self.until == 1:
+        async def due(self, partitions: Iterable[int], until_ms: int) -> tuple[Due, ...]:
+            found = await super().due(partitions, until_ms)
+            if len(self.asked) == 1:
                 raise ValueError("not what was agreed")
-            return self.dues
+            return found
 
-    watching = asyncio.create_task(Timers(0, Garbled(due("a")), lambda: 42, fire).watch(10))  # type: ignore[arg-type]
+    history: Any = Garbled(due("a"))
+    ready: dict[int, Fire] = {0: lambda dues, now_ms: fired.set()}
+    watching = asyncio.create_task(watch(history, lambda: 42, 10, PARTITIONS, lambda: ready))
     await within(fired.wait())
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
@@ -303,7 +331,7 @@ async def test_a_partition_that_is_lost_stops_its_timers() -> None:
     async def fire(one: Due, now_ms: int) -> None:
         raise NotOwner("gone")
 
-    timers = Timers(0, Lists(due("a")), lambda: 42, fire)  # type: ignore[arg-type]
+    timers = Timers(fire)
     with pytest.raises(NotOwner):
-        async with asyncio.timeout(4):
-            await timers.watch(10)
+        await timers.take((due("a"),), 42)
+    assert not timers.firing

@@ -57,6 +57,22 @@ async def test_every_partition_is_claimed_once_at_the_start(world: World) -> Non
         assert {p: owner.epoch for p, owner in dispatcher.worker.owners.items()} == {0: 0, 1: 0}
 
 
+async def test_the_own_tail_is_read_now_and_then_and_at_once_where_someone_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims and a step that cannot be taken back wait for it; what nobody waits for is gathered."""
+    monkeypatch.setattr("parley_dispatcher.worker._GATHER_S", 600.0)
+    thread = new_thread(0)
+    async with world.dispatcher() as dispatcher:
+        owner = dispatcher.worker.owners[0]
+        await world.ask(thread, post('/tool append_line {"file": "effects", "line": "once"}'))
+        await world.read.ended(thread)
+        assert (world.folder / "effects" / "effects").read_text().count("once") == 1
+        assert not owner.settled and not owner.awaits, "nobody waits for the end of the run"
+        await within(owner.look())
+        assert owner.settled
+
+
 async def test_a_foreign_claim_takes_everything_away_at_once(world: World) -> None:
     thread = new_thread(0)
     async with world.dispatcher() as dispatcher:

@@ -265,8 +265,9 @@ class Past:
                     ],
                     "claims": self.claims[partition],
                 }
-            case ["partitions", number, "due"]:
-                return {"items": self._dues(int(number), int(query["until_ms"]))}
+            case ["due"]:
+                asked = {int(number) for number in query["partitions"].split(",")}
+                return {"items": self._dues(asked, int(query["until_ms"]))}
             case ["streams", stream, "facts"]:
                 partition = partition_of(stream.encode(), PARTITIONS)
                 kept = self.facts.get(stream, [])
@@ -334,11 +335,11 @@ class Past:
             evolve(state, fact)
         return state
 
-    def _dues(self, partition: int, until_ms: int) -> list[dict[str, Any]]:
+    def _dues(self, partitions: set[int], until_ms: int) -> list[dict[str, Any]]:
         """What is due, by the rules of the view: each with its key, until something takes it away."""
         found = {}
         for stream in self.facts:
-            if stream.startswith("ws:") or partition_of(stream.encode(), PARTITIONS) != partition:
+            if stream.startswith("ws:") or partition_of(stream.encode(), PARTITIONS) not in partitions:
                 continue
             state = self._state(stream)
             if state.exists and not state.expired and not state.open_runs and state.idle_s is not None:

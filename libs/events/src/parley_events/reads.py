@@ -7,7 +7,7 @@ PostgreSQL is away.
 
     GET /positions                                         → Positions
     GET /partitions/{p}                                    → PartitionView
-    GET /partitions/{p}/due?until_ms=                      → DueList
+    GET /due?partitions=0,1,…&until_ms=                    → DueList          (of each at most 500, oldest first)
     GET /stops                                             → StopList         (partitions that stand still)
     GET /skips?limit=                                      → SkipList         (newest first)
     POST /skips  Skip                                      → SkipMade         (404: nothing stands still there; 409

@@ -68,9 +68,10 @@ class History:
         """What a new owner starts from."""
         return await self._need(f"/partitions/{partition}", PartitionView, _CLAIM_S)
 
-    async def due(self, partition: int, until_ms: int) -> tuple[Due, ...]:
-        """What is due in a partition by then, the oldest first; not all of it where that is very much."""
-        return (await self._need(f"/partitions/{partition}/due", DueList, until_ms=str(until_ms))).items
+    async def due(self, partitions: Iterable[int], until_ms: int) -> tuple[Due, ...]:
+        """What is due in these partitions by then, the oldest of each first; not all of it where that is very much."""
+        of = ",".join(map(str, partitions))
+        return (await self._need("/due", DueList, partitions=of, until_ms=str(until_ms))).items
 
     async def facts(self, stream: str, after: int) -> Stored:
         """All facts of a stream beyond `after` that the view has, in order."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -102,6 +102,8 @@ class World:
     elapsed: Callable[[], float] = elapsed_s
     alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a suspect command is decided: one at a time in the process, so that it is known which one ended it."""
+    awaited: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when someone begins to wait for what an own tail will show."""
 
 
 class Owner:
@@ -149,10 +151,11 @@ class Owner:
         self._waiters: dict[tuple[str, int], list[asyncio.Future[None]]] = {}
         self._claimed: asyncio.Future[int] | None = None
         self._advanced = asyncio.Event()
+        self._reading = 0
         self._fresh_from = 0
         self._touched: dict[str, None] = {}
         self._resting: set[str] = set()
-        self._timers = Timers(partition, world.history, world.clock, self._fire)
+        self._timers = Timers(self._fire)
 
     # ---- the claim
 
@@ -209,17 +212,21 @@ class Owner:
             if stream not in view.waiting_threads or stream in self._touched:
                 self._spawn(self._recover(stream))
         self._touched.clear()
-        self._spawn(self._timers.watch(self._world.timer_ms))
         backlog, self._backlog = self._backlog, deque()
         for record in backlog:
             self.take(record)
 
     async def _read_to(self, offset: int) -> None:
         """Until the own tail has shown everything below `offset`. Raises NotOwner once the owner is closed."""
-        while self.read_to < offset:
-            self._check_ours()
-            self._advanced.clear()
-            await self._advanced.wait()
+        self._reading += 1
+        self._world.awaited.set()
+        try:
+            while self.read_to < offset:
+                self._check_ours()
+                self._advanced.clear()
+                await self._advanced.wait()
+        finally:
+            self._reading -= 1
         self._check_ours()
 
     def _check_ours(self) -> None:
@@ -330,6 +337,11 @@ class Owner:
         self._window.trim(next_offset)
 
     @property
+    def awaits(self) -> bool:
+        """Whether someone waits for what the own tail will show."""
+        return bool(self._waiters or self._reading)
+
+    @property
     def choked(self) -> bool:
         """Whether commands must wait: the window or a queue is over its limit."""
         return self.waiting > _MOST_WAITING or max(self._window.size, self._held_back) > self._world.window_bytes
@@ -384,6 +396,7 @@ class Owner:
         """Until the tail has shown a record that was just appended."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(place, []).append(future)
+        self._world.awaited.set()
         await future
 
     async def _events_end(self) -> int:
@@ -561,10 +574,13 @@ class Owner:
         if isinstance(state, ThreadState):
             self._wake(self, state)
 
+    def fire_due(self, listed: Sequence[Due], now_ms: int) -> None:
+        """Fire what history lists as due at that time, unless an earlier list is still gone through."""
+        if self.ready and not self._timers.firing:
+            self._spawn(self._timers.take(listed, now_ms))
+
     async def _fire(self, due: Due, now_ms: int) -> None:
         """A timer: a command of the owner's to itself, on no log. What means nothing any more has no outcome."""
-        if partition_of(due.stream.encode(), self._world.log.partitions) != self.partition:
-            return
         state = self.states.held.get(due.stream) or await self.states.load(due.stream)
         if self.closed or not isinstance(state, ThreadState):
             return

@@ -48,7 +48,7 @@ class Settings:
     mcp_commands: bool = False
     mcp_start_s: float = 5.0
     mcp_idle_s: float = 600.0
-    delta_tick_ms: int = 40
+    delta_tick_ms: int = 50
     timer_ms: int = 1000
     cache_mb: int = 256
     window_mb: int = 64

@@ -15,11 +15,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from parley_dispatcher.errors import HistoryUnavailable, NotOwner
 from parley_dispatcher.owner import COMMANDS_TOPIC, EVENTS_TOPIC, Owner, World
 from parley_dispatcher.runner import Runner
+from parley_dispatcher.timers import watch
 from parley_dispatcher.watchdog import Watchdog
 from parley_events.errors import EventsError, LogUnavailable, RetentionGap
 from parley_events.log import Group, Tail
@@ -29,6 +31,8 @@ _log = logging.getLogger(__name__)
 _COMMIT_S = 0.2
 """How often offsets are committed. Who asks a gateway for what is not there waits for it: only then is it sure that no
 command is left that may have made the thing."""
+_GATHER_S = 0.03
+"""How long facts that nobody waits for are gathered before they are read back. Short beside `owner.TRUST_S`."""
 _POSITIONS_S = 1.0
 _RECLAIM_S = 1.0
 _STOPPED_S = 60.0
@@ -80,7 +84,14 @@ class Worker:
             COMMANDS_TOPIC, self._group_id, self._assigned, self._revoked, self._wanted
         )
         self._joined.set()
-        for loop in (self._poll, self._follow, self._commit, self._watch_history, self._watch_partitions):
+        for loop in (
+            self._poll,
+            self._follow,
+            self._commit,
+            self._watch_due,
+            self._watch_history,
+            self._watch_partitions,
+        ):
             self._loops.append(asyncio.create_task(self._guard(loop)))
 
     async def stop(self) -> None:
@@ -292,6 +303,17 @@ class Worker:
                 owner = self.owners.get(record.partition)
                 if owner is not None:
                     owner.see(record)
+            if records:
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Let the own tails grow a little, unless someone waits for what they show: a fetch for many facts costs
+        broker and dispatcher as much as one for a single fact."""
+        if not any(owner.awaits for owner in self.owners.values()):
+            self._world.awaited.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER_S):
+                    await self._world.awaited.wait()
 
     async def _commit(self) -> None:
         while True:
@@ -323,6 +345,16 @@ class Worker:
                 owner = self.owners.get(view.partition)
                 if owner is not None:
                     owner.passed(view.next_offset)
+
+    async def _watch_due(self) -> None:
+        world = self._world
+        await watch(
+            world.history,
+            world.clock,
+            world.timer_ms,
+            world.log.partitions,
+            lambda: {partition: owner.fire_due for partition, owner in self.owners.items() if owner.ready},
+        )
 
     async def _watch_partitions(self) -> None:
         """A partition that stands still for no reason outside ends the process: another one can go on with it. The log

@@ -35,6 +35,7 @@ from parley_history.parameters import (
     limit_of,
     moment_of,
     number_of,
+    partitions_of,
     version_of,
 )
 from parley_history.positions import Watch
@@ -193,9 +194,9 @@ async def _partition(reader: Reader, request: Request) -> Any:
 
 
 async def _due(reader: Reader, request: Request) -> Any:
-    until_ms = integer(request, "until_ms", None, 0, 2**62)
+    partitions, until_ms = partitions_of(request), integer(request, "until_ms", None, 0, 2**62)
     async with reader.internal.connection() as con:
-        return await streams.due(con, request.path_params["p"], until_ms)
+        return await streams.due(con, partitions, until_ms)
 
 
 async def _stops(reader: Reader, request: Request) -> Any:
@@ -480,7 +481,7 @@ async def _passages(con: Connection, workspace: str, request: Request) -> Any:
 ROUTES: dict[str, Handler] = {
     "/positions": _positions,
     "/partitions/{p:int}": _partition,
-    "/partitions/{p:int}/due": _due,
+    "/due": _due,
     "/stops": _stops,
     "/skips": _skips,
     "/streams/{stream}/facts": _facts,

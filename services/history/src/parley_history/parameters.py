@@ -63,6 +63,15 @@ def is_descending(request: Request) -> bool:
     return order == "desc"
 
 
+def partitions_of(request: Request) -> list[int]:
+    """`partitions`: their numbers, with commas between them."""
+    text = request.query_params.get("partitions", "")
+    numbers = text.split(",")
+    if len(numbers) > 256 or not all(n.isascii() and n.isdecimal() and len(n) <= 3 and int(n) < 256 for n in numbers):
+        raise Refused(400, "bad_partitions", "partitions must be numbers from 0 to 255, with commas between them")
+    return [int(number) for number in numbers]
+
+
 def flag_of(request: Request, name: str) -> bool | None:
     """True, false, or not said."""
     text = request.query_params.get(name)

@@ -43,7 +43,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 TICK_S = 1.0
 """How often locks are tried, and the longest wait for records."""
 STALLED_S = 5.0
-GATHER_S = 0.05
+GATHER_S = 0.1
 """The pause after a batch in which the next one gathers, unless a reader waits for the view."""
 _OBJECTS_S = 3.0
 """How long the objects of a chunk may take at first; twice as long with each try, up to `_MOST_OBJECTS_S`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from parley_events.body import Json, Usage
 from parley_events.pieces import Kind
@@ -40,9 +40,9 @@ class Request:
     after: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Characters of a block, in order. Blocks are numbered 0, 1, 2 … as they begin, over texts, thoughts and tools."""
+class Said(NamedTuple):
+    """Characters of a block, in order. Blocks are numbered 0, 1, 2 … as they begin, over texts, thoughts and tools.
+    There is one for each delta: a tuple is made in a fifth of the time of a frozen dataclass."""
 
     block: int
     kind: Kind

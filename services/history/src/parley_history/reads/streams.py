@@ -38,8 +38,8 @@ async def partition(con: Connection, number: int) -> Answer | None:
     }
 
 
-async def due(con: Connection, number: int, until_ms: int) -> Answer:
-    rows = await con.fetch(SQL["due"], number, until_ms)
+async def due(con: Connection, partitions: list[int], until_ms: int) -> Answer:
+    rows = await con.fetch(SQL["due"], partitions, until_ms)
     return {
         "items": [
             {

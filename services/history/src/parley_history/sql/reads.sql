@@ -29,8 +29,10 @@ WHERE r.partition = $1 AND r.ended_seq IS NULL
 GROUP BY r.thread_id ORDER BY r.thread_id
 
 -- name: due
-SELECT stream, workspace_id::text AS workspace_id, due_key, due_ms FROM dues
-WHERE partition = $1 AND due_ms <= $2 ORDER BY due_ms, stream, due_key LIMIT 500
+SELECT d.* FROM unnest($1::int[]) AS p (number) CROSS JOIN LATERAL (
+    SELECT stream, workspace_id::text AS workspace_id, due_key, due_ms FROM dues
+    WHERE partition = p.number AND due_ms <= $2 ORDER BY due_ms, stream, due_key LIMIT 500
+) AS d
 
 -- name: stream_head
 SELECT s.seq, p.partition, p.next_offset, p.epoch
