@@ -7,9 +7,11 @@ that it belongs, over what is there. At `run.restarted` it drops the texts of th
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import orjson
 
 Place = tuple[str, int, int]
@@ -64,3 +66,12 @@ class ManyClient:
     def seqs(self) -> dict[str, list[int]]:
         """The seqs of each thread's facts (of a fact that is several frames, each)."""
         return {thread: [frame["seq"] for frame in facts] for thread, facts in self.facts.items()}
+
+
+async def events_of(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The events of an open stream, byte for byte, as they come."""
+    kept = b""
+    async for part in response.aiter_raw():
+        *events, kept = (kept + part).split(b"\n\n")
+        for event in events:
+            yield event

@@ -44,6 +44,8 @@ class InOrder(Listener):
 
     def put(self, item: Item, cost: int) -> None:
         """Queue an item, or keep it until what stands before it is here."""
+        if self.closed:
+            return
         if not self._late or isinstance(item, Piece):
             super().put(item, cost)
             return
