@@ -130,15 +130,12 @@ class Follower:
 
     async def follow(self, client: httpx2.AsyncClient, then: httpx2.AsyncClient) -> None:
         """At one gateway until that ends it, and from there on at the other."""
-        for at in (client, then):
-            while not self.done:
-                async with opened(at, self.path, self.cursor or None) as events:
-                    async for event in events:
-                        self._take(event)
-                        if self.done:
-                            return
-                if at is client:
-                    break
+        while True:
+            async with opened(then if self.broke else client, self.path, self.cursor or None) as events:
+                async for event in events:
+                    self._take(event)
+                    if self.done:
+                        return
             self.broke = self.broke or asyncio.get_running_loop().time()
 
     def _take(self, event: bytes) -> None:

@@ -29,6 +29,14 @@ __all__ = ["bench"]
 BOTH = (THREAD, NEIGHBOUR)
 
 
+def idle(listener: InOrder) -> bool:
+    return listener.empty
+
+
+def over(listener: InOrder) -> bool:
+    return listener.closed
+
+
 def places(facts: list[Any]) -> list[tuple[str, int]]:
     return [(fact.stream, fact.seq) for fact in facts]
 
@@ -47,12 +55,12 @@ async def test_what_stands_behind_a_late_fact_waits_for_it_whatever_its_stream(b
     await bench.fact(2, created(), epoch, NEIGHBOUR)
     assert places(await heard(plain, 2)) == [(NEIGHBOUR, 1), (NEIGHBOUR, 2)]
     assert places(listener.grab()) == [(THREAD, 1)]
-    assert not listener.empty and listener.queued[0] == 2, "what waits counts"
+    assert not idle(listener) and listener.queued[0] == 2, "what waits counts"
     store.away = False
     facts = await heard(listener, 4)
     assert places(facts) == [(THREAD, 2), (NEIGHBOUR, 1), (THREAD, 3), (NEIGHBOUR, 2)]
     assert facts[0].body.blocks[0].text == LARGE
-    assert listener.empty and [fact.offset for fact in facts] == sorted(fact.offset for fact in facts)
+    assert idle(listener) and [fact.offset for fact in facts] == sorted(fact.offset for fact in facts)
     await bench.fact(3, created(), epoch, NEIGHBOUR)
     assert places(await heard(listener, 1)) == [(NEIGHBOUR, 3)]
 
@@ -98,9 +106,9 @@ async def test_a_fact_whose_contents_are_of_no_use_closes_it(bench: Bench) -> No
     hub.attend(listener)
     listener.held(hub.partition(THREAD), 99)
     listener.lost(hub.partition(THREAD), 98)
-    assert not listener.closed
+    assert not over(listener)
     listener.lost(hub.partition(THREAD), 99)
-    assert listener.closed
+    assert over(listener)
     await bench.fact(1, created(), epoch, NEIGHBOUR)
     assert await listener.take(0) == []
 
