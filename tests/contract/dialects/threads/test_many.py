@@ -368,6 +368,23 @@ async def test_of_a_thread_that_was_deleted_meanwhile_its_deletion_is_told(here:
         assert other
 
 
+async def test_a_thread_that_was_deleted_meanwhile_is_no_hindrance_to_the_others(here: World) -> None:
+    here.dispatcher.play = say("ok")
+    app = here.gateways[0][0]
+    first, second = [await new_thread(here, here.key) for _ in range(2)]
+    both, client = f"{first},{second}", ManyClient()
+    async with watched(here, here.key, client, threads=both) as watch:
+        await watch.until(lambda client: client.cursor is not None)
+    assert (await ask(app, "DELETE", f"{CHAT}/threads/{first}", key=here.key)).status == 204
+    await post(here, here.key, second, "there")
+    async with watched(here, here.key, client, threads=both, after=client.cursor) as watch:
+        await watch.until(lambda client: len(client.facts) == 2 and len(client.facts[second]) == 4)
+        assert [fact["type"] for fact in client.facts[first]] == ["thread.deleted"]
+    bob = await new_key(here, "bob", "*")
+    answer = await ask(app, "GET", f"{CHAT}/events", key=bob, params={"threads": both})
+    assert (answer.status, answer.json()["details"]["threads"]) == (404, [first, second])
+
+
 async def test_a_deletion_is_shown_live_of_a_thread_that_was_not_met(here: World) -> None:
     app = here.gateways[0][0]
     here.dispatcher.play = say("ok")

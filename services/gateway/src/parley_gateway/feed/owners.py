@@ -65,7 +65,7 @@ class Owners:
         seed = _seed(fact)
         if seed is None or not self._fresh:
             return False
-        self._put(fact.stream, Met(self._sees(seed.user_id, seed.agent_id, seed.team_id), 0))
+        self._put(fact.stream, Met(self._principal.sees(seed.user_id, seed.agent_id, seed.team_id), 0))
         return True
 
     async def _ask(self, facts: Sequence[Fact]) -> None:
@@ -79,16 +79,13 @@ class Owners:
         for fact in facts:
             owner, seed = owners.get(fact.stream), _seed(fact)
             if owner is not None and owner.seq >= _before(fact):
-                self._put(fact.stream, Met(self._sees(owner.user_id, owner.agent_id, owner.team_id), owner.seq))
+                self._put(
+                    fact.stream, Met(self._principal.sees(owner.user_id, owner.agent_id, owner.team_id), owner.seq)
+                )
             elif seed is not None:
-                self._put(fact.stream, Met(self._sees(seed.user_id, seed.agent_id, seed.team_id), 0))
+                self._put(fact.stream, Met(self._principal.sees(seed.user_id, seed.agent_id, seed.team_id), 0))
             else:
                 raise Behind
-
-    def _sees(self, user_id: str | None, agent_id: str | None, team_id: str | None) -> bool:
-        """By the rule of `reads.thread`."""
-        who = self._principal
-        return (user_id in (None, who.user_id) or who.admin) and who.may_read(agent_id, team_id)
 
     def _put(self, thread_id: str, met: Met) -> None:
         self._met[thread_id] = met

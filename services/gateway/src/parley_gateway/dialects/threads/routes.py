@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -283,7 +281,7 @@ async def _many_events(core: Core, request: Request, who: Principal) -> Response
 
 
 async def _named(core: Core, request: Request, who: Principal) -> list[str] | None:
-    """The threads that a request names, all of them visible; None: it names none."""
+    """The threads that a request names, all of them visible (or deleted); None: it names none."""
     text, position = query(request, "threads"), min_position(request)
     if text is None:
         who.to_read(None)
@@ -292,11 +290,7 @@ async def _named(core: Core, request: Request, who: Principal) -> list[str] | No
     names = list(dict.fromkeys(text.split(",", THREADS_AT_ONCE)))
     if text == "" or len(names) > THREADS_AT_ONCE or "," in names[-1]:
         raise invalid(f"threads must name 1 to {THREADS_AT_ONCE} threads, with commas between")
-    for begin in range(0, len(names), 10):
-        asked = (core.reads.thread(who, name, position) for name in names[begin : begin + 10])
-        for found in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
+    await core.reads.followed(who, names, position)
     return names
 
 
