@@ -212,7 +212,7 @@ async def test_who_was_cut_off_before_the_first_fact_goes_on_from_where_it_began
     here.dispatcher.play = say("ok")
     thread = await new_thread(here, here.key)
     client = ManyClient()
-    async with watched(here, here.key, client) as first:
+    async with watched(here, here.key, client) as first, asyncio.timeout(5):  # long before the first beat
         await first.until(lambda client: client.cursor is not None)
     await post(here, here.key, thread, "while it was away")
     async with watched(here, here.key, client, after=client.cursor) as second:
@@ -325,6 +325,40 @@ async def test_what_was_sent_twice_after_an_outage_is_shown_once_wherever_the_fi
         await post(here, here.key, thread, "two")
         await watch.until(lambda client: len(client.facts[thread]) >= 8)
         assert client.seqs == {thread: [2, 3, 4, 5, 6, 7, 8, 9], other: [2, 3, 4, 5]}
+
+
+async def test_what_lies_before_its_beginning_and_comes_late_is_not_shown_and_takes_nothing_back(
+    here: World, monkeypatch: Any
+) -> None:
+    """A fact whose large contents were being fetched when the client began."""
+    here.dispatcher.play = say("ok")
+    app = here.gateways[0][0]
+    threads = [await new_thread(here, here.key) for _ in range(6)]
+    p = here.core.hub.partition(threads[0])
+    contents, there = here.core.hub._contents, asyncio.Event()
+    whole = contents.whole
+
+    async def late(record: Any) -> Any:
+        if record.topic == "parley.events" and record.header("ce_objects") is not None:
+            await there.wait()
+        return await whole(record)
+
+    monkeypatch.setattr(contents, "whole", late)
+    body = {"content": "x" * 400_000}
+    async with watched(here, here.key) as before:
+        await before.until(lambda client: client.cursor is not None)
+        await ask(app, "POST", f"{CHAT}/threads/{threads[0]}/messages", key=here.key, body=body)
+        await here.eventually(lambda: here.core.hub._held)
+        client = ManyClient()
+        async with watched(here, here.key, client) as watch:
+            await watch.until(lambda client: client.cursor is not None)
+            began = parse_vector(str(client.cursor)).next[p]
+            there.set()
+            await before.until(lambda client: client.seqs.get(threads[0]) == [2, 3, 4, 5])
+            await post(here, here.key, threads[1], "after")
+            await watch.until(lambda client: len(client.facts[threads[1]]) == 4)
+            assert threads[0] not in client.facts or client.seqs[threads[0]][0] > 2
+            assert parse_vector(str(client.cursor)).next[p] >= began
 
 
 async def test_what_came_while_it_read_is_shown_once_and_in_order(here: World, monkeypatch: Any) -> None:

@@ -133,7 +133,7 @@ class Stream(Response):
                     await self._next(outlet)
                 if outlet.left_early:
                     return
-                there = self._then is not None and self._retry_ms is None and not gone(receive)
+                there = self._then is not None and not gone(receive)
                 await send({"type": "http.response.body", "body": self._last()})
             if self._then is not None and there:
                 self._then()
