@@ -309,6 +309,41 @@ async def test_a_fact_of_two_frames_is_resumed_between_them(here: World) -> None
             assert [one.id for one in rest] == [one.id for one in frames[place + 1 :]]
 
 
+async def test_who_is_cut_off_after_every_single_frame_gets_each_once(here: World) -> None:
+    """Facts of two frames in several partitions: however it is cut, only one of them can be shown in part."""
+
+    async def play(dispatcher: Any, posted: Fact) -> None:
+        for attempt in (1, 2, 3):
+            call = dispatcher.called(posted, attempt=attempt)
+            if attempt < 3:
+                dispatcher.failed(posted, call, attempt)
+        dispatcher.returned(posted, call, Block(kind="text", text="ok"))
+        dispatcher.completed(posted)
+
+    here.dispatcher.play = play
+    threads = [await new_thread(here, here.key) for _ in range(5)]
+    threads.sort(key=here.core.hub.partition, reverse=True)
+    stayed, left = ManyClient(), ManyClient()
+    async with watched(here, here.key, stayed) as whole, watched(here, here.key) as first:
+        await whole.until(lambda client: client.cursor is not None)
+        await post(here, here.key, threads[0], "go")
+        await first.until(lambda client: len(client.facts[threads[0]]) == 10)
+        parts = first.exchange.parts
+        half = next(place for place, part in enumerate(parts) if b"run.restarted" in part)
+        for part in parts[: half + 1]:
+            left.take(part)
+        for thread in threads[1:]:
+            await post(here, here.key, thread, "go")
+        await whole.until(lambda client: sum(map(len, client.facts.values())) == 5 * 10)
+    for _ in range(200):
+        async with watched(here, here.key, after=left.cursor) as one:
+            await one.exchange.until(lambda x: x.parts)
+            left.take(one.exchange.parts[0])
+        if sum(map(len, left.facts.values())) >= 5 * 10:
+            break
+    assert left.facts == stayed.facts
+
+
 async def test_what_was_sent_twice_after_an_outage_is_shown_once_wherever_the_first_was(here: World) -> None:
     here.dispatcher.play = say("ok")
     thread, other = await new_thread(here, here.key), await new_thread(here, here.key)

@@ -86,6 +86,11 @@ class Many:
         self._next = {partition: self._after.next[partition] for partition in self._threads}
         await self._check_not_ahead()
         self._goal = self._ends()
+        if self._after.frames:
+            # Before anything else the rest of the fact that was shown in part: a cursor can tell of one alone.
+            partly = self._after.partition
+            goal = max(self._goal.pop(partly), self._next[partly] + 1)
+            self._goal = {partly: goal, **self._goal}
         await self._catch_up(self._ready)
 
     async def take(self, timeout_s: float) -> list[bytes]:
@@ -237,6 +242,9 @@ class Many:
         assert fact.seq is not None and fact.offset is not None
         thread_id = fact.stream
         opened = self._opened.pop(thread_id, None)
+        if opened is not None and opened.seq != fact.seq - 1:
+            opened.leave()  # it was deleted between two pages, and what was before that is told no more
+            opened = None
         if opened is None:
             opened = Opened(fact.seq - 1, self._show_of(thread_id), pieces=self._pieces)
         try:

@@ -26,11 +26,11 @@ from parley_gateway.feed.frames import Show
 
 
 class Opened:
-    """One thread after its fact `seq`. `show` words it; with `pieces` its texts are shown as they grow, else facts
+    """One thread, after its fact `seq`. `show` words it; with `pieces` its texts are shown as they grow, else facts
     alone. `untap` is whoever has its pieces come."""
 
     def __init__(self, seq: int, show: Show, *, pieces: bool) -> None:
-        self.show = show
+        self.seq, self.show = seq, show
         self.untap: Callable[[], None] | None = None
         self._follow = Follow(None, Cursor(seq)) if pieces else None
         self._runs: set[str] = set()
@@ -64,6 +64,7 @@ class Opened:
     def fact(self, fact: Fact) -> Iterable[Shown]:
         """What the thread's next fact lets us show: with pieces, before it the text that it closes."""
         self._note(fact)
+        self.seq = fact.seq or self.seq
         return (ShownFact(fact, ""),) if self._follow is None else self._follow.fact(fact)
 
     def piece(self, piece: Piece) -> Iterable[Shown]:
