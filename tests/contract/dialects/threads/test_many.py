@@ -233,6 +233,7 @@ async def test_a_cursor_that_is_none_or_of_other_threads_or_ahead_is_refused(her
         (str(few), "bad_cursor"),
         (str(Vector({**at.next, 9: 1})), "bad_cursor"),
         (str(ahead), "cursor_ahead"),
+        (str(Vector(at.next, 1, 1)), "cursor_ahead"),
     ):
         for how in ({"params": {"after": text}}, {"headers": {"Last-Event-ID": text}}):
             answer = await ask(app, "GET", f"{CHAT}/events", key=here.key, **how)
@@ -307,6 +308,23 @@ async def test_a_fact_of_two_frames_is_resumed_between_them(here: World) -> None
             rest = await again.sees(*types[place + 1 :])
             assert [one.data for one in rest] == [one.data for one in frames[place + 1 :]]
             assert [one.id for one in rest] == [one.id for one in frames[place + 1 :]]
+
+
+async def test_a_cursor_of_more_threads_is_good_for_fewer(here: World) -> None:
+    here.dispatcher.play = say("ok")
+    threads = [await new_thread(here, here.key) for _ in range(8)]
+    partition = here.core.hub.partition
+    one, other = threads[0], next(thread for thread in threads if partition(thread) != partition(threads[0]))
+    client = ManyClient()
+    async with watched(here, here.key, client) as watch:
+        await watch.until(lambda client: client.cursor is not None)
+    at = parse_vector(str(client.cursor)).next
+    for thread in (one, other):
+        await post(here, here.key, thread, "later")
+    for cursor in (Vector(at), Vector(at, partition(other), 1)):
+        async with watched(here, here.key, threads=one, after=str(cursor)) as watch:
+            frames = await watch.sees(*RUN)
+            assert set(parse_vector(str(frames[-1].id)).next) == {partition(one)}
 
 
 async def test_who_is_cut_off_after_every_single_frame_gets_each_once(here: World) -> None:

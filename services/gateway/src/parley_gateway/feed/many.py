@@ -63,6 +63,8 @@ class Many:
         self._listening = False
         self._live = False
         """Whether all that was stored when it began to listen has been shown."""
+        self._partly: tuple[int, int] | None = None
+        """The partition and offset of a fact of which some frames were shown before."""
         self._next: dict[int, int] = {}
         self._goal: dict[int, int] = {}
         self._ready: list[bytes] = []
@@ -84,13 +86,14 @@ class Many:
         if not self._after.next.keys() >= self._threads.keys() or self._after.next.keys() - self._hub.reached.keys():
             raise bad_cursor()
         self._next = {partition: self._after.next[partition] for partition in self._threads}
+        if self._after.frames and self._after.partition in self._threads:
+            self._partly = (self._after.partition, self._next[self._after.partition])
         await self._check_not_ahead()
         self._goal = self._ends()
-        if self._after.frames:
+        if self._partly is not None:
             # Before anything else the rest of the fact that was shown in part: a cursor can tell of one alone.
-            partly = self._after.partition
-            goal = max(self._goal.pop(partly), self._next[partly] + 1)
-            self._goal = {partly: goal, **self._goal}
+            partition, offset = self._partly
+            self._goal = {partition: max(self._goal.pop(partition), offset + 1), **self._goal}
         await self._catch_up(self._ready)
 
     async def take(self, timeout_s: float) -> list[bytes]:
@@ -146,14 +149,16 @@ class Many:
         self._listening, self._goal = True, self._ends()
 
     async def _check_not_ahead(self) -> None:
-        reached = self._hub.reached
-        if all(self._next[partition] <= reached[partition] for partition in self._next):
+        reached, known = self._hub.reached, dict(self._next)
+        if self._partly is not None:
+            known[self._partly[0]] += 1
+        if all(known[partition] <= reached[partition] for partition in known):
             return
         try:
             ends = await self._hub.real_reach()
         except EventsError as error:
             raise Unavailable("the log cannot be reached right now") from error
-        if any(self._next[partition] > ends[partition] for partition in self._next):
+        if any(known[partition] > ends[partition] for partition in known):
             raise cursor_ahead()
 
     # ---- what is stored
@@ -282,9 +287,7 @@ class Many:
     def _framed(self, partition: int, offset: int, opened: Opened, shown: ShownFact) -> Iterator[bytes]:
         """The frames of a fact. The last one's cursor is after it; those before it count how many there were."""
         frames = opened.show(shown)
-        sent = 0
-        if self._after is not None and self._after.frames and self._after.partition == partition:
-            sent = self._after.frames if self._after.next[partition] == offset else 0
+        sent = self._after.frames if self._after is not None and self._partly == (partition, offset) else 0
         places = {**self._next, partition: offset}
         for number, frame in enumerate(frames, 1):
             if number == len(frames):
