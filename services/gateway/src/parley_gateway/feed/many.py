@@ -201,21 +201,20 @@ class Many:
     async def _heard(self, items: Iterable[Item], out: list[bytes]) -> None:
         items = list(items)
         await self._owners.meet([item for item in items if not isinstance(item, Piece) and self._matters(item)])
-        texts: list[Shown] = []
-        speaking: Opened | None = None
+        texts: dict[str, tuple[Opened, list[Shown]]] = {}
         for item in items:
-            opened = self._opened.get(item.thread_id) if isinstance(item, Piece) else None
-            if texts and speaking is not None and opened is not speaking:
-                out += _texts(speaking, texts)
-                texts = []
-            if not isinstance(item, Piece):
-                if self._matters(item) and not await self._new(item, out):
+            if isinstance(item, Piece):
+                opened = self._opened.get(item.thread_id)
+                if opened is not None:
+                    texts.setdefault(item.thread_id, (opened, []))[1].extend(opened.piece(item))
+            elif self._matters(item):
+                if item.stream in texts:
+                    out += _texts(*texts.pop(item.stream))
+                if not await self._new(item, out):
                     return
-            elif opened is not None:
-                speaking = opened
-                texts += opened.piece(item)
-        if texts and speaking is not None:
-            out += _texts(speaking, texts)
+        # Between threads there is no order: what came of each meanwhile is shown together.
+        for told in texts.values():
+            out += _texts(*told)
 
     def _matters(self, fact: Fact) -> bool:
         """Whether a fact is of a thread, and was not there when it began to listen."""

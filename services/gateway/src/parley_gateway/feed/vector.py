@@ -11,10 +11,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from parley_gateway.feed.cursor import bad_cursor
 
 VERSION = 1
+_VERSION = bytes([VERSION])
 MAX_PARTITIONS = 256
 MAX_OFFSET = 2**62
 _MAX_FRAMES = 999_999
@@ -31,16 +33,15 @@ class Vector:
     frames: int = 0
 
     def __str__(self) -> str:
-        told = bytearray([VERSION])
-        _put(told, self.frames)
+        told = [_VERSION, _number(self.frames)]
         if self.frames:
-            _put(told, self.partition)
+            told.append(_number(self.partition))
         before = -1
         for partition in sorted(self.next):
-            _put(told, partition - before - 1)
-            _put(told, self.next[partition])
+            told.append(_number(partition - before - 1))
+            told.append(_number(self.next[partition]))
             before = partition
-        return base64.urlsafe_b64encode(told).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(b"".join(told)).rstrip(b"=").decode()
 
 
 def parse_vector(text: str) -> Vector:
@@ -74,11 +75,15 @@ def _parsed(text: str) -> Vector:
     return Vector(places, partition, frames)
 
 
-def _put(told: bytearray, number: int) -> None:
+@lru_cache(maxsize=4096)
+def _number(number: int) -> bytes:
+    """As a varint. Of a cursor all but one are those of the cursor before it, so they are kept."""
+    told = bytearray()
     while number > 127:
         told.append(number & 127 | 128)
         number >>= 7
     told.append(number)
+    return bytes(told)
 
 
 def _take(told: Iterator[int], most: int, first: int | None = None) -> int:
