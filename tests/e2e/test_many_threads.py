@@ -25,8 +25,8 @@ pytestmark = pytest.mark.breaks
 CHAT = "/api/v1/chat"
 DRAIN_S = 6
 SCRIPT = '/think Well. \n/stream 40 20\n/tool echo {"n": 1}\n/stream 40 20\n/text  caf\\u00e9 \\ud83d\\ude00'
-LONG = "/stream 350 20\n/text  the end"
-LONG_TEXT = "".join(f"{n:04d} " for n in range(350)) + " the end"
+LONG = "/stream 600 20\n/text  the end"
+LONG_TEXT = "".join(f"{n:04d} " for n in range(600)) + " the end"
 
 
 @pytest.fixture(scope="module")

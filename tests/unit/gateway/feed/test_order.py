@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from parley_events.pieces import Piece
+from parley_gateway.feed.hub import every_thread
 from parley_gateway.feed.order import InOrder, tap
 from tests.unit.gateway.feed.test_hub import (
     LARGE,
     NEIGHBOUR,
     RUN,
     THREAD,
+    WORKSPACE,
     Bench,
     Store,
     bench,
@@ -143,6 +145,20 @@ async def test_it_is_closed_with_its_owner_and_left_by_all_its_streams(bench: Be
     hub.mute(unheard := InOrder(hub, BOTH, "key-1"))
     hub.close_owned_by("key-1")
     assert unheard.closed, "before it listens, too"
+
+
+async def test_what_a_workspace_has_itself_holds_up_no_thread_of_it(bench: Bench) -> None:
+    """A document may be large; it is nothing to those who follow threads."""
+    store = bench.objects = Store(bench.objects)
+    epoch = await bench.claim()
+    hub = await bench.start()
+    listener = InOrder(hub, (every_thread(WORKSPACE),), "")
+    hub.attend(listener)
+    store.away = True
+    own = next(f"ws:{n}" for n in range(99) if hub.partition(f"ws:{n}") == hub.partition(THREAD))
+    await large(bench, 1, epoch, own)
+    await until(lambda: hub.end_of(THREAD).endswith(".2"))
+    assert idle(listener) and not hub._held and store.asked == 0
 
 
 async def test_a_tap_brings_pieces_alone_and_can_be_closed(bench: Bench) -> None:

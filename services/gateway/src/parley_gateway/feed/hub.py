@@ -638,12 +638,14 @@ class Hub:
 
 
 def every_thread(workspace_id: str) -> str:
-    """What to listen to for the facts of all streams of a workspace, instead of one stream's."""
+    """What to listen to for the facts of all threads of a workspace, instead of one thread's."""
     return f"every:{workspace_id}"
 
 
-def _heard_by(head: FactHead) -> tuple[str, str]:
+def _heard_by(head: FactHead) -> tuple[str, ...]:
     """What those listen to who hear a fact."""
+    if head.stream.startswith("ws:"):
+        return (head.stream,)
     return head.stream, every_thread(head.workspace_id)
 
 

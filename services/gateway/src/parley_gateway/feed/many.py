@@ -217,9 +217,8 @@ class Many:
             out += _texts(*told)
 
     def _matters(self, fact: Fact) -> bool:
-        """Whether a fact is of a thread, and was not there when it began to listen."""
-        if fact.stream.startswith("ws:") or fact.seq is None or fact.offset is None:
-            return False
+        """Whether a fact was not there when it began to listen."""
+        assert fact.offset is not None
         return fact.offset >= self._next[self._hub.partition(fact.stream)]
 
     async def _new(self, fact: Fact, out: list[bytes]) -> bool:

@@ -18,6 +18,7 @@ from parley_events.facts import (
     ModelFailed,
     ModelReturned,
     RunWaiting,
+    ToolSettled,
 )
 from parley_events.pieces import Piece
 from parley_gateway.feed.cursor import Cursor
@@ -48,7 +49,8 @@ class Opened:
     def lacks(self, fact: Fact) -> bool:
         """Whether what came before the fact must be known first."""
         run_id = run_of(fact)
-        return not (run_id is None or run_id in self._runs or isinstance(fact.body, MessagePosted) or fact.seq == 1)
+        begins = isinstance(fact.body, MessagePosted) or fact.seq == 1
+        return not (run_id is None or run_id in self._runs or begins or isinstance(fact.body, ToolSettled))
 
     def recall(self, facts: Iterable[Fact]) -> None:
         """What came before, as far as it is of runs that are not known here."""
@@ -83,6 +85,8 @@ class Opened:
             self._runs.add(body.run_id)
         if run_id is None:
             return
+        if isinstance(body, ToolSettled):
+            return  # it comes after the end, perhaps
         if fact.type in RUN_ENDS or isinstance(body, RunWaiting):
             self._runs.discard(run_id)
             self._speaking.discard(run_id)
