@@ -15,13 +15,15 @@ from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.keys import make_key
 from parley_events.pieces import Piece
+from parley_gateway.core import many_feed
+from parley_gateway.dialects.threads.outbound import Placed
 from parley_gateway.feed import many, owners
 from parley_gateway.feed.vector import Vector, parse_vector
 from tests.contract.dialects.watch import Watch
 from tests.support.asgi import ask, exchange
 from tests.support.many import ManyClient
 from tests.support.sse import Frame, frame_of
-from tests.unit.gateway.world import World, say, silence, tool_block
+from tests.unit.gateway.world import World, say, silence, tool_block, world
 
 CHAT = "/api/v1/chat"
 OTHER = "22222222-2222-4333-8444-555555555555"
@@ -746,3 +748,36 @@ async def test_a_feed_that_lags_ends_and_is_resumed_without_a_gap(here: World) -
     async with watched(here, here.key, client, after=client.cursor) as watch:
         await watch.until(lambda client: len(client.seqs[thread]) >= 16)
         assert client.seqs[thread] == list(range(2, 18))
+
+
+async def test_an_idle_stream_tells_how_far_nothing_came_so_that_it_is_not_read_again() -> None:
+    async with world(sockets=False, beat_s=0.05) as here:
+        here.dispatcher.play = say("ok")
+        foreign = make_key(OTHER, b"f" * 32)
+        await here.workspace(OTHER, "other", {"api": foreign}, user="bob")
+        theirs = await new_thread(here, foreign)
+        client = ManyClient()
+        p = here.core.hub.partition(theirs)
+        async with watched(here, here.key, client) as watch:
+            await watch.until(lambda client: client.cursor is not None)
+            await post(here, foreign, theirs, "of another workspace")
+            end = here.core.hub.reached[p]
+            await watch.until(lambda client: parse_vector(str(client.cursor)).next[p] >= end)
+            assert watch.frames == []
+        here.past.asked.clear()
+        async with watched(here, here.key, client, after=client.cursor) as watch:
+            await watch.exchange.until(lambda x: x.parts)
+            assert not any(path.endswith("/facts") for path in here.past.asked), "there is nothing to read"
+
+
+async def test_a_feed_that_was_closed_does_not_tell_that_nothing_came(here: World) -> None:
+    """What its queue did not take is still to be read."""
+    here.dispatcher.play = say("ok")
+    thread = await new_thread(here, here.key)
+    who = await here.core.auth.principal(f"Bearer {here.key}")
+    feed = await many_feed(here.core, who, Placed, None, threads=None, pieces=False)
+    [first] = await feed.take(0)
+    feed.end()
+    await post(here, here.key, thread, "not heard")
+    assert feed.beat() == first and await feed.take(0) == [] and feed.over
+    feed.close()
