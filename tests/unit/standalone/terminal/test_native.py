@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from parley_events.ids import random_uuid
-from parley_standalone.client import Refused
+from parley_standalone.client import Api, Refused
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import Folder
 from parley_standalone.parts.process import free_port
@@ -280,6 +280,22 @@ async def test_a_gateway_that_leaves_says_when_to_come_back_and_that_is_no_troub
         await native.close()
     assert frames == ["2", "3"] and asked[1].headers["last-event-id"] == "2"
     assert asyncio.get_running_loop().time() - began >= 0.03 and not any(told)
+
+
+async def test_an_answer_whose_gateway_leaves_is_taken_up_at_the_next_one() -> None:
+    told: list[str | None] = []
+    async with (
+        gateway(events(frame("1", {"type": "message.posted"}), b"retry: 10\n\n"), breaks) as (first, asked),
+        gateway(events(frame("2", END))) as (second, then),
+    ):
+        native = client(first, told=told)
+        apis = [native._api(), Api(second, "pk_test")]
+        native._apis["", ""] = apis[1]
+        native._api = lambda: apis[native._turn % 2]  # type: ignore[method-assign]
+        frames = await post(native)
+        await native.close()
+    assert [frame.id for frame in frames] == ["1", "2"] and not any(told)
+    assert len(asked) == 1 and then[0].headers["last-event-id"] == "1"
 
 
 async def until_end(frames: AsyncGenerator[Frame, None]) -> AsyncIterator[Frame]:

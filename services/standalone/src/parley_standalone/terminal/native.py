@@ -242,6 +242,8 @@ class Native:
                         ) from None
                     on_way = 0
                     await patience.wait(error)
+        if place.retry_s is not None:
+            await patience.move(place.retry_s)
         async with aclosing(self.follow_run(run_id, place.last)) as rest:
             async for frame in rest:
                 yield frame
