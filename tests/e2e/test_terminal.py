@@ -428,15 +428,18 @@ async def test_threads_lists_title_agent_and_how_the_last_run_stands(
     assert thread not in run(standalone, tmp_path, "threads", "--limit", "200").stdout
 
 
-async def tailing(system: System, folder: Path, *words: str, until: Callable[[str], Any]) -> str:
-    """What `tail` prints, until it satisfies `until`; then it is stopped with Ctrl-C."""
+async def tailing(
+    system: System, folder: Path, *words: str, until: Callable[[str], Any], told: list[str] | None = None
+) -> str:
+    """What `tail` prints, until it satisfies `until`; then it is stopped with Ctrl-C. `told`: what stderr said."""
     process = await asyncio.create_subprocess_exec(
         *[str(PARLEY), "tail", *words],
         env=env_of(system, folder),
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.DEVNULL,
     )
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stderr is not None
     text = ""
     try:
         async with asyncio.timeout(30):
@@ -447,6 +450,8 @@ async def tailing(system: System, folder: Path, *words: str, until: Callable[[st
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(10):
             assert await process.wait() == 130
+            if told is not None:
+                told.append((await process.stderr.read()).decode())
     finally:
         if process.returncode is None:
             process.kill()
@@ -499,3 +504,38 @@ async def test_tail_shows_the_facts_of_all_threads_as_they_come(
     assert not any(fact["type"].endswith(".delta") for fact in facts)
     seqs = [fact["seq"] for fact in facts]
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), "no fact is missing and none comes twice"
+
+
+async def test_tail_goes_on_from_the_cursor_that_it_told(standalone: System, tmp_path: Path, thread: str) -> None:
+    begun, told = asyncio.Event(), list[str]()
+
+    async def keep_talking() -> None:
+        while not begun.is_set():
+            await say(standalone, thread, "/text hello")
+
+    def heard(text: str) -> bool:
+        if "run.completed" in text:
+            begun.set()
+        return begun.is_set()
+
+    async with asyncio.TaskGroup() as both:
+        both.create_task(keep_talking())
+        printing = both.create_task(tailing(standalone, tmp_path, "--json", until=heard, told=told))
+    shown = [json.loads(line) for line in printing.result().splitlines()]
+    [cursor] = re.findall(r"parley tail --after (\S+)]", told[0])
+    await say(standalone, thread, "/text while nobody looked")
+    again = await tailing(
+        standalone,
+        tmp_path,
+        "--json",
+        "--after",
+        cursor,
+        until=lambda text: "nobody looked" in text.split("posted")[-1],
+    )
+    shown += [json.loads(line) for line in again.splitlines()]
+    seqs = [fact["seq"] for fact in shown if fact["thread_id"] == thread]
+    assert seqs == sorted(set(seqs))
+    done = run(standalone, tmp_path, "tail", "--after", cursor, "--from", "now")
+    assert done.returncode == 1 and "give --from or --after, not both" in done.stderr
+    done = run(standalone, tmp_path, "tail", "--after", "nonsense")
+    assert done.returncode == 1 and "the cursor is not one" in done.stderr

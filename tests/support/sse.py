@@ -1,4 +1,5 @@
-"""Server-sent events as a strict client reads them: LF lines, `id:` and `data:` fields, comments."""
+"""Server-sent events as a strict client reads them: LF lines, `id:` and `data:` fields, comments. An event may have an
+id and no data (a place, shown to nobody), and a stream may end with a `retry:`."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ async def frames_of(response: httpx2.Response) -> AsyncIterator[Frame]:
             assert data is None, "two data lines in one frame"
             data = line[6:]
         else:
-            assert line.startswith(":"), f"not a line of a frame: {line!r}"
+            assert line.startswith(":") or line.removeprefix("retry: ").isdecimal(), f"not a line of a frame: {line!r}"
 
 
 def frame_of(part: bytes) -> Frame:

@@ -168,6 +168,7 @@ ELSEWHERE = [
     Way("GET", f"{CHAT}/threads/{{thread_id}}", {"as_of": "1"}),
     Way("GET", f"{CHAT}/threads/{{thread_id}}/messages", {"as_of": "2100-01-01T00:00:00Z"}),
     Way("GET", f"{CHAT}/runs/{{run_id}}", {"as_of": "2"}),
+    *(Way("GET", f"{CHAT}/events", {"threads": some}) for some in ("{thread_id}", "{own_thread},{thread_id}")),
     Way("POST", f"{CHAT}/threads/{{thread_id}}/messages", {}, {"content": "hi", "agent_id": "assistant"}),
     Way("GET", f"{CHAT}/threads/{{own_thread}}/files/secret.txt", {"sha256": "{sha256}"}),
     Way("GET", f"{CHAT}/threads/{{thread_id}}/files/secret.txt", {"sha256": "{sha256}"}),

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from parley_gateway.administration import wire as administration_wire
+from parley_gateway.feed.vector import Vector
 from parley_gateway.openapi.contracts import CONTRACTS, documents
 from parley_gateway.openapi.operation import Contract, Operation
 from tests.contract.dialects.test_rights import DEEDS, OF_A_TEAM, Deed, Scene, parked_once, staged
 from tests.support.asgi import Exchange, ask
-from tests.unit.gateway.world import WORKSPACE, world
+from tests.unit.gateway.world import PARTITIONS, WORKSPACE, world
 
 MEBI = 1024 * 1024
 NOBODY = "99999999-2222-4333-8444-555555555555"
@@ -123,6 +124,8 @@ QUERIES: dict[str, tuple[tuple[str, ...], str]] = {
     "as_of": (("0", "-1", "soon", "", "٣", "9" * 400, "2026-04-20", "2026-04-20T14:30:00"), "bad_as_of"),
     "pinned": (("maybe", ""), "invalid_request"),
     "archived": (("maybe", "2"), "invalid_request"),
+    "deltas": (("maybe", "2"), "invalid_request"),
+    "threads": (("", ",".join([NOBODY] * 102)), "invalid_request"),
     "order": (("up", "", "ASC"), "invalid_request"),
     "kind": (("all", ""), "invalid_request"),
     "status": (("any", ""), "invalid_request"),
@@ -324,7 +327,8 @@ def _bad_queries(operation: Operation, path: str, options: dict[str, Any]) -> It
         params = {"before": "9", "after": "1"}
         yield Bad("both cursors", 400, "bad_cursor", path, {**options, "params": params})
     if "after" in taken and operation.path not in NUMBERS_ARE_IDS:
-        ahead = {**options.get("params", {}), "after": "999999"}
+        far = str(Vector(dict.fromkeys(range(PARTITIONS), 999999))) if operation.id == "allEvents" else "999999"
+        ahead = {**options.get("params", {}), "after": far}
         yield Bad("cursor ahead", 400, "cursor_ahead", path, {**options, "params": ahead})
 
 

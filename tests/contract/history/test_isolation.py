@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -125,6 +126,10 @@ async def test_the_read_api_keeps_to_the_workspace_in_the_path(settings: Setting
             assert (await client.get(f"/workspaces/{ws}/knowledge", id=["d"]))["total"] == count
 
 
+ASKED = ("/workspaces/{w}/facts", "/workspaces/{w}/owners")
+"""What is told by parameters alone."""
+
+
 async def test_every_read_is_as_it_was_when_its_query_forgets_the_workspace(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,11 +150,11 @@ async def test_every_read_is_as_it_was_when_its_query_forgets_the_workspace(
             "knowledge": "SELECT DISTINCT id AS name FROM knowledge",
         }
         found = {field: [row["name"] for row in await client.rows(sql)] for field, sql in names.items()}
-        asked: list[tuple[str, dict[str, str]]] = []
+        asked: list[tuple[str, dict[str, Any]]] = []
         for ws in (workspace(0), workspace(1)):
             for path in ROUTES:
                 fields = [field for field in re.findall(r"{(\w+)}", path) if field != "w"]
-                if "{w}" in path:
+                if "{w}" in path and path not in ASKED:
                     kind = next(
                         (kind for kind in ("approvals", "knowledge") if f"/{kind}/" in path), *fields[:1] or [""]
                     )
@@ -158,6 +163,10 @@ async def test_every_read_is_as_it_was_when_its_query_forgets_the_workspace(
                         asked.append((filled.replace(f"{{{fields[0]}}}", quote(name)) if fields else filled, {}))
             streams = [*found["id"], ids.workspace_stream(workspace(0)), ids.workspace_stream(workspace(1))]
             asked += [(f"/streams/{stream}/facts", {"workspace_id": ws}) for stream in streams]
+            places: dict[str, Any] = {"from": 0, "below": 10_000, "limit": 1000}
+            for more in ({}, {"thread": found["id"]}, {"user_id": "ada"}):
+                asked += [(f"/workspaces/{ws}/facts", {**places, "partition": p, **more}) for p in range(4)]
+            asked.append((f"/workspaces/{ws}/owners", {"at": [f"{name}@10000" for name in found["id"]]}))
 
         async def asked_all() -> list[tuple[int, bytes]]:
             got = [await client.http.get(f"/internal{path}", params=params) for path, params in asked]

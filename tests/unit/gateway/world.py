@@ -426,7 +426,9 @@ class Past:
                 if fact.type == f.PartitionClaimed.type:
                     self.epoch[record.partition] = record.offset
                 elif fact.epoch == self.epoch[record.partition] and fact.seq is not None:
-                    self.facts.setdefault(fact.stream, []).append((record, fact))
+                    kept = self.facts.setdefault(fact.stream, [])
+                    if fact.seq > len(kept):  # it may be sent twice
+                        kept.append((record, fact))
                 async with self._grown:
                     self.next[record.partition] = record.offset + 1
                     self._grown.notify_all()
@@ -512,6 +514,10 @@ class Past:
                 return {"items": self.skips[:limit], "total": len(self.skips)}
             case ["streams", stream, "facts"]:
                 return self._page(stream, query["workspace_id"], int(query["after"]), limit, query["order"] == "desc")
+            case ["workspaces", w, "facts"]:
+                return self._between(w, query.getlist("thread"), dict(query), limit)
+            case ["workspaces", w, "owners"]:
+                return {"items": [owner for at in query.getlist("at") if (owner := self._owner(w, at)) is not None]}
             case ["workspaces", w]:
                 return self._workspace(w)
             case ["workspaces", w, "keys"]:
@@ -590,17 +596,34 @@ class Past:
         found = [kept[i] for i in range(len(kept)) if (kept[i][1].seq or 0) > after]
         if descending:
             found = [pair for pair in kept if (pair[1].seq or 0) < (after or 2**62)][::-1]
-        items = [
-            {
-                "offset": record.offset,
-                "time_ms": record.time_ms,
-                "headers": {name: value.decode() for name, value in record.headers},
-                "body": fact.body.model_dump(mode="json"),
-            }
-            for record, fact in found[:limit]
-        ]
+        items = [_stored(record, fact) for record, fact in found[:limit]]
         head = {"partition": partition, "next_offset": self.next[partition], "epoch": self.epoch[partition]}
         return {"items": items, "last_seq": len(kept), **head}
+
+    def _between(self, w: str, threads: list[str], query: dict[str, str], limit: int) -> Any:
+        """Facts of threads by their offsets, as `parley_history` has them."""
+        p, first, below = (int(query[name]) for name in ("partition", "from", "below"))
+        found: list[tuple[Incoming, Fact]] = []
+        for stream, pairs in self.facts.items():
+            owner = self._owner(w, f"{stream}@0")
+            if owner is None or (threads and stream not in threads):
+                continue
+            if "user_id" in query and owner["user_id"] not in (None, query["user_id"]):
+                continue
+            gone = [fact.seq or 0 for _, fact in pairs if isinstance(fact.body, f.ThreadDeleted)]
+            found += [(r, fact) for r, fact in pairs if r.partition == p and (fact.seq or 0) >= max(gone, default=0)]
+        found = sorted((pair for pair in found if first <= pair[0].offset < below), key=lambda pair: pair[0].offset)
+        then = below if len(found) <= limit else found[limit][0].offset
+        return {"items": [_stored(*pair) for pair in found[:limit]], "next_offset": then}
+
+    def _owner(self, w: str, at: str) -> Any:
+        stream, _, below = at.partition("@")
+        pairs = [pair for pair in self.facts.get(stream, []) if pair[1].workspace_id == w]
+        seeds = [getattr(fact.body, "seed", None) or getattr(fact.body, "opened", None) for _, fact in pairs[:1]]
+        if not seeds or seeds[0] is None:
+            return None
+        seq = max((fact.seq or 0 for record, fact in pairs if record.offset < int(below)), default=0)
+        return {"id": stream, "seq": seq, **seeds[0].model_dump(include={"user_id", "agent_id", "team_id"})}
 
     def _workspace(self, w: str) -> Any:
         found: Any = None
@@ -965,6 +988,15 @@ class Past:
         return notes[::-1]
 
 
+def _stored(record: Incoming, fact: Fact) -> Any:
+    return {
+        "offset": record.offset,
+        "time_ms": record.time_ms,
+        "headers": {name: value.decode() for name, value in record.headers},
+        "body": fact.body.model_dump(mode="json"),
+    }
+
+
 def _approval(fact: Fact, body: f.ApprovalRequested, own: list[tuple[Fact, Any]]) -> Any:
     """An approval as history has it, without whose thread it is in."""
     view: Any = {
@@ -1060,6 +1092,12 @@ class World:
         for number, body in enumerate(bodies):
             await self.command(f"seed-{name}-{number}", stream, body, workspace_id)
         await self.eventually(lambda: len(self.past.facts.get(stream, [])) == len(bodies))
+
+    async def resend(self, fact: Fact) -> None:
+        """The same bytes once more, as after an outage."""
+        producer = await self.log.producer()
+        await producer.send(encode_fact(fact, partition_of(fact.stream.encode(), PARTITIONS)))
+        await producer.close()
 
     async def command(self, command_id: str, stream: str, body: CommandBody, workspace_id: str = WORKSPACE) -> None:
         producer = await self.log.producer()

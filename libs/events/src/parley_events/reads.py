@@ -14,6 +14,10 @@ PostgreSQL is away.
         `skipped_before`: by somebody else, or for another reason)
     GET /streams/{stream}/facts?after=&limit=&order=&workspace_id=   → FactsPage
         (limit ≤ 1000; order asc|desc, with desc `after` means below; 0: from the newest)
+    GET /workspaces/{w}/facts?partition=&from=&below=&limit=&user_id=&thread=   → FactsBetween
+        (of threads, by their offsets: from `from` to below `below`; `user_id`: of those that this user sees; `thread`
+        may be repeated: of those alone; limit ≤ 1000)
+    GET /workspaces/{w}/owners?at=<thread>@<offset>        → OwnerList        (`at` may be repeated, 1000 times at most)
     GET /workspaces/{w}                                    → WorkspaceView
     GET /workspaces/{w}/keys                               → KeyList
     GET /workspaces/{w}/keys/by-hash/{sha256 hex}          → KeyView
@@ -188,6 +192,30 @@ class FactsPage(Shape):
     partition: int
     next_offset: int
     epoch: int
+
+
+class FactsBetween(Shape):
+    """Facts of many threads of one partition, in its order; a page may have few, or none, and not be the last: go on
+    from `next_offset` until that is the end that was asked for. Of a deleted thread it has the deletion, and nothing
+    before it."""
+
+    items: tuple[StoredFact, ...]
+    next_offset: int
+
+
+class OwnerView(Shape):
+    """Whose a thread is, deleted or not (`user_id` None: shared). `seq`: its newest fact below the offset that the view
+    has (0: none)."""
+
+    id: str
+    user_id: str | None
+    agent_id: str | None
+    team_id: str | None
+    seq: int
+
+
+class OwnerList(Shape):
+    items: tuple[OwnerView, ...]
 
 
 class WorkspaceView(Shape):

@@ -9,6 +9,9 @@ from parley_events.telemetry import TelemetrySettings, open_telemetry
 from parley_gateway.app import build, drain
 from parley_gateway.settings import Settings
 
+ROTATING = 0.8
+"""The part of the time that open answers have at a stop in which streams are ended; the rest is for slow clients."""
+
 
 def main() -> int:
     """Serve until a signal; the exit status."""
@@ -26,7 +29,7 @@ def main() -> int:
             settings.port,
             loop_limit_s=settings.loop_limit_s,
             grace_s=settings.drain_s,
-            on_stop=lambda: drain(app),
+            on_stop=lambda: drain(app, settings.drain_s * ROTATING),
         )
 
 

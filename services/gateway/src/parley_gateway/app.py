@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from parley_gateway.core import Core, forget_deleted
 from parley_gateway.dialects import DIALECTS
 from parley_gateway.errors import Problem
 from parley_gateway.feed.hub import Hub, HubLimits
+from parley_gateway.feed.rotation import Rotation
 from parley_gateway.history import History
 from parley_gateway.http import failure
 from parley_gateway.limits import Limits
@@ -60,6 +62,7 @@ def build(
     clock: Clock = system_clock,
     new_uuid: NewUuid = random_uuid,
     new_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+    random_number: Callable[[], float] = random.random,
     telemetry: Telemetry = OFF,
     on_failure: Callable[[str], None] | None = None,
 ) -> FastAPI:
@@ -103,6 +106,7 @@ def build(
         new_uuid=new_uuid,
         new_secret=new_secret,
         instruments=instruments,
+        rotation=Rotation(random_number),
     )
     forget_deleted(core)
     mcp = McpServer(core)
@@ -125,6 +129,7 @@ def build(
             yield
         finally:
             beat.stop()
+            core.rotation.stop()
             hub.drain()
             await core.marks.close()
             reading.cancel()
@@ -151,10 +156,12 @@ def build(
     return app
 
 
-def drain(app: FastAPI) -> None:
-    """End all open streams cleanly, and take nothing new: call it when the process is told to stop."""
+def drain(app: FastAPI, window_s: float = 0.0) -> None:
+    """Take nothing new, and end all open streams cleanly, one after the other within that time: call it when the
+    process is told to stop."""
     core: Core = app.state.core
-    core.hub.drain()
+    core.hub.draining = True
+    core.rotation.begin(window_s, core.hub.drain)
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:

@@ -72,6 +72,10 @@ class Principal:
             return f"team:{team_id}" in self.scopes
         return agent_id is not None and f"agent:{agent_id}" in self.scopes
 
+    def sees(self, user_id: str | None, agent_id: str | None, team_id: str | None) -> bool:
+        """Whether a thread of that user (None: a shared one), with an agent or a team, may be shown to it."""
+        return (user_id in (None, self.user_id) or self.admin) and self.may_read(agent_id, team_id)
+
     @property
     def may_approve(self) -> bool:
         """Whether it may answer approvals of the workspace (those that name users: only where its own is named)."""

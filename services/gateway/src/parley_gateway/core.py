@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -28,12 +28,15 @@ from parley_gateway.auth import Auth, Principal
 from parley_gateway.errors import Missing, Problem
 from parley_gateway.feed.channel import Channels
 from parley_gateway.feed.cursor import START, Cursor, parse_cursor
-from parley_gateway.feed.everything import Everything
 from parley_gateway.feed.follow import Follow, Shown, ShownFact, run_of
 from parley_gateway.feed.frames import Show
-from parley_gateway.feed.hub import Hub, Listener, every_thread
+from parley_gateway.feed.hub import Hub, Listener
 from parley_gateway.feed.join import PAGE, Feed
+from parley_gateway.feed.many import Many
+from parley_gateway.feed.many_stream import ManyStream
+from parley_gateway.feed.rotation import Rotation
 from parley_gateway.feed.sse import EventStream, Feeding
+from parley_gateway.feed.vector import parse_vector
 from parley_gateway.history import History
 from parley_gateway.limits import Limits
 from parley_gateway.marks import Marks
@@ -70,6 +73,7 @@ class Core:
     new_uuid: NewUuid
     new_secret: Callable[[], bytes]
     instruments: Instruments
+    rotation: Rotation
     bound: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     reading_rejected: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 2))
     """Commands that were set aside may have 8 MiB each: few requests read them at a time."""
@@ -225,10 +229,25 @@ async def thread_feed(core: Core, principal: Principal, thread_id: str, cursor: 
     return feed
 
 
-def everything(core: Core, principal: Principal) -> Everything:
-    """Follow all threads that the key may see, from now on."""
-    listener = core.hub.listen(every_thread(principal.workspace_id), principal.key_id, pieces=False)
-    return Everything(core.hub, listener, principal, core.reads)
+async def many_feed(
+    core: Core,
+    principal: Principal,
+    show_of: Callable[[str], Show],
+    cursor: str | None,
+    *,
+    threads: Sequence[str] | None,
+    pieces: bool,
+) -> Many:
+    """Follow all threads that the key may see, or those that are named (and known to be visible), from a cursor (None:
+    from now on). `show_of` words one thread."""
+    after = None if cursor is None else parse_vector(cursor)
+    feed = Many(core.hub, core.history, principal, show_of, threads=threads, pieces=pieces, after=after)
+    try:
+        await feed.start()
+    except BaseException:
+        feed.close()
+        raise
+    return feed
 
 
 async def facts_of(core: Core, principal: Principal, run: RunView) -> list[Fact]:
@@ -280,9 +299,24 @@ def stream(
         then=then,
         channels=core.channels,
         most_bytes=settings.queue_mb * 1024 * 1024,
+        rotation=core.rotation,
+        endless=isinstance(feed, Feed) and feed.endless,
     )
     core.instruments.first_delta(made)
     return made
+
+
+def many_stream(core: Core, feed: Many) -> Response:
+    """The feed of many threads as the answer to a request."""
+    settings = core.settings
+    return ManyStream(
+        feed,
+        beat_s=settings.beat_s,
+        stall_s=settings.stall_s,
+        most_bytes=settings.queue_mb * 1024 * 1024,
+        counts=core.hub.counts,
+        rotation=core.rotation,
+    )
 
 
 class Until:
@@ -308,6 +342,10 @@ class Until:
                 self.over = True
                 return shown[: place + 1]
         return shown
+
+    def end(self) -> None:
+        """As of the feed."""
+        self._feed.end()
 
     def close(self) -> None:
         self._feed.close()

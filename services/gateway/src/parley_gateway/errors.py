@@ -70,9 +70,9 @@ def invalid(message: str, code: str = "invalid_request", **details: Any) -> Prob
     return Problem(code, message, 400, details or None)
 
 
-def not_found(what: str) -> Problem:
+def not_found(what: str, **details: Any) -> Problem:
     """There is no such thing, or it is not visible to this key."""
-    return Problem("not_found", f"there is no such {what}", 404)
+    return Problem("not_found", f"there is no such {what}", 404, details or None)
 
 
 def instead(problem: Problem, of: Problem) -> Problem:

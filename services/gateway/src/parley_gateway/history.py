@@ -123,6 +123,34 @@ class History:
         page = await self._get(f"/streams/{stream}/facts", reads.FactsPage, params, min_position, wait_ms)
         return [_fact(item) for item in page.items], page
 
+    async def facts_between(
+        self,
+        workspace_id: str,
+        partition: int,
+        first: int,
+        below: int,
+        *,
+        user_id: str | None,
+        threads: Sequence[str] | None,
+        limit: int = 500,
+        min_position: Sequence[str] = (),
+    ) -> tuple[list[Fact], int]:
+        """Facts of the threads that a user sees (None: of all), or of some of these, by their offsets; and the offset
+        from which on there may be more."""
+        params: Params = {"partition": partition, "from": first, "below": below, "limit": limit, "user_id": user_id}
+        params["thread"] = threads
+        path = f"/workspaces/{workspace_id}/facts"
+        page = await self._get(path, reads.FactsBetween, params, min_position, WAIT_MS)
+        return [_fact(item) for item in page.items], page.next_offset
+
+    async def owners(
+        self, workspace_id: str, at: Sequence[str], min_position: Sequence[str] = ()
+    ) -> dict[str, reads.OwnerView]:
+        """Whose threads are, by their ids, and how far each was below an offset; `at`: `<thread>@<offset>`."""
+        path = f"/workspaces/{workspace_id}/owners"
+        found = await self._get(path, reads.OwnerList, {"at": list(at)}, min_position, WAIT_MS)
+        return {owner.id: owner for owner in found.items}
+
     async def workspace(self, workspace_id: str, min_position: Sequence[str] = ()) -> reads.WorkspaceView:
         return await self._get(f"/workspaces/{workspace_id}", reads.WorkspaceView, {}, min_position, WAIT_MS)
 

@@ -5,6 +5,7 @@ Above it: the dialects. Below it: the typed client `history`, and the hub, which
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -40,6 +41,9 @@ from parley_gateway.undecided import Undecided
 
 Answer = TypeVar("Answer")
 
+_AT_ONCE = 10
+"""How many threads are asked about at the same time."""
+
 _APPROVAL_ID = re.compile(r"[0-9a-f-]{36}\.p[1-9][0-9]{0,14}")
 _RUN_ID = re.compile(r"[0-9a-f-]{36}\.r[0-9a-f]{1,40}")
 
@@ -74,6 +78,28 @@ class Reads:
         if view.user_id is not None and view.user_id != principal.user_id and not principal.admin:
             raise not_found(what)
         return view
+
+    async def followed(self, principal: Principal, thread_ids: Sequence[str], min_position: str | None) -> None:
+        """A Problem 404 (or 403) unless the key may see and read all these threads, deleted ones among them: whoever
+        follows them is to be told of that. It names those that are not there."""
+        gone: list[str] = []
+        for begin in range(0, len(thread_ids), _AT_ONCE):
+            some = thread_ids[begin : begin + _AT_ONCE]
+            found = await asyncio.gather(
+                *(self.thread(principal, name, min_position) for name in some), return_exceptions=True
+            )
+            for name, one in zip(some, found, strict=True):
+                if isinstance(one, Problem) and one.status == 404:
+                    gone.append(name)
+                elif isinstance(one, BaseException):
+                    raise one
+        asked = [f"{name}@0" for name in gone if is_uuid(name)]
+        owners = await self._history.owners(principal.workspace_id, asked) if asked else {}
+        deleted = {
+            owner.id for owner in owners.values() if principal.sees(owner.user_id, owner.agent_id, owner.team_id)
+        }
+        if not deleted.issuperset(gone):
+            raise not_found("thread", threads=[name for name in gone if name not in deleted])
 
     async def run(
         self, principal: Principal, run_id: str, min_position: str | None = None, *, past: bool = False

@@ -36,6 +36,7 @@ from parley_history.parameters import (
     moment_of,
     number_of,
     partitions_of,
+    places_of,
     version_of,
 )
 from parley_history.positions import Watch
@@ -247,6 +248,24 @@ async def _facts(reader: Reader, request: Request) -> Any:
         return await streams.facts(
             con, stream, partition, after=after, limit=limit, descending=descending, workspace=workspace
         )
+
+
+async def _facts_between(con: Connection, workspace: str, request: Request) -> Any:
+    query = request.query_params
+    return await streams.facts_between(
+        con,
+        workspace,
+        integer(request, "partition", None, 0, 255),
+        integer(request, "from", None, 0, 2**62),
+        integer(request, "below", None, 0, 2**62),
+        limit=limit_of(request, 500, 1000),
+        user_id=query.get("user_id"),
+        threads=query.getlist("thread") or None,
+    )
+
+
+async def _owners(con: Connection, workspace: str, request: Request) -> Any:
+    return await streams.owners(con, workspace, places_of(request, "at"))
 
 
 async def _workspace(con: Connection, workspace: str, request: Request) -> Any:
@@ -486,6 +505,8 @@ ROUTES: dict[str, Handler] = {
     "/skips": _skips,
     "/streams/{stream}/facts": _facts,
     "/workspaces/{w}": _scoped(_workspace),
+    "/workspaces/{w}/facts": _scoped(_facts_between),
+    "/workspaces/{w}/owners": _scoped(_owners),
     "/workspaces/{w}/keys": _scoped(_keys),
     "/workspaces/{w}/keys/by-hash/{hash}": _scoped(_key_by_hash),
     "/workspaces/{w}/agents": _scoped(_agents),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from parley_events.errors import Undecodable
+from parley_events.positions import StreamPosition, parse_position
 from parley_history.reads.past import AsOf
 
 
@@ -80,3 +82,16 @@ def flag_of(request: Request, name: str) -> bool | None:
     if text not in ("true", "false"):
         raise Refused(400, f"bad_{name}", f"{name} must be true or false")
     return text == "true"
+
+
+def places_of(request: Request, name: str, most: int = 1000) -> list[tuple[str, int]]:
+    """Streams, each with an offset, as `<stream>@<offset>`."""
+    texts = request.query_params.getlist(name)
+    try:
+        found = [parse_position(text) for text in texts[: most + 1]]
+    except Undecodable as error:
+        raise Refused(400, f"bad_{name}", str(error)) from None
+    places = [(at.stream, at.seq) for at in found if isinstance(at, StreamPosition)]
+    if len(places) < len(texts) or len(places) > most:
+        raise Refused(400, f"bad_{name}", f"{name} must be a stream and an offset, and be given {most} times at most")
+    return places

@@ -213,18 +213,21 @@ def tail(
     begin: Annotated[
         Beginning | None, typer.Option("--from", help="Else a run begins at its start, the rest now.")
     ] = None,
+    after: Annotated[str | None, typer.Option(help="Go on after this cursor, which Ctrl-C told.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Facts as they come, of all threads, until Ctrl-C."""
     if thread is not None and run is not None:
         _fail("give --thread or --run, not both")
     if begin is Beginning.start and thread is None and run is None:
-        _fail("all threads can be followed from now on only: name a --thread or a --run")
+        _fail("all threads can be followed from now on only, or --after a cursor: name a --thread or a --run")
+    if begin is not None and after is not None:
+        _fail("give --from or --after, not both")
     from parley_events.ids import random_uuid
     from parley_standalone.terminal.tail import tail as follow
 
     start = begin is Beginning.start or (begin is None and run is not None)
-    _talk(follow(_settings(), random_uuid, thread=thread, run=run, start=start, as_json=as_json))
+    _talk(follow(_settings(), random_uuid, thread=thread, run=run, start=start, after=after, as_json=as_json))
 
 
 class Status(StrEnum):

@@ -13,7 +13,7 @@ from parley_events import facts as f
 from parley_events.body import Block
 from parley_events.commands import ForkThread
 from parley_events.ids import moved_id
-from tests.contract.dialects.threads.test_every_thread import new_key, watched
+from tests.contract.dialects.threads.test_many import new_key, watched
 from tests.contract.dialects.threads.test_stream import tell
 from tests.contract.dialects.transcript import Stage, Transcript
 from tests.support.asgi import Exchange, ask, exchange

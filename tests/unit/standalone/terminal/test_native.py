@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from parley_events.ids import random_uuid
-from parley_standalone.client import Refused
+from parley_standalone.client import Api, Refused
 from parley_standalone.errors import CommandError
 from parley_standalone.folder import Folder
 from parley_standalone.parts.process import free_port
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import native as native_
-from parley_standalone.terminal.native import Frame, Native, Unknown, frame_of
+from parley_standalone.terminal.native import Frame, Native, Place, Unknown, frame_of
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 RUN = f"{THREAD}.r1"
@@ -76,14 +76,23 @@ def says(status: int, body: Any, **headers: str) -> Play:
 def streams(*frames: tuple[str | None, dict[str, Any]]) -> Play:
     """A stream that breaks off after these frames."""
 
+    return events(*(b": \n\n" + frame(event_id, data) for event_id, data in frames))
+
+
+def frame(event_id: str | None, data: dict[str, Any]) -> bytes:
+    line = b"" if event_id is None else f"id: {event_id}\n".encode()
+    return line + b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
+
+
+def events(*parts: bytes) -> Play:
+    """The same, of any events."""
+
     async def play(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
             + f"Parley-Run-Id: {RUN}\r\n\r\n".encode()
         )
-        for event_id, data in frames:
-            line = b"" if event_id is None else f"id: {event_id}\n".encode()
-            part = b": \n\n" + line + b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
+        for part in parts:
             writer.write(b"%x\r\n%s\r\n" % (len(part), part))
         await writer.drain()
 
@@ -251,15 +260,50 @@ async def test_only_a_newline_ends_a_line() -> None:
     assert frames[0].data["delta"] == odd
 
 
-async def test_a_feed_that_cannot_be_resumed_says_so_when_it_broke() -> None:
-    lost: list[None] = []
-    async with gateway(streams((None, {"type": "message.posted"})), streams((None, END))) as (url, _):
-        native = client(url)
-        async for frame in native.follow("/api/v1/chat/events", None, lambda: lost.append(None)):
-            if frame.data == END:
-                break
+async def test_an_id_that_comes_alone_is_a_place_to_go_on_from_and_no_frame() -> None:
+    place, told = Place(), list[str | None]()
+    async with gateway(events(b"id: here\n\n"), events(b": \n\n", frame("there", END))) as (url, asked):
+        native = client(url, told=told)
+        frames = [frame.data async for frame in until_end(native.follow("/api/v1/chat/events", place))]
         await native.close()
-    assert lost == [None]
+    assert frames == [END] and place.last == "there"
+    assert [request.headers.get("last-event-id") for request in asked] == [None, "here"]
+
+
+async def test_a_gateway_that_leaves_says_when_to_come_back_and_that_is_no_trouble() -> None:
+    place, told = Place("1"), list[str | None]()
+    plays = [events(frame("2", {"type": "message.posted"}), b"retry: 30\n\n"), events(frame("3", END))]
+    async with gateway(*plays) as (url, asked):
+        native = client(url, told=told)
+        began = asyncio.get_running_loop().time()
+        frames = [frame.id async for frame in until_end(native.follow("/api/v1/chat/events", place))]
+        await native.close()
+    assert frames == ["2", "3"] and asked[1].headers["last-event-id"] == "2"
+    assert asyncio.get_running_loop().time() - began >= 0.03 and not any(told)
+
+
+async def test_an_answer_whose_gateway_leaves_is_taken_up_at_the_next_one() -> None:
+    told: list[str | None] = []
+    async with (
+        gateway(events(frame("1", {"type": "message.posted"}), b"retry: 10\n\n"), breaks) as (first, asked),
+        gateway(events(frame("2", END))) as (second, then),
+    ):
+        native = client(first, told=told)
+        apis = [native._api(), Api(second, "pk_test")]
+        native._apis["", ""] = apis[1]
+        native._api = lambda: apis[native._turn % 2]  # type: ignore[method-assign]
+        frames = await post(native)
+        await native.close()
+    assert [frame.id for frame in frames] == ["1", "2"] and not any(told)
+    assert len(asked) == 1 and then[0].headers["last-event-id"] == "1"
+
+
+async def until_end(frames: AsyncGenerator[Frame, None]) -> AsyncIterator[Frame]:
+    async with aclosing(frames) as following:
+        async for one in following:
+            yield one
+            if one.data == END:
+                return
 
 
 async def test_what_is_on_its_way_is_told() -> None:

@@ -141,6 +141,17 @@ class Listener:
         """How many items wait, and about how many bytes they take."""
         return len(self._items), self._bytes
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What it hears."""
+        return (self.stream,)
+
+    def held(self, partition: int, offset: int) -> None:
+        """A fact of what it hears comes later, when its contents are here; only who wants an order must know."""
+
+    def lost(self, partition: int, offset: int) -> None:
+        """It does not come."""
+
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
@@ -191,6 +202,8 @@ class Hub:
         self._closed: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._polled_at: dict[str, float] = {}
         self.draining = False
+        """Whether nothing new is begun here; what is open goes on until `drain`."""
+        self._ended = False
 
     # ---- what others ask of it
 
@@ -208,6 +221,15 @@ class Hub:
     def ready(self) -> bool:
         """Whether it has read what was on the log when it started."""
         return bool(self._next) and all(self._next[p] >= goal for p, goal in self._goal.items())
+
+    @property
+    def limits(self) -> HubLimits:
+        return self._limits
+
+    @property
+    def reached(self) -> dict[int, int]:
+        """Each partition's next offset, as far as the hub has read."""
+        return dict(self._next)
 
     def partition(self, stream: str) -> int:
         """The partition of a stream; only once the log is open."""
@@ -228,9 +250,13 @@ class Hub:
 
     async def real_ends(self) -> list[str]:
         """The same for every partition."""
+        return [f"{partition}.{end}" for partition, end in (await self.real_reach()).items()]
+
+    async def real_reach(self) -> dict[int, int]:
+        """The same as numbers."""
         assert self._log is not None
         ends = await self._log.ends(EVENTS_TOPIC)
-        return [f"{partition}.{max(end, self._next[partition])}" for partition, end in ends.items()]
+        return {partition: max(end, self._next[partition]) for partition, end in ends.items()}
 
     async def come_to(self, position: str, timeout_s: float) -> None:
         """Wait until everything below a position of `end_of` has been read; TimeoutError when it takes longer."""
@@ -270,10 +296,18 @@ class Hub:
     def listen(self, stream: str, owner: str = "", pieces: bool = True) -> Listener:
         """A listener that gets every fact of the stream from now on, and its pieces. `owner`: whose key it was."""
         listener = Listener(stream, self._limits, owner, pieces, self.counts)
-        if self.draining:
+        if self._ended:
             listener.close()
         self._listeners.setdefault(stream, []).append(listener)
         return listener
+
+    def attend(self, listener: Listener) -> None:
+        """Give a listener of several streams every fact of them from now on."""
+        self._muted.pop(listener, None)
+        if self._ended:
+            listener.close()
+        for stream in listener.streams:
+            self._listeners.setdefault(stream, []).append(listener)
 
     def mute(self, listener: Listener) -> None:
         """Give the listener nothing more, but close it when its owner's are closed, or all are."""
@@ -287,11 +321,12 @@ class Hub:
         self._take_out(listener)
 
     def _take_out(self, listener: Listener) -> None:
-        listeners = self._listeners.get(listener.stream)
-        if listeners is not None and listener in listeners:
-            listeners.remove(listener)
-            if not listeners:
-                del self._listeners[listener.stream]
+        for stream in listener.streams:
+            listeners = self._listeners.get(stream)
+            if listeners is not None and listener in listeners:
+                listeners.remove(listener)
+                if not listeners:
+                    del self._listeners[stream]
 
     def kept(self, stream: str) -> list[Piece]:
         """The pieces of the stream's unfinished calls, in the order in which they came."""
@@ -316,21 +351,24 @@ class Hub:
 
     def drain(self) -> None:
         """Close every listener, now and from now on, so that open streams end cleanly."""
-        self.draining = True
+        self.draining = self._ended = True
         for listener in self._all():
             listener.close()
 
     def _all(self) -> list[Listener]:
-        return [*(listener for listeners in self._listeners.values() for listener in listeners), *self._muted]
+        return [*self._hearing(), *self._muted]
 
     @property
     def listening(self) -> int:
         """How many listeners there are that hear something; a channel is one, however many watch it."""
-        return sum(len(listeners) for listeners in self._listeners.values())
+        return len(self._hearing())
+
+    def _hearing(self) -> dict[Listener, None]:
+        return dict.fromkeys(listener for listeners in self._listeners.values() for listener in listeners)
 
     def queued(self) -> tuple[int, int]:
         """How many items wait for all listeners, and about how many bytes they take."""
-        queues = [listener.queued for listeners in self._listeners.values() for listener in listeners]
+        queues = [listener.queued for listener in self._hearing()]
         return sum(items for items, _ in queues), sum(size for _, size in queues)
 
     @property
@@ -427,8 +465,10 @@ class Hub:
                 self._newest.popitem(last=False)
         if self._held and head.stream in self._held and head.type not in _AT_ONCE:
             self._held[head.stream].append((head, record))
+            self._announce(head, record)
         elif head.objects and self._wanted(head):
             self._held[head.stream] = deque([(head, record)])
+            self._announce(head, record)
             task = asyncio.get_running_loop().create_task(self._fetch(head.stream))
             self._fetching.add(task)
             task.add_done_callback(self._fetching.discard)
@@ -468,6 +508,12 @@ class Hub:
 
     # ---- facts whose contents lie in the object store
 
+    def _announce(self, head: FactHead, record: Incoming, *, lost: bool = False) -> None:
+        """Tell who hears a fact that it comes later than its place, or not at all."""
+        for stream in _heard_by(head) if head.seq is not None else ():
+            for listener in self._listeners.get(stream, ()):
+                (listener.lost if lost else listener.held)(record.partition, record.offset)
+
     async def _fetch(self, stream: str) -> None:
         """Pass on what is held of a stream, in order, each fact once its contents are here."""
         held = self._held[stream]
@@ -481,12 +527,14 @@ class Hub:
                 try:
                     if whole is not None:
                         self._pass_on(head, whole)
-                    elif head.run_id is not None:
+                        continue
+                    if head.run_id is not None:
                         self._note_call(head, head.run_id)
                 except Undecodable as error:
                     log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
                 except Exception:
                     log.exception("%s[%d]@%d could not be passed on", EVENTS_TOPIC, record.partition, record.offset)
+                self._announce(head, record, lost=True)
         finally:
             del self._held[stream]
 
@@ -590,12 +638,14 @@ class Hub:
 
 
 def every_thread(workspace_id: str) -> str:
-    """What to listen to for the facts of all streams of a workspace, instead of one stream's."""
+    """What to listen to for the facts of all threads of a workspace, instead of one thread's."""
     return f"every:{workspace_id}"
 
 
-def _heard_by(head: FactHead) -> tuple[str, str]:
+def _heard_by(head: FactHead) -> tuple[str, ...]:
     """What those listen to who hear a fact."""
+    if head.stream.startswith("ws:"):
+        return (head.stream,)
     return head.stream, every_thread(head.workspace_id)
 
 

@@ -171,6 +171,15 @@ class Feed:
             self._replay, self._more = [], False
             self._listener.close()
 
+    def end(self) -> None:
+        """Be over once what has come was shown."""
+        self._listener.close()
+
+    @property
+    def endless(self) -> bool:
+        """Whether it does not end by itself: it is a whole thread's."""
+        return self._follow.about[0] is None
+
     def close(self) -> None:
         self._hub.leave(self._listener)
 

@@ -21,6 +21,7 @@ from parley_gateway.feed.frames import Show, encode
 from parley_gateway.feed.hub import Counts
 from parley_gateway.feed.join import Feed
 from parley_gateway.feed.outlet import Outlet
+from parley_gateway.feed.rotation import Rotation
 
 MEDIA_TYPE = "text/event-stream"
 BEAT = b": \n\n"
@@ -32,17 +33,24 @@ _HEADERS = [
 ]
 
 
-class Feeding(Protocol):
-    """What is shown to one client: of a thread or run (`join`), or of all threads (`everything`)."""
+class Source(Protocol):
+    """What one client is fed from."""
 
     over: bool
+
+    def end(self) -> None:
+        """Be over soon, though there is more to come."""
+
+    def close(self) -> None: ...
+
+
+class Feeding(Source, Protocol):
+    """What is shown to one client of a thread or run (`join`)."""
 
     @property
     def recalled(self) -> list[Fact]: ...
 
     async def take(self, timeout_s: float) -> list[Shown]: ...
-
-    def close(self) -> None: ...
 
 
 class Watcher:
@@ -81,15 +89,86 @@ class Watcher:
             await outlet.wait(outlet.left(beat_s))
 
 
-class EventStream(Response):
-    """A response that shows a feed until it is over, the client has gone, or takes nothing for `stall_s`. `then` is
-    called once all of it is out, if the client was there to the end.
+class Stream(Response):
+    """A response that sends what a feed has until it is over, the client has gone, or takes nothing for `stall_s`.
+    `then` is called once all of it is out, if the client was there to the end.
 
-    Where there are `channels`, and `show` says what it is like (`kind`), the stream goes on in a channel once it is
-    live. `most_bytes`: what may be kept there for a client that does not take it.
+    `most_bytes`: what may be kept for a client that does not take it. `rotation` ends it early, when the process is to
+    leave; `endless`: it does not end by itself.
     """
 
     media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        feed: Source,
+        *,
+        beat_s: float,
+        stall_s: float,
+        headers: Mapping[str, str] | None = None,
+        counts: Counts | None = None,
+        then: Callable[[], None] | None = None,
+        most_bytes: int = 16 * 1024 * 1024,
+        rotation: Rotation | None = None,
+        endless: bool = False,
+    ) -> None:
+        self.status_code, self.background = 200, None
+        self._source, self._then, self._rotation, self.endless = feed, then, rotation, endless
+        self._beat_s, self._counts = beat_s, counts or Counts()
+        self._stall_s, self._most_bytes = stall_s, most_bytes
+        self._retry_ms: int | None = None
+        self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        feed = self._source
+        outlet = Outlet(send, receive, self._stall_s, self._most_bytes)
+        self._counts.streams += 1
+        if self._rotation is not None:
+            self._rotation.enter(self)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._recall()
+            async with outlet.watched():
+                while not (feed.over or outlet.left_early or self._retry_ms is not None or await self._live(outlet)):
+                    await self._next(outlet)
+                if outlet.left_early:
+                    return
+                there = self._then is not None and not gone(receive)
+                await send({"type": "http.response.body", "body": self._last()})
+            if self._then is not None and there:
+                self._then()
+        except (TimeoutError, OSError) as error:
+            # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
+            self._counts.stalled += isinstance(error, TimeoutError)
+        finally:
+            self._counts.streams -= 1
+            if self._rotation is not None:
+                self._rotation.leave(self)
+            feed.close()
+
+    def rotate(self, retry_ms: int) -> None:
+        """End it after the frame that is being sent; the client is told to come back after that time."""
+        self._retry_ms = retry_ms
+        self._source.end()
+
+    def _last(self) -> bytes:
+        return b"" if self._retry_ms is None else b"retry: %d\n\n" % self._retry_ms
+
+    def _recall(self) -> None:
+        """Remember what was before."""
+
+    async def _next(self, outlet: Outlet) -> None:
+        """Send what comes next, or that there is nothing yet."""
+        raise NotImplementedError
+
+    async def _live(self, outlet: Outlet) -> bool:
+        """Go on in another way to the end, if that is possible now."""
+        return False
+
+
+class EventStream(Stream):
+    """A response that shows a feed of a thread or run. Where there are `channels`, and `show` says what it is like
+    (`kind`), it goes on in a channel once it is live."""
 
     def __init__(
         self,
@@ -103,35 +182,21 @@ class EventStream(Response):
         then: Callable[[], None] | None = None,
         channels: Channels | None = None,
         most_bytes: int = 16 * 1024 * 1024,
+        rotation: Rotation | None = None,
+        endless: bool = False,
     ) -> None:
-        self.status_code, self.background = 200, None
-        self.show, self._own, self._then, self._channels = show, show, then, channels
-        self._feed, self._beat_s, self._counts = feed, beat_s, counts or Counts()
-        self._stall_s, self._most_bytes = stall_s, most_bytes
-        self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        feed = self._feed
-        outlet = Outlet(send, receive, self._stall_s, self._most_bytes)
-        self._counts.streams += 1
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            self._recall()
-            async with outlet.watched():
-                while not feed.over and not outlet.left_early and not await self._live(outlet):
-                    await self._next(outlet)
-                if outlet.left_early:
-                    return
-                there = self._then is not None and not gone(receive)
-                await send({"type": "http.response.body", "body": b""})
-            if self._then is not None and there:
-                self._then()
-        except (TimeoutError, OSError) as error:
-            # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
-            self._counts.stalled += isinstance(error, TimeoutError)
-        finally:
-            self._counts.streams -= 1
-            feed.close()
+        super().__init__(
+            feed,
+            beat_s=beat_s,
+            stall_s=stall_s,
+            headers=headers,
+            counts=counts,
+            then=then,
+            most_bytes=most_bytes,
+            rotation=rotation,
+            endless=endless,
+        )
+        self.show, self._own, self._channels, self._feed = show, show, channels, feed
 
     # What has been shown must not be held by a frame of the coroutine that then waits for hours.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from parley_history.db import Connection
-from parley_history.reads.answers import AT, PROJECTION, SQL, Answer, position_of
+from parley_history.reads.answers import AT, PROJECTION, SQL, Answer, Row, position_of
 
 FACTS_BYTES = 32 * 1024 * 1024
 """A page of facts ends after the one with which it passes this size."""
+EXAMINED = 2000
+"""So many facts of a partition are looked at for one page, whether they are seen or not."""
 
 
 async def positions(con: Connection) -> Answer:
@@ -65,18 +69,63 @@ async def facts(
     sql = SQL["facts_desc" if descending else "facts_asc"]
     rows = await con.fetch(sql, stream, bound, limit, FACTS_BYTES, workspace)
     return {
-        "items": [
-            {
-                "offset": row["offset"],
-                "time_ms": row["time_ms"],
-                "headers": orjson.Fragment(row["headers"]),
-                "body": orjson.Fragment(row["body"]),
-            }
-            for row in rows
-        ],
+        "items": [_stored(row) for row in rows],
         "last_seq": head["seq"] or 0,
         AT: position_of(stream, head["seq"] or 0),
         "partition": partition,
         "next_offset": head["next_offset"],
         "epoch": head["epoch"],
+    }
+
+
+async def facts_between(
+    con: Connection,
+    workspace: str,
+    partition: int,
+    first: int,
+    below: int,
+    *,
+    limit: int,
+    user_id: str | None,
+    threads: Sequence[str] | None,
+) -> Answer:
+    """Facts of the threads that a user sees (None: of all), or of some of these, by their offsets from `first` to below
+    `below`; those after the page are from `next_offset` on. Of a deleted thread it tells its deletion, and what follows
+    that. Call it within a snapshot."""
+    bounds = (workspace, partition, first, below, EXAMINED, user_id)
+    if threads is None:
+        places = await con.fetch(SQL["places_of_workspace"], *bounds)
+    else:
+        before = await con.fetch(SQL["owners"], workspace, list(threads), [first] * len(threads))
+        after = [row["id"] for row in before], [row["seq"] for row in before]
+        places = await con.fetch(SQL["places_of_threads"], *bounds, *after)
+    gone = sorted({row["stream"] for row in places if row["seen"] and row["deleted"]})
+    deleted = {row["stream"]: row["seq"] for row in await con.fetch(SQL["deletions"], workspace, gone)} if gone else {}
+    then = below if len(places) < EXAMINED else places[-1]["offset"] + 1
+    found: list[int] = []
+    size = 0
+    for row in places:
+        if not row["seen"] or row["deleted"] is None or row["seq"] < deleted.get(row["stream"], 0):
+            continue
+        if len(found) == limit or size > FACTS_BYTES:
+            then = row["offset"]
+            break
+        found.append(row["offset"])
+        size += row["size"]
+    rows = await con.fetch(SQL["facts_at"], workspace, partition, found) if found else []
+    return {"items": [_stored(row) for row in rows], "next_offset": then}
+
+
+async def owners(con: Connection, workspace: str, places: Sequence[tuple[str, int]]) -> Answer:
+    """Whose threads are, those among them that the view has, and how far each was below an offset."""
+    rows = await con.fetch(SQL["owners"], workspace, [stream for stream, _ in places], [below for _, below in places])
+    return {"items": [dict(row) for row in rows]}
+
+
+def _stored(row: Row) -> Answer:
+    return {
+        "offset": row["offset"],
+        "time_ms": row["time_ms"],
+        "headers": orjson.Fragment(row["headers"]),
+        "body": orjson.Fragment(row["body"]),
     }

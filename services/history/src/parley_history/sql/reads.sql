@@ -54,6 +54,42 @@ SELECT "offset", time_ms, headers, body FROM (
           ORDER BY seq DESC LIMIT $3) AS page
 ) AS sized WHERE before < $4 ORDER BY seq DESC
 
+-- name: places_of_workspace
+-- Facts of threads of a workspace in a partition, by their places; seen: by a user (null: by an admin).
+SELECT f."offset", f.stream, f.seq, octet_length(f.body) AS size, t.deleted,
+       ($6::text IS NULL OR t.user_id IS NULL OR t.user_id = $6) AS seen
+FROM (SELECT * FROM facts WHERE workspace_id = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4
+      ORDER BY "offset" LIMIT $5) AS f
+LEFT JOIN threads t ON t.id = f.stream AND t.workspace_id = $1
+ORDER BY f."offset"
+
+-- name: places_of_threads
+-- The same of some threads, each by itself and from a seq on: what lies between them on the partition, and what they had
+-- before, is not looked at. (Plus 0: for this no index but that of the thread is of use.)
+SELECT f."offset", t.id AS stream, f.seq, octet_length(f.body) AS size, t.deleted,
+       ($6::text IS NULL OR t.user_id IS NULL OR t.user_id = $6) AS seen
+FROM unnest($7::text[], $8::bigint[]) AS asked (id, after) JOIN threads t ON t.id = asked.id AND t.workspace_id = $1
+CROSS JOIN LATERAL (
+    SELECT * FROM facts
+    WHERE stream = t.id AND seq > asked.after AND partition + 0 = $2 AND "offset" + 0 >= $3 AND "offset" + 0 < $4
+    ORDER BY seq LIMIT $5
+) AS f
+ORDER BY f."offset" LIMIT $5
+
+-- name: facts_at
+SELECT "offset", time_ms, headers, body FROM facts
+WHERE workspace_id = $1 AND partition = $2 AND "offset" = ANY ($3) ORDER BY "offset"
+
+-- name: deletions
+SELECT stream, max(seq) AS seq FROM facts
+WHERE stream = ANY ($2) AND workspace_id = $1 AND type = 'thread.deleted' GROUP BY stream
+
+-- name: owners
+-- Whose threads are, deleted ones too, and the newest fact that the view has of each below an offset.
+SELECT t.id, t.user_id, t.agent_id, t.team_id,
+       coalesce((SELECT seq FROM facts WHERE stream = t.id AND "offset" + 0 < asked.below ORDER BY seq DESC LIMIT 1), 0) AS seq
+FROM unnest($2::text[], $3::bigint[]) AS asked (id, below) JOIN threads t ON t.id = asked.id AND t.workspace_id = $1
+
 -- name: seq_at
 -- The newest fact of a stream whose own time is not after $3 (the time of its record, where it names none).
 SELECT max(seq) FROM facts

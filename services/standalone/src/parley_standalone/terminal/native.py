@@ -25,6 +25,8 @@ DEFAULT_AGENT = "assistant"
 LIMIT_S = 60.0
 LARGE, BROKEN_MOST = 2**20, 3
 """A post larger than this that breaks off while it is sent is tried so often."""
+RETRY_MOST_S = 5.0
+"""The longest that a gateway may ask to wait before its stream is taken up at another."""
 PAUSE_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
 ENDS = ("run.completed", "run.failed", "run.cancelled")
 ENDED = ("completed", "failed", "cancelled")
@@ -39,6 +41,29 @@ class Frame:
     id: str | None
     data: Json
     line: str
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a stream goes on. `last`: the last id that came, with a frame or alone. `retry_s`: after how long to come
+    back, where the gateway said so: it leaves, and ended the stream for that."""
+
+    last: str | None = None
+    retry_s: float | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What asks for the stream from here on."""
+        self.retry_s = None
+        after = {} if self.last is None else {"Last-Event-ID": self.last}
+        return {"Accept": "text/event-stream", **after}
+
+    def note(self, fields: list[bytes]) -> None:
+        """Take in what the lines of one event say of it."""
+        for field in fields:
+            if field.startswith(b"id: "):
+                self.last = field[4:].decode()
+            elif field.startswith(b"retry: ") and field[7:].isdigit():
+                self.retry_s = min(int(field[7:]) / 1000, RETRY_MOST_S)
 
 
 class Unknown(CommandError):
@@ -193,7 +218,7 @@ class Native:
         broken = 0
         path = f"{CHAT}/threads/{thread_id}/messages"
         run_id: str | None = None
-        last: str | None = None
+        place = Place()
         patience = self._patience()
         while run_id is None:
             try:
@@ -202,8 +227,7 @@ class Native:
                     run_id = answer.header("parley-run-id") or str((await answer.json())["run_id"])
                     started(run_id)
                     if answer.streams:
-                        async for frame in _frames(answer.lines()):
-                            last = frame.id or last
+                        async for frame in _frames(answer.lines(), place):
                             yield frame
                             if frame.data["type"] in ENDS:
                                 return
@@ -218,34 +242,33 @@ class Native:
                         ) from None
                     on_way = 0
                     await patience.wait(error)
-        async with aclosing(self.follow_run(run_id, last)) as rest:
+        if place.retry_s is not None:
+            await patience.move(place.retry_s)
+        async with aclosing(self.follow_run(run_id, place.last)) as rest:
             async for frame in rest:
                 yield frame
 
     async def follow_run(self, run_id: str, last: str | None = None) -> AsyncGenerator[Frame, None]:
         """A run from its beginning, or from after `last`, to its end."""
-        async with aclosing(self.follow(f"{CHAT}/runs/{quote(run_id, safe='')}/events", last)) as frames:
+        path = f"{CHAT}/runs/{quote(run_id, safe='')}/events"
+        async with aclosing(self.follow(path, Place(last))) as frames:
             async for frame in frames:
                 yield frame
                 if frame.data["type"] in ENDS:
                     return
 
-    async def follow(
-        self, path: str, last: str | None, lost: Callable[[], None] | None = None
-    ) -> AsyncGenerator[Frame, None]:
-        """A stream for ever, from after `last`. `lost` is told when it broke and cannot be taken up where it was."""
+    async def follow(self, path: str, place: Place) -> AsyncGenerator[Frame, None]:
+        """A stream for ever, from a place on, which then says how far it is."""
         patience = self._patience()
         now = asyncio.get_running_loop().time
         while True:
-            headers = {"Accept": "text/event-stream", **({} if last is None else {"Last-Event-ID": last})}
             opened = None
             try:
-                async with self._api().open("GET", path, headers=headers) as answer:
+                async with self._api().open("GET", path, headers=place.headers()) as answer:
                     opened = now()
                     self._reached()
-                    async for frame in _frames(answer.lines()):
+                    async for frame in _frames(answer.lines(), place):
                         patience.fresh()
-                        last = frame.id or last
                         yield frame
                 error = Unreached("the gateway ended the stream")
             except Unreached as broken:
@@ -253,9 +276,10 @@ class Native:
             if opened is not None and now() - opened > self._limit_s:
                 # It had nothing to say, for long; that was no failure.
                 patience.fresh()
-            await patience.wait(error)
-            if lost is not None and last is None:
-                lost()
+            if place.retry_s is not None:
+                await patience.move(place.retry_s)
+            else:
+                await patience.wait(error)
 
     async def ask(
         self,
@@ -326,6 +350,12 @@ class _Patience:
     def fresh(self) -> None:
         self._tries, self._since = 0, None
 
+    async def move(self, pause_s: float) -> None:
+        """The gateway leaves and asked for this pause: that is no trouble, and the next one takes over."""
+        self.fresh()
+        self._native._turn += 1
+        await asyncio.sleep(pause_s)
+
     async def wait(self, error: Unreached) -> None:
         """The pause before the next try, at the next gateway. Raises CommandError when it was long enough."""
         native = self._native
@@ -351,13 +381,14 @@ def _approval(approval_id: str) -> str:
     return f"{CHAT}/approvals/{quote(approval_id, safe='')}"
 
 
-async def _frames(lines: AsyncIterator[bytes]) -> AsyncGenerator[Frame, None]:
+async def _frames(lines: AsyncIterator[bytes], place: Place) -> AsyncGenerator[Frame, None]:
     fields: list[bytes] = []
     async for line in lines:
         if line:
             fields.append(line)
             continue
         with suppress(ValueError):
+            place.note(fields)
             frame = frame_of(fields)
             if frame is not None:
                 yield frame
@@ -372,6 +403,7 @@ __all__ = [
     "Frame",
     "Json",
     "Native",
+    "Place",
     "Refused",
     "Unknown",
     "frame_of",

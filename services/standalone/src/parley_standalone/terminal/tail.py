@@ -12,25 +12,35 @@ from urllib.parse import quote
 from parley_events.ids import NewUuid
 from parley_standalone.settings import Settings
 from parley_standalone.terminal import story
-from parley_standalone.terminal.native import CHAT, Frame, Json, Native
+from parley_standalone.terminal.native import CHAT, Frame, Json, Native, Place
 from parley_standalone.terminal.screen import Screen
 
 _COLOURS = {"run": "green", "tool": "cyan", "model": "blue", "message": "bold"}
 
 
 async def tail(
-    settings: Settings, new_uuid: NewUuid, *, thread: str | None, run: str | None, start: bool, as_json: bool
+    settings: Settings,
+    new_uuid: NewUuid,
+    *,
+    thread: str | None,
+    run: str | None,
+    start: bool,
+    after: str | None,
+    as_json: bool,
 ) -> int:
-    """Print facts until Ctrl-C, or until the run has ended; the exit status."""
+    """Print facts until Ctrl-C, or until the run has ended; the exit status. `after`: the cursor to go on from, which
+    Ctrl-C told."""
     native = Native(settings, new_uuid, _trouble, admin=True)
     loop = asyncio.get_running_loop()
-    working = asyncio.ensure_future(
-        _print(await _feed(native, thread, run, start), run is None and thread is None, as_json)
-    )
+    many, place = run is None and thread is None, Place(after)
+    feed = native.follow(f"{CHAT}/events", place) if many else await _feed(native, thread, run, start, after)
+    working = asyncio.ensure_future(_print(feed, many, as_json))
     loop.add_signal_handler(signal.SIGINT, working.cancel)
     try:
         await working
     except asyncio.CancelledError:
+        if many and place.last is not None:
+            print(f"[to go on from here: parley tail --after {place.last}]", file=sys.stderr)
         return 130
     finally:
         loop.remove_signal_handler(signal.SIGINT)
@@ -38,17 +48,17 @@ async def tail(
     return 0
 
 
-async def _feed(native: Native, thread: str | None, run: str | None, start: bool) -> AsyncGenerator[Frame, None]:
-    if thread is None and run is None:
-        return native.follow(f"{CHAT}/events", None, _gap)
+async def _feed(
+    native: Native, thread: str | None, run: str | None, start: bool, after: str | None
+) -> AsyncGenerator[Frame, None]:
     thread_id = thread or str(run)[:36]
     if run is not None:
         await native.run(run)
     view = await native.thread(thread_id)
-    last = None if start else str(view["position"]).rpartition("@")[2]
+    last = after or (None if start else str(view["position"]).rpartition("@")[2])
     if run is not None:
         return native.follow_run(run, last)
-    return native.follow(f"{CHAT}/threads/{quote(thread_id, safe='')}/events", last)
+    return native.follow(f"{CHAT}/threads/{quote(thread_id, safe='')}/events", Place(last))
 
 
 async def _print(frames: AsyncGenerator[Frame, None], many: bool, as_json: bool) -> None:
@@ -118,7 +128,3 @@ def content(fact: Json) -> str:
 def _trouble(text: str | None) -> None:
     if text is not None:
         print(f"[trying again: {text}]", file=sys.stderr)
-
-
-def _gap() -> None:
-    print("[the stream broke: facts in between are not shown here, only stored]", file=sys.stderr)

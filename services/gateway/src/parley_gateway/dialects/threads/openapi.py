@@ -86,6 +86,11 @@ STREAM = (
     f'id: 5\ndata: {{"type":"run.completed","seq":5,{_HEAD},"status":"completed","stop_reason":"end_turn",'
     f'"usage":{{"input_tokens":12,"output_tokens":5}},"created_at":"{AT}"}}',
 )
+MANY_STREAM = (
+    f'data: {{"type":"text.delta","seq":3,{_HEAD},"delta":"Hello!","block":0,"at":0}}',
+    f'id: AQAEuCw\ndata: {{"type":"run.completed","seq":5,{_HEAD},"status":"completed","stop_reason":"end_turn",'
+    f'"usage":{{"input_tokens":12,"output_tokens":5}},"created_at":"{AT}"}}',
+)
 FILE = {
     "name": "plan.md",
     "kind": "artifact",
@@ -247,8 +252,17 @@ _THREADS = (
         "GET",
         f"{BASE}/events",
         "threads",
-        "The facts of every thread that the key may see, from now on. The stream stays open.",
-        {200: Answer("The stream. Its frames have no ids: it cannot be resumed.", events=shapes.Frame, stream=STREAM)},
+        "The facts of many threads: of all that the key may see, or of those that are named. The stream stays open.",
+        {200: Answer("The stream.", events=shapes.Frame, stream=MANY_STREAM)},
+        more="It begins now, or goes on from a cursor of such a stream. Facts come in the order of their thread; "
+        "between threads there is no order. Texts are not resumed: a `text.delta` has no id, and `block` and `at` say "
+        "where its text belongs.",
+        parameters=(
+            Parameter("threads", str, "At most 100 threads, with commas between; each must be visible."),
+            Parameter("deltas", Flag, "Show texts as they grow, too."),
+            *RESUME,
+        ),
+        errors=("invalid_request", "not_found"),
     ),
     Operation(
         "cancelThread",

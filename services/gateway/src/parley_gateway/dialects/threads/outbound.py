@@ -10,7 +10,6 @@ Which frames a fact gives follows from the facts alone, never from pieces: curso
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,7 +25,6 @@ from parley_gateway.feed.follow import Shown, ShownFact, run_of
 from parley_gateway.feed.frames import Frame
 from parley_gateway.runs import text_of
 
-THREADS_LIMIT = 1000
 _DELTAS = {"text": "text.delta", "thought": "thought.delta"}
 
 
@@ -137,22 +135,25 @@ def past_facts(fork: Fact, run_id: str) -> list[Json]:
     return [frames(ShownFact(one, ""))[-1].data for one in retold(fork) if run_of(one) == run_id]
 
 
-class EveryThread:
-    """The frames of a stream of all threads: facts alone, and without ids, since it cannot be resumed."""
+class Placed(Frames):
+    """The frames of one thread in a stream of many. That is resumed at facts alone, so a text says where in its block
+    it belongs: `at` in characters. What a fork took over is not shown."""
 
-    def __init__(self) -> None:
-        self._frames: OrderedDict[str, Frames] = OrderedDict()
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(thread_id, past=False)
+        self._sent: dict[tuple[int, int], int] = {}
 
     def __call__(self, shown: Shown) -> list[Frame]:
         """All frames of one thing shown."""
-        if not isinstance(shown, ShownFact):
-            return []
-        thread_id = shown.fact.stream
-        frames = self._frames.setdefault(thread_id, Frames(thread_id, past=False))
-        self._frames.move_to_end(thread_id)
-        if len(self._frames) > THREADS_LIMIT:
-            self._frames.popitem(last=False)
-        return [Frame(frame.data, bare=True) for frame in frames(shown)]
+        if isinstance(shown, ShownFact):
+            body = shown.fact.body
+            if isinstance(body, f.ModelReturned | f.ModelFailed | f.RunCancelled):
+                self._sent = {place: sent for place, sent in self._sent.items() if place[0] != body.call}
+            return super().__call__(shown)
+        place = (shown.call, shown.block)
+        at = self._sent.get(place, 0)
+        self._sent[place] = at + len(shown.text)
+        return [Frame({**frame.data, "block": shown.block, "at": at}) for frame in super().__call__(shown)]
 
 
 def usage(value: Usage) -> Json:

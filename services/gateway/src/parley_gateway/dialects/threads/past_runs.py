@@ -37,6 +37,9 @@ class _Told:
         self.over = True
         return [ShownFact(self._fact, "", self._skip)]
 
+    def end(self) -> None:
+        """It is over at once anyway."""
+
     def close(self) -> None:
         """Nothing is held."""
 

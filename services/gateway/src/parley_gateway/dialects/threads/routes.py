@@ -41,6 +41,9 @@ from parley_gateway.http import (
 from parley_gateway.reads import check_position
 from parley_gateway.workspaces import DEFAULT_AGENT
 
+THREADS_AT_ONCE = 100
+"""How many threads one stream may name."""
+
 # ---- threads
 
 
@@ -269,11 +272,26 @@ async def _past_run_events(core: Core, request: Request, who: Principal, run: Ru
     return await past_runs.stream(core, who, run, cursor)
 
 
-async def _every_event(core: Core, request: Request, who: Principal) -> Response:
-    """Every fact of every thread that the key may see, from now on."""
-    who.to_read(None)
-    check_position(min_position(request))  # what begins now has nothing to wait for
-    return core_.stream(core, core_.everything(core, who), outbound.EveryThread(), {})
+async def _many_events(core: Core, request: Request, who: Principal) -> Response:
+    """Every fact of every thread that the key may see, or of some; from now on, or from a cursor."""
+    deltas = query_flag(request, "deltas") or False
+    threads = await _named(core, request, who)
+    feed = await core_.many_feed(core, who, outbound.Placed, resume_point(request), threads=threads, pieces=deltas)
+    return core_.many_stream(core, feed)
+
+
+async def _named(core: Core, request: Request, who: Principal) -> list[str] | None:
+    """The threads that a request names, all of them visible (or deleted); None: it names none."""
+    text, position = query(request, "threads"), min_position(request)
+    if text is None:
+        who.to_read(None)
+        check_position(position)  # what is followed is read as far as this gateway has heard anyway
+        return None
+    names = list(dict.fromkeys(text.split(",", THREADS_AT_ONCE)))
+    if text == "" or len(names) > THREADS_AT_ONCE or "," in names[-1]:
+        raise invalid(f"threads must name 1 to {THREADS_AT_ONCE} threads, with commas between")
+    await core.reads.followed(who, names, position)
+    return names
 
 
 def _as_page(request: Request) -> bool:
@@ -356,7 +374,7 @@ PATHS: dict[str, dict[str, Handler]] = {
     "/threads/{thread_id}/files": {"GET": _files},
     "/threads/{thread_id}/files/{name}": {"GET": _file},
     "/threads/{thread_id}/events": {"GET": _thread_events},
-    "/events": {"GET": _every_event},
+    "/events": {"GET": _many_events},
     "/runs/{run_id}/events": {"GET": _run_events},
     **fork.PATHS,
     **runs.PATHS,

@@ -261,6 +261,10 @@ class Frame(Open):
     message_id: str | None
     """The message that the text ends in."""
     delta: str | Absent = None
+    block: int | Absent = None
+    """In a stream of many threads: which block of its turn a text belongs to."""
+    at: int | Absent = None
+    """And where in it, in characters (Unicode code points)."""
     tool_call: ToolCall | Absent = None
     created_at: Time | Absent = None
     status: str | Absent = None
