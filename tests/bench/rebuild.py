@@ -166,12 +166,14 @@ async def main(count: int, profile: bool) -> None:
         work = Spent(server.pid)
 
         def tell(progress: Progress) -> None:
-            stages.setdefault(progress.stage, work())
+            if progress.stage not in stages:
+                stages[progress.stage] = work()
 
         reader = await EmbeddedReader.open(Path(place) / "log")
         outcome = await rebuild(settings, reader, open_objects("memory:"), tell=tell)
         assert outcome.switched, outcome.differences
         whole = work()
+        await reader.close()
         begin, end = stages["load"], stages["indexes"]
         _say("rebuild, load", facts, *(b - a for a, b in zip(begin, end, strict=True)))
         for stage, after in (("indexes", "compare"), ("compare", "switch")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from parley_events.codec import encode_fact
 from parley_events.contents import Contents
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
 from parley_events.objects import open_objects
+from parley_history.rebuild.run import rebuild
 from parley_history.settings import Settings
 from tests.contract.history.conftest import running
 from tests.contract.history.listlog import ListLog
@@ -97,6 +99,21 @@ async def test_a_partition_waits_for_its_object_and_the_others_go_on(
         await client.caught_up(log)
         assert (await client.get(f"/workspaces/{WS}/runs/{run}"))["status"] == "completed"
         assert (await client.get(f"/streams/{T1}/facts"))["items"][1]["body"]["result"] == LARGE
+
+
+async def test_references_that_cannot_be_read_stop_their_partition_behind_what_came_before(settings: Settings) -> None:
+    log, objects = ListLog(4), Away(ObjectsUnavailable)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    record = writer.record(writer.make(T1, WS, f.RunCancelling(run_id=run, by="ada")))
+    log.append(replace(record, headers=(*record.headers, ("ce_objects", b"reason=nonsense"))))
+    partition = writer.partition(T1)
+    async with running(settings, log, objects) as client:
+        await until(lambda: _true(partition in client.history.health.stopped))
+        assert "not fetched" in client.history.health.stopped[partition]
+        assert (await client.get(f"/streams/{T1}/facts"))["last_seq"] == 1
+        outcome = await rebuild(settings, log, objects)
+        assert outcome.switched and (await client.get(f"/streams/{T1}/facts"))["last_seq"] == 1
 
 
 async def _true(value: bool) -> bool:
