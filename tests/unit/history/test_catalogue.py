@@ -18,6 +18,7 @@ from parley_history.projections import FOLDS, STORED_ONLY
 from parley_history.projections.forks import PAST
 from parley_history.projections.rows import FactRow, MessageRow, ThreadRow
 from parley_history.reads.answers import SQL
+from parley_history.rebuild.load import columns_of
 from parley_history.sql import migrations
 
 
@@ -39,12 +40,6 @@ def test_every_named_statement_is_used() -> None:
         assert re.search(rf'"{name}"', source), name
 
 
-def columns_of(statement: str) -> list[str]:
-    into = re.match(r"INSERT INTO \w+ \(([^)]*)\)", writes.SQL[statement])
-    assert into is not None
-    return [column.strip().strip('"') for column in into[1].split(",")]
-
-
 @pytest.mark.parametrize(
     ("kind", "statement", "columns"),
     [(ThreadRow, "put_threads", writes.thread_columns), (MessageRow, "put_messages", writes.message_columns)],
@@ -55,10 +50,10 @@ def test_columns_that_are_written_out_are_those_of_the_row_in_the_order_of_their
     def value(name: str, declared: str) -> object:
         return {name: "\x00"} if "Json" in declared else [name] if "list" in declared else f"{name}\x00"
 
-    assert [field.name for field in fields(kind)] == columns_of(statement)
+    assert [field.name for field in fields(kind)] == columns_of(statement)[1]
     row = kind(**{field.name: value(field.name, str(field.type)) for field in fields(kind)})
     uncleaned = {"id", "thread_id", "workspace_id", "role", "tool_status"}
-    found = zip(columns(row), writes.plain([row])[0], columns_of(statement), strict=True)
+    found = zip(columns(row), writes.plain([row])[0], columns_of(statement)[1], strict=True)
     for one, other, name in found:
         assert one == other or (one == f"{name}\x00" and (name in uncleaned or not _text(kind, name)))
     empty = kind(**{field.name: [] if "list" in str(field.type) else {} for field in fields(kind)})
@@ -70,7 +65,7 @@ def _text(kind: Any, name: str) -> bool:
 
 
 def test_a_facts_row_is_in_the_order_of_its_columns() -> None:
-    assert list(FactRow._fields) == columns_of("put_facts")
+    assert list(FactRow._fields) == columns_of("put_facts")[1]
 
 
 def test_migrations_say_whether_they_go_before_or_after_the_code() -> None:

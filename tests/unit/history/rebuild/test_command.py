@@ -6,7 +6,8 @@ import pytest
 
 from parley_history.rebuild.command import DIFFERS, Asked, by_lines, line, read_arguments, said
 from parley_history.rebuild.compare import Difference
-from parley_history.rebuild.run import Outcome, Progress
+from parley_history.rebuild.fill import Progress
+from parley_history.rebuild.run import Outcome
 from parley_history.settings import Settings
 
 SETTINGS = Settings(

@@ -16,7 +16,8 @@ from parley_events.errors import EventsError
 from parley_events.log.open import open_reading
 from parley_events.objects import open_objects
 from parley_history.errors import RebuildRefused
-from parley_history.rebuild.run import Outcome, Progress, Tell, back, rebuild
+from parley_history.rebuild.fill import Progress, Tell
+from parley_history.rebuild.run import Outcome, back, rebuild
 from parley_history.rebuild.schemas import before_of, next_of
 from parley_history.settings import Settings
 
@@ -51,7 +52,9 @@ async def run(settings: Settings, asked: Asked, tell: Tell) -> Outcome:
             objects = open_objects(settings.objects, settings.data)
             if asked.back:
                 return await back(settings, log, objects, tell=tell)
-            return await rebuild(settings, log, objects, accept=asked.accept, drop=asked.drop, tell=tell)
+            return await rebuild(
+                settings, log, objects, accept=asked.accept, drop=asked.drop, tell=tell, processes=os.cpu_count() or 1
+            )
         finally:
             await log.close()
     except EventsError as error:

@@ -42,13 +42,18 @@ _INTO = re.compile(r"INSERT INTO (\w+)(?: AS \w+)? \(([^)]*)\)")
 R = TypeVar("R")
 
 
+def columns_of(name: str) -> tuple[str, list[str]]:
+    """The table of a statement of `writes.sql` that inserts, and its columns."""
+    into = _INTO.match(SQL[name])
+    assert into is not None, name
+    return into[1], [column.strip().strip('"') for column in into[2].split(",")]
+
+
 async def copy(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
     """Rows in the columns of a statement of `writes.sql`, by COPY into its table."""
     if rows:
-        into = _INTO.match(SQL[name])
-        assert into is not None, name
-        columns = [column.strip().strip('"') for column in into[2].split(",")]
-        await connection.copy(into[1], columns, rows)
+        table, columns = columns_of(name)
+        await connection.copy(table, columns, rows)
 
 
 class Load:
