@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import uvloop
 
 from parley_events import facts as f
 from parley_events.codec import EVENTS_TOPIC
+from parley_events.garbage import seldom_collected
 from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.embedded_reader import EmbeddedReader
 from parley_events.log.port import Incoming, Outgoing
@@ -208,10 +210,11 @@ async def main(count: int, profile: bool) -> None:
         gc.collect()
         gc.freeze()  # the story is the measurement's, and no part of what is measured
         live = Spent(server.pid)
-        async with running(settings, log) as client:
-            while sum(one["next_offset"] for one in (await client.get("/positions"))["partitions"]) < facts:
-                await asyncio.sleep(0.2)
-            folded = live()
+        with seldom_collected():  # as history's process does it
+            async with running(settings, log) as client:
+                while sum(one["next_offset"] for one in (await client.get("/positions"))["partitions"]) < facts:
+                    await asyncio.sleep(0.2)
+                folded = live()
         rows = await made(settings)
         unnested = await raw_unnest(settings, rows, server.pid)
         _say("live fold", facts, folded, unnested)
@@ -242,4 +245,5 @@ def _say(what: str, facts: int, figures: Figures, raw: Figures | None = None) ->
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--profile"]
-    asyncio.run(main(int(arguments[0]) if arguments else 100_000, "--profile" in sys.argv))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(int(arguments[0]) if arguments else 100_000, "--profile" in sys.argv))

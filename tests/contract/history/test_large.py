@@ -13,7 +13,10 @@ from parley_events.body import Attachment
 from parley_events.codec import encode_fact
 from parley_events.contents import Contents
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
+from parley_events.log.port import Incoming
 from parley_events.objects import open_objects
+from parley_history import batch, projector
+from parley_history.rebuild import load
 from parley_history.rebuild.run import rebuild
 from parley_history.settings import Settings
 from tests.contract.history.conftest import running
@@ -72,6 +75,34 @@ async def test_a_large_result_is_small_on_the_log_and_whole_in_the_view(settings
         facts = (await client.get(f"/streams/{T1}/facts"))["items"]
         assert facts[-1]["body"]["result"] == LARGE
         assert "ce_objects" not in facts[-1]["headers"], "what is stored is whole, and says nothing else"
+
+
+async def test_what_is_too_much_for_one_transaction_comes_in_several(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "BATCH_BYTES", 1_000_000)
+    monkeypatch.setattr(load, "_WHOLE_BYTES", 1_000_000)
+    log, objects = ListLog(4), Away(ObjectsUnavailable)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    for _ in range(4):
+        await write_large(writer, objects, T1, run)
+    writer.complete(T1, WS, run)
+    sizes: list[int] = []
+    reading = batch.read
+
+    def weighed(start: batch.Position, partition: int, records: list[Incoming], *more: Any, **named: Any) -> Any:
+        sizes.append(sum(batch.body_size(record) for record in records))
+        return reading(start, partition, records, *more, **named)
+
+    monkeypatch.setattr(projector, "read", weighed)
+    monkeypatch.setattr(load, "read", weighed)
+    async with running(settings, log, objects) as client:
+        await client.caught_up(log)
+        assert (await client.get(f"/streams/{T1}/facts"))["last_seq"] == 6
+        outcome = await rebuild(settings, log, objects)
+        assert outcome.switched and not outcome.differences
+    assert max(sizes) < 3_000_000 < sum(sizes)
 
 
 @pytest.mark.parametrize("error", [ObjectsUnavailable, ObjectMissing])

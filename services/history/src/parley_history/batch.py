@@ -8,7 +8,7 @@ Between the log and `projections`; `projector` moves the results into PostgreSQL
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -131,26 +131,33 @@ def new_facts(batch: Batch, seqs: Mapping[str, int]) -> tuple[list[tuple[Fact, F
     return fresh, heads
 
 
-def chunks(records: Sequence[Incoming], count: int, size: int) -> Iterable[list[Incoming]]:
-    """The records in runs of at most `count`, each ending after the record with which it passes `size` bytes."""
-    chunk: list[Incoming] = []
-    weight = 0
-    for record in records:
-        chunk.append(record)
-        weight += whole_size(record)
-        if len(chunk) >= count or weight >= size:
-            yield chunk
-            chunk, weight = [], 0
-    if chunk:
-        yield chunk
+def body_size(record: Incoming) -> int:
+    """How large the record's body is, as it came."""
+    return len(record.value or b"")
 
 
 def whole_size(record: Incoming) -> int:
     """How large the record's body is with its contents."""
     try:
-        return len(record.value or b"") + sum(reference.size for reference in references_of(record))
+        return body_size(record) + sum(reference.size for reference in references_of(record))
     except Undecodable:
-        return len(record.value or b"")
+        return body_size(record)
+
+
+def chunks(
+    records: Sequence[Incoming], count: int, size: int, weigh: Callable[[Incoming], int] = body_size
+) -> Iterable[list[Incoming]]:
+    """The records in runs of at most `count`, each ending after the record with which it passes `size` bytes."""
+    chunk: list[Incoming] = []
+    weight = 0
+    for record in records:
+        chunk.append(record)
+        weight += weigh(record)
+        if len(chunk) >= count or weight >= size:
+            yield chunk
+            chunk, weight = [], 0
+    if chunk:
+        yield chunk
 
 
 def _emptied(record: Incoming) -> Incoming:

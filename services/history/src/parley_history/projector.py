@@ -25,7 +25,7 @@ from parley_events.errors import LogError, LogUnavailable, ObjectError, Retentio
 from parley_events.fence import FactFence
 from parley_events.log.port import Incoming, Reading, Tail
 from parley_history import stops
-from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read
+from parley_history.batch import Batch, OffsetGap, Position, body_size, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool, connect
 from parley_history.errors import BadData, HistoryError, Moved, Poison, Unavailable
 from parley_history.migrate import check_schema
@@ -47,7 +47,7 @@ GATHER_S = 0.05
 _OBJECTS_S = 3.0
 """How long the objects of a chunk may take at first; twice as long with each try, up to `_MOST_OBJECTS_S`."""
 _MOST_OBJECTS_S = 30.0
-_SLICE = 64
+_SLICE = 128
 """Records decoded before other tasks get a turn."""
 _STEADY_S = 10.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -287,7 +287,7 @@ class Projector:
         False: nothing was folded, because it is too much for one, or something is wrong with a part of it: each
         partition by itself then finds out what, and the others go on.
         """
-        if sum(len(record.value or b"") for records in by_partition.values() for record in records) > BATCH_BYTES:
+        if sum(body_size(record) for records in by_partition.values() for record in records) > BATCH_BYTES:
             return False
         batches: dict[int, Batch] = {}
         try:
@@ -324,6 +324,9 @@ class Projector:
                         self._stop(tail, partition, f"a record cannot be folded: {poison}", record)
                         return
                     self.health.reason = ""
+                    reached = self._positions[partition].next_offset
+                    if chunk[-1].offset >= reached:
+                        todo.appendleft([record for record in chunk if record.offset >= reached])
                     break
                 except Moved:
                     # Another projector was first, or our own commit came through before the connection broke.
@@ -405,9 +408,11 @@ class Projector:
         logger.warning("%s; trying again in %g s", self.health.waiting[partition], pause_s)
 
     async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
-        """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""
+        """One transaction. Poison when a record cannot be folded; what lies before it is in the view then. Of records
+        with contents elsewhere only as many are folded as are not too much with those."""
         batch = await self._read(partition, position, records)
         if batch.lacking:
+            records = next(iter(chunks(records, self._limit, BATCH_BYTES, whole_size)))
             records = await self._whole(partition, position, records)
             batch = await self._read(partition, position, records, fetched=True)
         self._go_on(partition)

@@ -54,9 +54,11 @@ def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a long-lived command. What it makes, others cannot read."""
     import uvloop
 
+    from parley_events.garbage import seldom_collected
+
     os.umask(0o077)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with seldom_collected(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(work)
     except CommandError as error:
         _fail(str(error))

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from parley_events.codec import EVENTS_TOPIC
 from parley_events.contents import Contents
 from parley_events.errors import RetentionGap
+from parley_events.garbage import seldom_collected
 from parley_events.log.port import Incoming, Reading
 from parley_history.db import Pool
 from parley_history.errors import RebuildRefused
@@ -56,7 +55,7 @@ async def fill(
     await pool.open()
     try:
         loads = {p: Load(p, end, pool, contents, room) for p, end in ends.items()}
-        with _seldom_collecting():
+        with seldom_collected():
             await _fold_all(log, loads, sum(ends.values()), tell)
         async with asyncio.TaskGroup() as group:
             for load in loads.values():
@@ -102,17 +101,6 @@ async def _fold_all(log: Reading, loads: Mapping[int, Load], total: int, tell: T
     finally:
         await tail.close()
     tell(Progress("load", total, total))
-
-
-@contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    """A load makes many objects and no cycles of them: looking for those each time took a quarter of it."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 async def _after(before: asyncio.Task[None] | None, load: Load, records: list[Incoming]) -> None:

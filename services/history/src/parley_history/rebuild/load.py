@@ -20,7 +20,7 @@ from parley_events.contents import Contents
 from parley_events.errors import ObjectError, Undecodable
 from parley_events.fence import FactFence
 from parley_events.log.port import Incoming
-from parley_history.batch import Batch, Position, chunks, new_facts, read
+from parley_history.batch import Batch, Position, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool
 from parley_history.errors import Poison, RebuildRefused
 from parley_history.projections import fold, needs
@@ -77,7 +77,7 @@ class Load:
             if not batch.lacking:
                 await self._take(batch, chunk)
             else:
-                for part in chunks(chunk, CHUNK, _WHOLE_BYTES):
+                for part in chunks(chunk, CHUNK, _WHOLE_BYTES, whole_size):
                     whole = await self._whole(part)
                     await self._take(read(self.position, self._partition, whole, fetched=True), whole)
                     if self.ended:

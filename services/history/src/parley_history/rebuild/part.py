@@ -10,6 +10,7 @@ import threading
 from io import FileIO
 
 import orjson
+import uvloop
 
 from parley_events.contents import Contents
 from parley_events.errors import EventsError
@@ -28,7 +29,8 @@ def main() -> int:
     part = part_in(given.readline())
     threading.Thread(target=_end_with, args=(given,), daemon=True).start()
     try:
-        asyncio.run(_fold(part))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_fold(part))
     except HistoryError as error:
         _say({"refused": str(error)})
     except EventsError as error:
