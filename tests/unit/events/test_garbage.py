@@ -20,7 +20,7 @@ def test_seldom_is_not_never_and_ends_with_the_block() -> None:
     with seldom_collected():
         assert gc.get_threshold()[0] > before[0]
         gone = weakref.ref(Ring())
-        kept = []
+        kept: list[list[int]] = []
         while gone() is not None and len(kept) < 100_000:
             kept.append([])
         assert gone() is None and len(kept) > before[0]

@@ -1,8 +1,8 @@
 """How often a process looks for cycles of garbage.
 
 By default Python looks whenever 700 more objects have come than gone. Records, rows and frames are no cycles: reference
-counts take them away. What is looked through, again and again, is what is being worked on: a seventh of the live fold, a
-quarter of a rebuild. Cycles are made by exceptions and by tasks, few of them, so they may wait.
+counts take them away. What is looked through, again and again, is what is being worked on: a seventh of the live fold,
+a quarter of a rebuild. Cycles are made by exceptions and by tasks, few of them, so they may wait.
 """
 
 from __future__ import annotations
