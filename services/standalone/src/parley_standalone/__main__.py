@@ -142,13 +142,17 @@ def rebuild(
     accept: Annotated[bool, typer.Option("--accept", help="Switch also when the rebuilt view differs.")] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Do not ask before the view kept last time is dropped.")] = False,
     back: Annotated[bool, typer.Option("--back", help="Go back to the view of before the last rebuild.")] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=64, help="How many fold; one per core otherwise.")
+    ] = None,
 ) -> None:
     """Fold the log of the running Parley into a new view beside the live one, compare the two, and switch."""
     if back and (accept or drop):
         _fail("--back goes alone")
     from parley_standalone.terminal.rebuild import rebuild as run_rebuild
 
-    _run(run_rebuild(_settings(), accept=accept, drop=drop, back=back, ask=typer.confirm))
+    count = processes or os.cpu_count() or 1
+    _run(run_rebuild(_settings(), accept=accept, drop=drop, back=back, processes=count, ask=typer.confirm))
 
 
 @app.command()

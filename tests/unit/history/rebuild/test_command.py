@@ -21,7 +21,12 @@ def test_arguments() -> None:
     assert read_arguments([]) == Asked()
     assert read_arguments(["--drop", "--accept"]) == Asked(accept=True, drop=True)
     assert read_arguments(["--back"]) == Asked(back=True)
-    for bad in (["--back", "--drop"], ["--drop", "--drop"], ["--force"], ["now"]):
+    assert read_arguments(["--processes=4", "--drop"]) == Asked(drop=True, processes=4)
+    for bad in (
+        *(["--back", "--drop"], ["--drop", "--drop"], ["--force"], ["now"], ["--back", "--processes=2"]),
+        *([f"--processes={bad}"] for bad in ("", "0", "-1", "x", "65", "1000", "٣")),
+        ["--processes=2", "--processes=2"],
+    ):
         assert read_arguments(bad) is None
 
 
