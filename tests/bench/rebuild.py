@@ -212,8 +212,8 @@ async def main(count: int, profile: bool) -> None:
         live = Spent(server.pid)
         with seldom_collected():  # as history's process does it
             async with running(settings, log) as client:
-                while sum(one["next_offset"] for one in (await client.get("/positions"))["partitions"]) < facts:
-                    await asyncio.sleep(0.2)
+                while (folds := client.history.projector) is None or sum(folds.stands.values()) < facts:
+                    await asyncio.sleep(0.1)
                 folded = live()
         rows = await made(settings)
         unnested = await raw_unnest(settings, rows, server.pid)

@@ -11,15 +11,17 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SELDOM = (20_000, 20, 50)
+MANY = 50_000
+"""More than what a service has in hand at once, and little memory."""
 
 
 @contextmanager
-def seldom_collected() -> Iterator[None]:
-    """Look seldom for as long as the block lasts, and never again at what is there by now: modules, mostly."""
+def seldom_collected(objects: int = MANY) -> Iterator[None]:
+    """For as long as the block lasts look only when so many more objects have come than gone, and never again at what
+    is there by now: modules, mostly."""
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(*_SELDOM)
+    gc.set_threshold(objects, 20, 50)
     try:
         yield
     finally:

@@ -145,7 +145,7 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 
 def _run(row: Mapping[str, Any]) -> RunRow:
     values = dict(row)
-    usage = Usage.model_construct(**{name: values.pop(name) for name in _TOKENS})
+    usage = Usage(**{name: values.pop(name) for name in _TOKENS})
     calls = [Call(*call) for call in orjson.loads(values.pop("calls"))]
     return RunRow(usage=usage, calls=calls, **values)
 

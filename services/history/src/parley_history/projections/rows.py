@@ -14,6 +14,7 @@ from parley_events.body import Json, Usage
 
 SYSTEM_PART, MAIN_PART = 0, 1
 """The place of a message among those of one fact."""
+NO_USAGE = Usage()
 
 
 class FactRow(NamedTuple):
@@ -144,7 +145,7 @@ class RunRow:
     posted_seq: int
     created_ms: int
     attempt: int = 1
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     stop_reason: str | None = None
     error_code: str | None = None
     error_message: str | None = None

@@ -168,4 +168,4 @@ def _author(agent_id: str) -> Json:
 
 
 def _text(blocks: tuple[Block, ...]) -> str:
-    return "".join(block.text for block in blocks if block.kind == "text")
+    return "".join([block.text for block in blocks if block.kind == "text"])

@@ -24,9 +24,11 @@ from parley_history.settings import Settings
 ROOM = 50_000
 """How many threads, how many runs and how many streams are held in memory, over all partitions."""
 _CONNECTIONS = 4
-_FETCH = 4000
+_FETCH = 2000
 _IN_FLIGHT = 3
 _SILENCE_S = 60.0
+_IN_HAND = 200_000
+"""More objects than the records in flight come to: they are looked through only when rows that stay have come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ async def fill(
     await pool.open()
     try:
         loads = {p: Load(p, end, pool, contents, room) for p, end in ends.items()}
-        with seldom_collected():
+        with seldom_collected(_IN_HAND):
             await _fold_all(log, loads, sum(ends.values()), tell)
         async with asyncio.TaskGroup() as group:
             for load in loads.values():
