@@ -1,16 +1,10 @@
-"""How fast a rebuild folds, beside raw COPY of the same rows into the same tables, on one machine in one run.
+"""How fast the view is folded, live and by a rebuild, beside what PostgreSQL takes of the same rows from memory in one
+run: UNNEST in the live fold's transactions, COPY into a rebuild's tables.
 
-`python -m tests.bench.rebuild [facts]`. A made-up history of runs of eight facts each goes onto the embedded log (a
-file), is folded live, and then rebuilt; PostgreSQL is a local server that flushes to disk as it should. CPU is that of
-this process and of the server's processes; facts per second and core are facts by CPU seconds. `--profile` waits before
-the load, for py-spy.
-
-Seen on two shared, noisy cores (100,000 facts; py-spy before and after): at first 5,600 facts/s, of which looking for
-cycles of garbage took a third; now 16,000 facts/s, 18,000 by our CPU alone and 16,000 per core with PostgreSQL's, while
-raw COPY of the same rows makes 106,000 facts/s: 15 % of it. Our CPU is the limit, 55 us a fact: 14 reading SQLite
-and its headers, 15 decoding (10 of it the body by pydantic), 3 and 4 finding and folding, 4 making rows, 7 in asyncpg's
-COPY, the rest small statements. PostgreSQL is idle for most of it, so what would lift it is a leaner decoder, and a
-process per core.
+`python -m tests.bench.rebuild [facts]`. A made-up history of runs of eight facts each is folded live from a log in
+memory, and rebuilt from an embedded log (a file), in one process and in one per core. PostgreSQL is a local server that
+flushes to disk as it should. CPU is that of our processes and of the server's; facts per second and core are facts by
+CPU seconds. `--profile` waits before the first rebuild, for py-spy. What was seen stands in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -18,50 +12,61 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import uvloop
 
 from parley_events import facts as f
 from parley_events.codec import EVENTS_TOPIC
+from parley_events.garbage import seldom_collected
 from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.embedded_reader import EmbeddedReader
 from parley_events.log.port import Incoming, Outgoing
 from parley_events.objects import open_objects
+from parley_history.db import connect
 from parley_history.migrate import migrate
 from parley_history.rebuild import schemas
-from parley_history.rebuild.load import CHUNK
-from parley_history.rebuild.run import Progress, rebuild
+from parley_history.rebuild.fill import Progress
+from parley_history.rebuild.load import CHUNK, columns_of
+from parley_history.rebuild.run import rebuild
 from parley_history.settings import Settings
+from parley_history.writes import upsert
 from tests.contract.history.conftest import running, settings_for
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.story import Writer, thread, workspace
 from tests.support.postgres import servers
 
 PARTITIONS = 8
+PROCESSES = os.cpu_count() or 1
+Figures = tuple[float, float, float]
+"""Seconds: of wall time, of our CPU, of PostgreSQL's."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Spent:
-    """Wall time and CPU since it was made: of this process, and of the database's."""
+    """Wall time and CPU since it was made: of this process and those that it has waited for, and of the database's."""
 
     postgres: int
 
     def __post_init__(self) -> None:
-        self._began, self._cpu, self._db = time.perf_counter(), time.process_time(), _cpu_below(self.postgres)
+        self._began, self._cpu, self._db = time.perf_counter(), _cpu_here(), _cpu_below(self.postgres)
 
     def __call__(self) -> tuple[float, float, float]:
-        return (
-            time.perf_counter() - self._began,
-            time.process_time() - self._cpu,
-            _cpu_below(self.postgres) - self._db,
-        )
+        return time.perf_counter() - self._began, _cpu_here() - self._cpu, _cpu_below(self.postgres) - self._db
+
+
+def _cpu_here() -> float:
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + others.ru_utime + others.ru_stime
 
 
 def _cpu_below(pid: int) -> float:
@@ -123,31 +128,81 @@ async def on_disk(log: ListLog, folder: Path) -> None:
     await made.close()
 
 
-async def raw_copy(settings: Settings, spent: int) -> tuple[float, float, float]:
-    """COPY of the rows that the rebuild made, from memory, a chunk at a time as the rebuild does it."""
+TABLES = (*schemas.BULK, "streams")
+"""The tables into which nearly all rows go."""
+Rows = dict[str, tuple[list[str], list[tuple[Any, ...]]]]
+
+
+async def made(settings: Settings) -> Rows:
+    """The rows that a fold has made, with their columns, in the order of its statements."""
     owner = await asyncpg.connect(settings.postgres)
-    names = (*schemas.BULK, "streams")
-    rows: dict[str, tuple[list[str], list[Any]]] = {}
-    for name in names:
-        found = await owner.fetch(f"SELECT * FROM parley.{name}")
-        columns = [column for column in (found[0].keys() if found else ()) if (name, column) != ("threads", "unread")]
-        rows[name] = (columns, [tuple(row[column] for column in columns) for row in found])
+    rows: Rows = {}
+    for name in TABLES:
+        columns = columns_of(f"put_{name}")[1]
+        named = ", ".join(f'"{column}"' for column in columns)
+        found = await owner.fetch(f"SELECT {named} FROM parley.{name}")
+        rows[name] = (columns, [tuple(row) for row in found])
+    await owner.close()
+    return rows
+
+
+async def raw_copy(settings: Settings, rows: Rows, postgres: int) -> Figures:
+    """COPY of rows from memory into tables as a rebuild makes them, a chunk at a time as it does."""
+    owner = await asyncpg.connect(settings.postgres)
     await schemas.make(settings, "parley_raw")
-    measured = Spent(spent)
+    spent = Spent(postgres)
     for name, (columns, of) in rows.items():
         for start in range(0, len(of), CHUNK):
             part = of[start : start + CHUNK]
             await owner.copy_records_to_table(name, schema_name="parley_raw", columns=columns, records=part)
-    result = measured()
+    result = spent()
     await owner.execute("DROP SCHEMA parley_raw CASCADE")
     await owner.close()
     return result
 
 
+async def raw_unnest(settings: Settings, rows: Rows, postgres: int) -> Figures:
+    """The live fold's statements with the same rows from memory, in as many transactions, and each row once."""
+    await schemas.make_ready(settings, "parley_raw", await schemas.make(settings, "parley_raw"))
+    con = await connect(settings.postgres_projector, schema="parley_raw", timeout_s=60)
+    transactions = -(-len(rows["facts"][1]) // settings.batch)
+    spent = Spent(postgres)
+    for number in range(transactions):
+        await con.run("BEGIN")
+        for name, (_, of) in rows.items():
+            begin, end = (len(of) * n // transactions for n in (number, number + 1))
+            await upsert(con, f"put_{name}", of[begin:end])
+        await con.run("COMMIT")
+    result = spent()
+    await con.close()
+    owner = await asyncpg.connect(settings.postgres)
+    await owner.execute("DROP SCHEMA parley_raw CASCADE")
+    await owner.close()
+    return result
+
+
+async def rebuilt(settings: Settings, reader: EmbeddedReader, processes: int, postgres: int) -> Figures:
+    """A rebuild; what its load took."""
+    stages: dict[str, Figures] = {}
+    work = Spent(postgres)
+
+    def tell(progress: Progress) -> None:
+        if progress.stage not in stages:
+            stages[progress.stage] = work()
+
+    outcome = await rebuild(settings, reader, open_objects("memory:"), tell=tell, processes=processes, drop=True)
+    assert outcome.switched, outcome.differences
+    whole = work()
+    times = [(name, stages[name][0]) for name in ("indexes", "compare", "switch")] + [("", whole[0])]
+    print("; ".join(f"{name} {then - at:.2f} s" for (name, at), (_, then) in pairwise(times)))
+    wall, ours, theirs = (after - before for before, after in zip(stages["load"], stages["indexes"], strict=True))
+    return wall, ours, theirs
+
+
 async def main(count: int, profile: bool) -> None:
     with tempfile.TemporaryDirectory() as place, servers(Path(place) / "pg", safe=True) as new_server:
         server = new_server()
-        settings = await settings_for(server)
+        settings = replace(await settings_for(server), log="embedded", data=Path(place))
         await migrate(settings)
         log = story(count)
         await on_disk(log, Path(place) / "log")
@@ -155,39 +210,40 @@ async def main(count: int, profile: bool) -> None:
         gc.collect()
         gc.freeze()  # the story is the measurement's, and no part of what is measured
         live = Spent(server.pid)
-        async with running(settings, log) as client:
-            while sum(one["next_offset"] for one in (await client.get("/positions"))["partitions"]) < facts:
-                await asyncio.sleep(0.2)
-            _say("live fold", facts, *live())
-        stages: dict[str, tuple[float, float, float]] = {}
+        with seldom_collected():  # as history's process does it
+            async with running(settings, log) as client:
+                while (folds := client.history.projector) is None or sum(folds.stands.values()) < facts:
+                    await asyncio.sleep(0.1)
+                folded = live()
+        rows = await made(settings)
+        unnested = await raw_unnest(settings, rows, server.pid)
+        _say("live fold", facts, folded, unnested)
+        _say("raw UNNEST", facts, unnested)
         if profile:
             print(f"py-spy record -p {os.getpid()}", flush=True)
             await asyncio.sleep(3)
-        work = Spent(server.pid)
-
-        def tell(progress: Progress) -> None:
-            stages.setdefault(progress.stage, work())
-
         reader = await EmbeddedReader.open(Path(place) / "log")
-        outcome = await rebuild(settings, reader, open_objects("memory:"), tell=tell)
-        assert outcome.switched, outcome.differences
-        whole = work()
-        begin, end = stages["load"], stages["indexes"]
-        _say("rebuild, load", facts, *(b - a for a, b in zip(begin, end, strict=True)))
-        for stage, after in (("indexes", "compare"), ("compare", "switch")):
-            print(f"{stage:16} {stages[after][0] - stages[stage][0]:6.2f} s")
-        print(f"{'switch':16} {whole[0] - stages['switch'][0]:6.2f} s")
-        _say("raw COPY", facts, *await raw_copy(settings, server.pid))
+        alone = await rebuilt(settings, reader, 1, server.pid)
+        side_by_side = await rebuilt(settings, reader, PROCESSES, server.pid)
+        await reader.close()
+        copied = await raw_copy(settings, rows, server.pid)
+        _say("rebuild", facts, alone, copied)
+        _say(f"in {PROCESSES} processes", facts, side_by_side, copied)
+        _say("raw COPY", facts, copied)
 
 
-def _say(what: str, facts: int, wall: float, ours: float, theirs: float) -> None:
-    print(
+def _say(what: str, facts: int, figures: Figures, raw: Figures | None = None) -> None:
+    wall, ours, theirs = figures
+    text = (
         f"{what:16} {facts / wall:8.0f} facts/s; CPU {ours:.2f} s here, {theirs:.2f} s in PostgreSQL: "
-        f"{facts / (ours + theirs):.0f} facts/s per core, {facts / max(ours, 0.001):.0f} by our CPU alone",
-        flush=True,
+        f"{facts / (ours + theirs):.0f} facts/s per core, {facts / max(ours, 0.001):.0f} by our CPU alone"
     )
+    if raw is not None:
+        text += f"; of raw {raw[0] / wall:.0%} by time, {(raw[1] + raw[2]) / (ours + theirs):.0%} per core"
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--profile"]
-    asyncio.run(main(int(arguments[0]) if arguments else 100_000, "--profile" in sys.argv))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(int(arguments[0]) if arguments else 100_000, "--profile" in sys.argv))

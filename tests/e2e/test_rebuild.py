@@ -70,4 +70,4 @@ def test_where_no_parley_runs_it_says_so(tmp_path: Path) -> None:
 def test_historys_own_command_reads_its_arguments() -> None:
     words = [sys.executable, "-m", "parley_history", "rebuild", "--back", "--accept"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2 and "[--accept] [--drop] [--back]" in done.stderr
+    assert done.returncode == 2 and "[--accept] [--drop] [--back] [--processes=N]" in done.stderr

@@ -68,9 +68,7 @@ class Writer:
             self.claim(partition)
         fact = self.make(stream, workspace_id, body, **envelope)
         offset = self.log.append(encode_fact(fact, partition))
-        self.written.append(
-            Fact(**{name: getattr(fact, name) for name in fact.__dataclass_fields__} | {"offset": offset})
-        )
+        self.written.append(fact._replace(offset=offset))
         return fact
 
     def make(self, stream: str, workspace_id: str, body: f.FactBody, **envelope: str | int | None) -> Fact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from parley_events.body import Attachment
 from parley_events.codec import encode_fact
 from parley_events.contents import Contents
 from parley_events.errors import ObjectMissing, ObjectsUnavailable
+from parley_events.log.port import Incoming
 from parley_events.objects import open_objects
+from parley_history import batch, projector
+from parley_history.rebuild import load
+from parley_history.rebuild.run import rebuild
 from parley_history.settings import Settings
 from tests.contract.history.conftest import running
 from tests.contract.history.listlog import ListLog
@@ -72,6 +77,34 @@ async def test_a_large_result_is_small_on_the_log_and_whole_in_the_view(settings
         assert "ce_objects" not in facts[-1]["headers"], "what is stored is whole, and says nothing else"
 
 
+async def test_what_is_too_much_for_one_transaction_comes_in_several(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "BATCH_BYTES", 1_000_000)
+    monkeypatch.setattr(load, "_WHOLE_BYTES", 1_000_000)
+    log, objects = ListLog(4), Away(ObjectsUnavailable)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    for _ in range(4):
+        await write_large(writer, objects, T1, run)
+    writer.complete(T1, WS, run)
+    sizes: list[int] = []
+    reading = batch.read
+
+    def weighed(start: batch.Position, partition: int, records: list[Incoming], *more: Any, **named: Any) -> Any:
+        sizes.append(sum(batch.body_size(record) for record in records))
+        return reading(start, partition, records, *more, **named)
+
+    monkeypatch.setattr(projector, "read", weighed)
+    monkeypatch.setattr(load, "read", weighed)
+    async with running(settings, log, objects) as client:
+        await client.caught_up(log)
+        assert (await client.get(f"/streams/{T1}/facts"))["last_seq"] == 6
+        outcome = await rebuild(settings, log, objects)
+        assert outcome.switched and not outcome.differences
+    assert max(sizes) < 3_000_000 < sum(sizes)
+
+
 @pytest.mark.parametrize("error", [ObjectsUnavailable, ObjectMissing])
 async def test_a_partition_waits_for_its_object_and_the_others_go_on(
     settings: Settings, error: type[Exception]
@@ -97,6 +130,21 @@ async def test_a_partition_waits_for_its_object_and_the_others_go_on(
         await client.caught_up(log)
         assert (await client.get(f"/workspaces/{WS}/runs/{run}"))["status"] == "completed"
         assert (await client.get(f"/streams/{T1}/facts"))["items"][1]["body"]["result"] == LARGE
+
+
+async def test_references_that_cannot_be_read_stop_their_partition_behind_what_came_before(settings: Settings) -> None:
+    log, objects = ListLog(4), Away(ObjectsUnavailable)
+    writer = Writer(log)
+    run = writer.post(T1, WS)
+    record = writer.record(writer.make(T1, WS, f.RunCancelling(run_id=run, by="ada")))
+    log.append(replace(record, headers=(*record.headers, ("ce_objects", b"reason=nonsense"))))
+    partition = writer.partition(T1)
+    async with running(settings, log, objects) as client:
+        await until(lambda: _true(partition in client.history.health.stopped))
+        assert "not fetched" in client.history.health.stopped[partition]
+        assert (await client.get(f"/streams/{T1}/facts"))["last_seq"] == 1
+        outcome = await rebuild(settings, log, objects)
+        assert outcome.switched and (await client.get(f"/streams/{T1}/facts"))["last_seq"] == 1
 
 
 async def _true(value: bool) -> bool:

@@ -23,9 +23,10 @@ from parley_events.objects import Objects, open_objects
 from parley_history import writes
 from parley_history.errors import RebuildRefused, Unavailable
 from parley_history.migrate import migrate
+from parley_history.rebuild import fill as fill_module
 from parley_history.rebuild import load as load_module
-from parley_history.rebuild import run as run_module
-from parley_history.rebuild.run import Outcome, Progress, back, rebuild
+from parley_history.rebuild.fill import Progress
+from parley_history.rebuild.run import Outcome, back, rebuild
 from parley_history.settings import Settings
 from tests.contract.history.conftest import Client, running, settings_for
 from tests.contract.history.listlog import ListLog
@@ -61,7 +62,7 @@ async def test_rebuilt_is_live_is_reference(
 ) -> None:
     """Also when next to nothing can be held in memory, so that rows are stored, let go of and fetched again."""
     if tight:
-        monkeypatch.setattr(run_module, "ROOM", 8)
+        monkeypatch.setattr(fill_module, "ROOM", 8)
         monkeypatch.setattr(load_module, "CHUNK", 9)
     log = ListLog(4)
     writer = random_story(seed, log, STEPS)

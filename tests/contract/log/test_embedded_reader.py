@@ -78,5 +78,6 @@ async def test_records_that_were_deleted_are_a_gap_and_no_log_is_said(tmp_path: 
         tail = await reading.tail("parley.commands", {0: 0})
         with pytest.raises(RetentionGap):
             await tail.batch(5.0)
+        await reading.close()
     finally:
         await log.close()

@@ -106,7 +106,7 @@ async def test_small_contents_and_those_that_are_not_stored_stay(contents: Conte
 async def test_what_one_workspace_stored_is_nothing_to_another(contents: Contents) -> None:
     fact = returned(BIG)
     await contents.keep(WORKSPACE, fact.body)
-    assert not head_of(read(encode_fact(replace(fact, workspace_id=OTHER), 0, contents.stored))).objects
+    assert not head_of(read(encode_fact(fact._replace(workspace_id=OTHER), 0, contents.stored))).objects
     record = read(encode_fact(fact, 0, contents.stored))
     moved = replace(
         record, headers=tuple((n, OTHER.encode() if n == "ce_workspaceid" else v) for n, v in record.headers)

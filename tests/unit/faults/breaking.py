@@ -59,12 +59,12 @@ def without_offsets(evidence: Evidence, ends: dict[int, int], changed: list[Inco
 
 def remake(record: Incoming, fact: Fact, **body: Any) -> Incoming:
     """The record with another body."""
-    made = encode_fact(replace(fact, body=fact.body.model_copy(update=body)), record.partition)
+    made = encode_fact(fact._replace(body=fact.body.model_copy(update=body)), record.partition)
     return replace(record, value=made.value, headers=made.headers)
 
 
 def renumbered(record: Incoming, fact: Fact, seq: int) -> Incoming:
-    made = encode_fact(replace(fact, seq=seq), record.partition)
+    made = encode_fact(fact._replace(seq=seq), record.partition)
     return replace(record, value=made.value, headers=made.headers)
 
 
@@ -106,7 +106,7 @@ def double(kind: str, nth: int = 0, **changes: Any) -> Break:
                     again = decode_fact(own)
                     if fact.seq is not None:
                         after.append(fact.stream)
-                        again = replace(again, seq=(again.seq or 0) + 1)
+                        again = again._replace(seq=(again.seq or 0) + 1)
                     return (own, remake(own, again, **changes))
             return (own,)
 
@@ -297,7 +297,7 @@ def poison(rejected: tuple[Incoming, ...], times: int) -> tuple[Incoming, ...]:
 def refusing(record: Incoming, fact: Fact, command_id: str) -> Sequence[Incoming]:
     if fact.type != "command.rejected":
         return (record,)
-    headers = encode_fact(replace(fact, causation_id=command_id), record.partition).headers
+    headers = encode_fact(fact._replace(causation_id=command_id), record.partition).headers
     return (record, replace(record, headers=headers))
 
 

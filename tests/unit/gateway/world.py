@@ -184,7 +184,7 @@ class Dispatcher:
         run = run_id_of(posted)
         seq = (self.state(posted.stream).seq or 0) + 1
         body = f.RunCompleted(run_id=run, message_id=ids.answer_id(run), stop_reason="end_turn", usage=Usage())
-        fact = replace(posted, type=body.type, seq=seq, epoch=epoch, body=body, causation_id=None)
+        fact = posted._replace(type=body.type, seq=seq, epoch=epoch, body=body, causation_id=None)
         self.pieces(piece, epoch=epoch)
         self._producer.send(encode_fact(fact, partition_of(posted.stream.encode(), PARTITIONS)))
 

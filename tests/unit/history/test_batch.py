@@ -111,7 +111,7 @@ def test_what_the_view_has_is_left_out(writer: Writer) -> None:
 def test_a_hole_in_a_stream_is_poison(writer: Writer) -> None:
     writer.post(T1, WS)
     batch = read(Position(), 0, _records(writer))
-    late = Batch(batch.start, batch.end, [(batch.facts[0][0], replace(batch.facts[0][1], seq=3))])
+    late = Batch(batch.start, batch.end, [(batch.facts[0][0], batch.facts[0][1]._replace(seq=3))])
     with pytest.raises(Poison, match="seq 3 follows 1"):
         new_facts(late, {T1: 1})
 

@@ -27,8 +27,7 @@ def elapsed_s() -> float:
 def rfc3339(time_ms: int) -> str:
     """`2026-04-20T14:30:00.123Z` for a time in ms since 1970 (RFC 3339, UTC)."""
     seconds, ms = divmod(time_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03d}Z"
 
 
 def parse_rfc3339(text: str) -> int:

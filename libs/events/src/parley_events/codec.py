@@ -12,8 +12,11 @@ leave the body (`large`); only a record that `contents` made whole again can be 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -39,6 +42,8 @@ _CONTENT_TYPE = ("content-type", b"application/json")
 _SPEC = ("ce_specversion", b"1.0")
 _MOST_HEADER_BYTES = 1000
 """The longest optional header of a command: they are copied to its outcome, which must fit whatever came."""
+_MOST_SCHEMA_BYTES = 200
+"""The longest `ce_dataschema` that is remembered with its version."""
 
 
 class UnknownBody(FactBody):
@@ -71,8 +76,7 @@ class Command:
         return self.body.type
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """A fact with its envelope. `seq` counts 1, 2, 3 … within the stream; None for facts outside any story.
 
     `epoch` is the writer's claim on the partition. `causation_id` is set on the outcome of a command, to its id.
@@ -107,8 +111,7 @@ class Fact:
         return f"{self.stream}/{cause}@{self.epoch}"
 
 
-@dataclass(frozen=True, slots=True)
-class FactHead:
+class FactHead(NamedTuple):
     """What a fact's headers say, without its body."""
 
     offset: int
@@ -123,6 +126,8 @@ class FactHead:
     command_offset: int | None = None
     objects: bool = False
     """Whether the body leaves contents to the object store."""
+    headers: Mapping[str, bytes] = MappingProxyType({})
+    """All that the record has, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,40 +278,43 @@ def head_of(record: Incoming) -> FactHead:
 def decode_fact(record: Incoming, head: FactHead | None = None) -> Fact:
     """The fact in a message. Unknown types and versions are kept whole; Undecodable when it is no fact at all. `head`:
     what `head_of` said of this record, for who has asked that already."""
-    heads = _heads(record)
-    return _fact(heads, head or _head(heads, record.offset), record.value or b"", record.time_ms)
+    if head is None:
+        head = head_of(record)
+    return _fact(head.headers, head, record.value or b"", record.time_ms)
 
 
-def fact_from(heads: dict[str, bytes], value: bytes, offset: int, time_ms: int) -> Fact:
+def fact_from(heads: Mapping[str, bytes], value: bytes, offset: int, time_ms: int) -> Fact:
     """A fact from its headers and its body's bytes, wherever they were kept."""
     return _fact(heads, _head(heads, offset), value, time_ms)
 
 
-def _fact(heads: dict[str, bytes], head: FactHead, value: bytes, time_ms: int) -> Fact:
+def _fact(heads: Mapping[str, bytes], head: FactHead, value: bytes, time_ms: int) -> Fact:
     _check_whole(heads)
+    kind = head.type
     version = _version(heads)
-    body_class = FACTS.get(head.type)
+    body_class = FACTS.get(kind)
     if body_class is None or version > body_class.version:
         body: FactBody = UnknownBody(raw=value)
     else:
-        body = _parse(body_class, head.type, version, value)
+        body = _parse(body_class, kind, version, value)
+    # By place: names cost more than all that is done here with the values.
     return Fact(
-        type=head.type,
-        stream=head.stream,
-        seq=head.seq,
-        epoch=head.epoch,
-        workspace_id=head.workspace_id,
-        time_ms=_time(heads, time_ms),
-        body=body,
-        run_id=head.run_id,
-        call=head.call,
-        causation_id=head.causation_id,
-        body_hash=_maybe(heads, "ce_bodyhash"),
-        correlation_id=_maybe(heads, "ce_correlationid"),
-        traceparent=traceparent(_maybe(heads, "ce_traceparent")),
-        offset=head.offset,
-        version=version,
-        command_offset=head.command_offset,
+        kind,
+        head.stream,
+        head.seq,
+        head.epoch,
+        head.workspace_id,
+        _time(heads, time_ms),
+        body,
+        head.run_id,
+        head.call,
+        head.causation_id,
+        _maybe(heads, "ce_bodyhash"),
+        _maybe(heads, "ce_correlationid"),
+        traceparent(_maybe(heads, "ce_traceparent")),
+        head.offset,
+        version,
+        head.command_offset,
     )
 
 
@@ -345,7 +353,7 @@ def _check_size(value: bytes) -> None:
         raise RecordTooLarge(f"a body of {len(value)} bytes; {MAX_VALUE_BYTES} fit")
 
 
-def _check_whole(heads: dict[str, bytes]) -> None:
+def _check_whole(heads: Mapping[str, bytes]) -> None:
     """A body that refers to objects would be read as if the references were what somebody wrote."""
     if OBJECTS_HEADER in heads:
         raise Undecodable("contents of the record lie in the object store, and were not fetched")
@@ -355,32 +363,32 @@ def _heads(record: Incoming) -> dict[str, bytes]:
     return dict(record.headers)
 
 
-def _head(heads: dict[str, bytes], offset: int) -> FactHead:
+def _head(heads: Mapping[str, bytes], offset: int) -> FactHead:
+    get = heads.get
     try:
         kind = heads["ce_type"].decode()
-        seq = heads.get("ce_seq")
-        call = heads.get("ce_call")
-        run_id = heads.get("ce_runid")
-        cause = heads.get("ce_causationid")
-        place = heads.get("ce_commandoffset")
+        seq, call, place = get("ce_seq"), get("ce_call"), get("ce_commandoffset")
+        run_id, cause = get("ce_runid"), get("ce_causationid")
         head = FactHead(
-            offset=offset,
-            type=kind,
-            epoch=int(heads["ce_epoch"]),
-            stream=heads.get("ce_subject", b"").decode(),
-            seq=None if seq is None else int(seq),
-            run_id=None if run_id is None else run_id.decode(),
-            call=None if call is None else int(call),
-            causation_id=None if cause is None else cause.decode(),
-            workspace_id=heads.get("ce_workspaceid", b"").decode(),
-            command_offset=None if place is None else int(place),
-            objects=OBJECTS_HEADER in heads,
+            offset,
+            kind,
+            int(heads["ce_epoch"]),
+            get("ce_subject", b"").decode(),
+            None if seq is None else int(seq),
+            None if run_id is None else run_id.decode(),
+            None if call is None else int(call),
+            None if cause is None else cause.decode(),
+            get("ce_workspaceid", b"").decode(),
+            None if place is None else int(place),
+            OBJECTS_HEADER in heads,
+            heads,
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # a header may have no value: None
         raise Undecodable(f"not a fact: {type(error).__name__} in its headers") from error
-    if head.seq is None and kind in FACTS and kind not in UNNUMBERED:
-        raise Undecodable(f"a {kind} without ce_seq")
-    if head.seq is not None and not head.stream:
+    if seq is None:
+        if kind in FACTS and kind not in UNNUMBERED:
+            raise Undecodable(f"a {kind} without ce_seq")
+    elif not head.stream:
         raise Undecodable("a numbered fact without ce_subject")
     return head
 
@@ -391,7 +399,8 @@ def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
     try:
         if version < body_class.version:
             return body_class.model_validate(upcast(kind, version, body_class.version, orjson.loads(value)))
-        return body_class.model_validate_json(value)
+        # What `model_validate_json` does, without its way there: it is most of what a record's reading costs.
+        return body_class.__pydantic_validator__.validate_json(value)
     except ValidationError as error:
         places = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['type']}"
@@ -402,17 +411,24 @@ def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
         raise Undecodable(f"{kind}: the body is not what its version says ({type(error).__name__})") from None
 
 
-def _version(heads: dict[str, bytes]) -> int:
+def _version(heads: Mapping[str, bytes]) -> int:
     schema = heads.get("ce_dataschema")
     if schema is None:
         return 1
+    return _known_version(schema) if len(schema) <= _MOST_SCHEMA_BYTES else _version_in(schema)
+
+
+def _version_in(schema: bytes) -> int:
     number = schema.rpartition(b":")[2]
     if not number.isdigit() or len(number) > 9:
         raise Undecodable("ce_dataschema does not end in a version")
     return int(number)
 
 
-def _time(heads: dict[str, bytes], fallback: int) -> int:
+_known_version = lru_cache(maxsize=256)(_version_in)
+
+
+def _time(heads: Mapping[str, bytes], fallback: int) -> int:
     text = heads.get("ce_time")
     if text is None:
         return fallback
@@ -422,7 +438,7 @@ def _time(heads: dict[str, bytes], fallback: int) -> int:
         raise Undecodable("ce_time is not an RFC 3339 time") from None
 
 
-def _text(heads: dict[str, bytes], name: str) -> str:
+def _text(heads: Mapping[str, bytes], name: str) -> str:
     value = heads.get(name)
     if value is None:
         raise Undecodable(f"no {name} header")
@@ -432,8 +448,9 @@ def _text(heads: dict[str, bytes], name: str) -> str:
         raise Undecodable(f"{name} is not UTF-8") from None
 
 
-def _maybe(heads: dict[str, bytes], name: str) -> str | None:
-    return _text(heads, name) if name in heads else None
+def _maybe(heads: Mapping[str, bytes], name: str) -> str | None:
+    # Nearly always there is none: one look tells.
+    return _text(heads, name) if heads.get(name) is not None or name in heads else None
 
 
 def _key(record: Incoming) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from parley_events.facts import PartitionClaimed
 
+_CLAIMED = PartitionClaimed.type
+
 
 @dataclass(slots=True)
 class FactFence:
@@ -20,7 +22,7 @@ class FactFence:
 
     def accepts(self, offset: int, kind: str, epoch: int) -> bool:
         """Whether the record at `offset` counts; a claim always does, and is in force from here on."""
-        if kind == PartitionClaimed.type:
+        if kind == _CLAIMED:
             self.epoch = offset
             return True
         return epoch == self.epoch

@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from parley_events.clock import rfc3339
+from parley_events.garbage import seldom_collected
 from parley_events.telemetry.port import ABOUT
 from parley_events.watch import LoopWatch
 
@@ -136,7 +137,8 @@ def serve(
     server = server_of(app, host, port, grace_s=grace_s, on_stop=on_stop)
     assert isinstance(server, _Server)
     server.watch = LoopWatch(loop_limit_s)
-    server.run()
+    with seldom_collected():
+        server.run()
     server.watch.stop()
     return 0 if server.started else 1
 

@@ -23,10 +23,9 @@ from parley_events.codec import EVENTS_TOPIC, head_of
 from parley_events.contents import Contents
 from parley_events.errors import LogError, LogUnavailable, ObjectError, RetentionGap, Undecodable
 from parley_events.fence import FactFence
-from parley_events.large import OBJECTS_HEADER
 from parley_events.log.port import Incoming, Reading, Tail
 from parley_history import stops
-from parley_history.batch import Batch, OffsetGap, Position, chunks, new_facts, read, whole_size
+from parley_history.batch import Batch, OffsetGap, Position, body_size, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool, connect
 from parley_history.errors import BadData, HistoryError, Moved, Poison, Unavailable
 from parley_history.migrate import check_schema
@@ -48,7 +47,7 @@ GATHER_S = 0.1
 _OBJECTS_S = 3.0
 """How long the objects of a chunk may take at first; twice as long with each try, up to `_MOST_OBJECTS_S`."""
 _MOST_OBJECTS_S = 30.0
-_SLICE = 64
+_SLICE = 128
 """Records decoded before other tasks get a turn."""
 _STEADY_S = 10.0
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -288,7 +287,7 @@ class Projector:
         False: nothing was folded, because it is too much for one, or something is wrong with a part of it: each
         partition by itself then finds out what, and the others go on.
         """
-        if sum(whole_size(record) for records in by_partition.values() for record in records) > BATCH_BYTES:
+        if sum(body_size(record) for records in by_partition.values() for record in records) > BATCH_BYTES:
             return False
         batches: dict[int, Batch] = {}
         try:
@@ -296,10 +295,8 @@ class Projector:
                 position = self._positions.get(partition)
                 if position is None:
                     continue
-                if any(record.header(OBJECTS_HEADER) is not None for record in records):
-                    return False
                 batch = batches[partition] = await self._read(partition, position, records)
-                if batch.poison is not None:
+                if batch.poison is not None or batch.lacking:
                     return False
             await self._commit(batches)
         except (HistoryError, OffsetGap):
@@ -321,12 +318,15 @@ class Projector:
                 if position is None:
                     return
                 try:
-                    poison = await self._fold(partition, position, await self._whole(partition, position, chunk))
+                    poison = await self._fold(partition, position, chunk)
                     if poison is not None:
                         record = next(record for record in chunk if record.offset == poison.offset)
                         self._stop(tail, partition, f"a record cannot be folded: {poison}", record)
                         return
                     self.health.reason = ""
+                    reached = self._positions[partition].next_offset
+                    if chunk[-1].offset >= reached:
+                        todo.appendleft([record for record in chunk if record.offset >= reached])
                     break
                 except Moved:
                     # Another projector was first, or our own commit came through before the connection broke.
@@ -374,9 +374,6 @@ class Projector:
 
     async def _whole(self, partition: int, position: Position, records: Sequence[Incoming]) -> Sequence[Incoming]:
         """The records with their large contents, as far as they will be believed."""
-        if not any(record.header(OBJECTS_HEADER) is not None for record in records):
-            self._go_on(partition)
-            return records
         wait = self._waits.get(partition)
         fence = FactFence(position.epoch)
         skips = self._skips.get(partition, ())
@@ -392,7 +389,6 @@ class Projector:
                 except Undecodable:
                     pass  # it is the reader of the batch that says where it stops
                 whole.append(record)
-        self._go_on(partition)
         return whole
 
     def _go_on(self, partition: int) -> None:
@@ -412,14 +408,21 @@ class Projector:
         logger.warning("%s; trying again in %g s", self.health.waiting[partition], pause_s)
 
     async def _fold(self, partition: int, position: Position, records: Sequence[Incoming]) -> Poison | None:
-        """One transaction. Poison when a record cannot be folded; what lies before it is in the view then."""
+        """One transaction. Poison when a record cannot be folded; what lies before it is in the view then. Of records
+        with contents elsewhere only as many are folded as are not too much with those."""
         batch = await self._read(partition, position, records)
+        if batch.lacking:
+            records = next(iter(chunks(records, self._limit, BATCH_BYTES, whole_size)))
+            records = await self._whole(partition, position, records)
+            batch = await self._read(partition, position, records, fetched=True)
+        self._go_on(partition)
         while True:
             try:
                 await self._commit({partition: batch})
                 return batch.poison
             except Poison as hole:
-                batch = await self._read(partition, position, [r for r in records if r.offset < hole.offset])
+                before = [record for record in records if record.offset < hole.offset]
+                batch = await self._read(partition, position, before, fetched=True)
                 batch.poison = hole
 
     async def _commit(self, batches: Mapping[int, Batch]) -> None:
@@ -468,19 +471,21 @@ class Projector:
         ends_at = {partition: batch.end.next_offset for partition, batch in moves.items()}
         self._watch.learn(ends_at, {stream: seq for stream, (_, _, seq) in heads.items()})
 
-    async def _read(self, partition: int, position: Position, records: Sequence[Incoming]) -> Batch:
+    async def _read(
+        self, partition: int, position: Position, records: Sequence[Incoming], fetched: bool = False
+    ) -> Batch:
         """`batch.read`, a slice at a time."""
         skips = self._skips.get(partition, frozenset())
-        whole = read(position, partition, records[:_SLICE], skips)
+        whole = read(position, partition, records[:_SLICE], skips, fetched)
         for start in range(_SLICE, len(records), _SLICE):
-            if whole.poison is not None:
+            if whole.poison is not None or whole.lacking:
                 break
             await asyncio.sleep(0)
-            more = read(whole.end, partition, records[start : start + _SLICE], skips)
+            more = read(whole.end, partition, records[start : start + _SLICE], skips, fetched)
             whole.facts.extend(more.facts)
             whole.claims.extend(more.claims)
             whole.fenced += more.fenced
-            whole.end, whole.poison = more.end, more.poison
+            whole.end, whole.poison, whole.lacking = more.end, more.poison, more.lacking
         return whole
 
 

@@ -14,13 +14,23 @@ import orjson
 
 from parley_events.body import Usage
 from parley_history.db import Connection
-from parley_history.projections.rows import ApprovalRow, Call, KeyRow, Needs, RunRow, ThreadRow, View, WorkspaceRow
+from parley_history.projections.rows import (
+    ApprovalRow,
+    Call,
+    KeyRow,
+    MessageRow,
+    Needs,
+    RunRow,
+    ThreadRow,
+    View,
+    WorkspaceRow,
+)
 from parley_history.projections.text import as_column, as_text, clean
 from parley_history.sql import blocks
 
 SQL = blocks("writes.sql")
 
-Insert = Callable[[Connection, str, list[Sequence[Any]]], Awaitable[None]]
+Insert = Callable[[Connection, str, Sequence[Sequence[Any]]], Awaitable[None]]
 """How rows that were never there before come into their table: the statement's name, and the rows in its columns."""
 
 
@@ -38,7 +48,7 @@ async def load(connection: Connection, needs: Needs) -> View:
     )
 
 
-async def upsert(connection: Connection, name: str, rows: list[Sequence[Any]]) -> None:
+async def upsert(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run a statement that takes one array per column."""
     if rows:
         await connection.run(SQL[name], *(list(column) for column in zip(*rows, strict=True)))
@@ -55,14 +65,14 @@ async def store(
     async def columns(name: str, rows: Iterable[tuple[Any, ...]]) -> None:
         await upsert(connection, name, list(rows))
 
-    await insert(connection, "put_facts", plain(view.facts))
+    await insert(connection, "put_facts", view.facts)
     await columns("put_streams", ((key, *head) for key, head in streams.items()))
-    await put("put_threads", view.threads.changed.values())
+    await columns("put_threads", (thread_columns(thread) for thread in view.threads.changed.values()))
     await columns("clear_messages", view.cleared.items())
     await columns("clear_files", view.cleared.items())
     await columns("clear_approvals", view.cleared.items())
     await insert(connection, "put_files", plain(view.files.values()))
-    await insert(connection, "put_messages", plain(view.messages.values()))
+    await insert(connection, "put_messages", [message_columns(message) for message in view.messages.values()])
     await columns("put_call_statuses", ((*key, status) for key, status in view.call_statuses.items()))
     await columns("put_runs", (run_columns(run) for run in view.runs.changed.values()))
     await put("put_approvals", view.approvals.changed.values())
@@ -135,9 +145,71 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 
 def _run(row: Mapping[str, Any]) -> RunRow:
     values = dict(row)
-    usage = Usage.model_construct(**{name: values.pop(name) for name in _TOKENS})
+    usage = Usage(**{name: values.pop(name) for name in _TOKENS})
     calls = [Call(*call) for call in orjson.loads(values.pop("calls"))]
     return RunRow(usage=usage, calls=calls, **values)
+
+
+def thread_columns(thread: ThreadRow) -> tuple[Any, ...]:
+    """A thread in the columns of `put_threads`."""
+    return (
+        thread.id,
+        thread.workspace_id,
+        clean(thread.title),
+        clean(thread.agent_id),
+        clean(thread.team_id),
+        clean(thread.user_id),
+        clean(thread.channel),
+        clean(thread.system_prompt),
+        None if thread.context is None else as_text(thread.context),
+        as_text(thread.metadata),
+        thread.created_ms,
+        thread.updated_ms,
+        thread.active_ms,
+        thread.pinned,
+        thread.archived,
+        clean(thread.forked_from),
+        thread.forked_at,
+        thread.last_message_ms,
+        thread.message_count,
+        thread.cleared_seq,
+        thread.expired,
+        thread.deleted,
+        thread.idle_s,
+        thread.open_runs,
+        clean(thread.end_user),
+        thread.read_seq,
+        thread.answered_seq,
+    )
+
+
+def message_columns(message: MessageRow) -> tuple[Any, ...]:
+    """A message in the columns of `put_messages`."""
+    return (
+        message.thread_id,
+        message.seq,
+        message.part,
+        clean(message.id),
+        message.workspace_id,
+        message.number,
+        clean(message.run_id),
+        message.role,
+        clean(message.content),
+        message.created_ms,
+        clean(message.tool_call_id),
+        clean(message.tool_name),
+        None if message.tool_arguments is None else as_text(message.tool_arguments),
+        message.tool_status,
+        None if message.author is None else as_text(message.author),
+        as_text(message.attachments) if message.attachments else "[]",
+        as_text(message.metadata) if message.metadata else "{}",
+        None if message.lead_context is None else as_text(message.lead_context),
+        as_text(message.knowledge_ids) if message.knowledge_ids else "[]",
+        message.client,
+        message.beside,
+        clean(message.before),
+        message.told,
+    )
 
 
 def run_columns(run: RunRow) -> tuple[Any, ...]:
@@ -167,7 +239,9 @@ def run_columns(run: RunRow) -> tuple[Any, ...]:
         clean(run.error_message),
         clean(run.answer),
         clean(run.last_text),
-        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status, c.due, c.first) for c in run.calls]),
+        as_text([(c.seq, c.call, c.index, c.tool_call_id, c.status, c.due, c.first) for c in run.calls])
+        if run.calls
+        else "[]",
         run.ended_seq,
         run.ended_ms,
         run.told,

@@ -54,9 +54,11 @@ def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a long-lived command. What it makes, others cannot read."""
     import uvloop
 
+    from parley_events.garbage import seldom_collected
+
     os.umask(0o077)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with seldom_collected(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(work)
     except CommandError as error:
         _fail(str(error))
@@ -140,13 +142,17 @@ def rebuild(
     accept: Annotated[bool, typer.Option("--accept", help="Switch also when the rebuilt view differs.")] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Do not ask before the view kept last time is dropped.")] = False,
     back: Annotated[bool, typer.Option("--back", help="Go back to the view of before the last rebuild.")] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, max=64, help="How many fold; one per core otherwise.")
+    ] = None,
 ) -> None:
     """Fold the log of the running Parley into a new view beside the live one, compare the two, and switch."""
     if back and (accept or drop):
         _fail("--back goes alone")
     from parley_standalone.terminal.rebuild import rebuild as run_rebuild
 
-    _run(run_rebuild(_settings(), accept=accept, drop=drop, back=back, ask=typer.confirm))
+    count = processes or os.cpu_count() or 1
+    _run(run_rebuild(_settings(), accept=accept, drop=drop, back=back, processes=count, ask=typer.confirm))
 
 
 @app.command()

@@ -6,7 +6,8 @@ import pytest
 
 from parley_history.rebuild.command import DIFFERS, Asked, by_lines, line, read_arguments, said
 from parley_history.rebuild.compare import Difference
-from parley_history.rebuild.run import Outcome, Progress
+from parley_history.rebuild.fill import Progress
+from parley_history.rebuild.run import Outcome
 from parley_history.settings import Settings
 
 SETTINGS = Settings(
@@ -20,7 +21,12 @@ def test_arguments() -> None:
     assert read_arguments([]) == Asked()
     assert read_arguments(["--drop", "--accept"]) == Asked(accept=True, drop=True)
     assert read_arguments(["--back"]) == Asked(back=True)
-    for bad in (["--back", "--drop"], ["--drop", "--drop"], ["--force"], ["now"]):
+    assert read_arguments(["--processes=4", "--drop"]) == Asked(drop=True, processes=4)
+    for bad in (
+        *(["--back", "--drop"], ["--drop", "--drop"], ["--force"], ["now"], ["--back", "--processes=2"]),
+        *([f"--processes={bad}"] for bad in ("", "0", "-1", "x", "65", "1000", "٣")),
+        ["--processes=2", "--processes=2"],
+    ):
         assert read_arguments(bad) is None
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from parley_history.rebuild.run import Progress
+from parley_history.rebuild.fill import Progress
 from parley_standalone.terminal.bar import bar_on, drawn
 
 

@@ -43,6 +43,8 @@ _RING_BYTES = 8 * 1024 * 1024
 _FALLBACK_ROWS = 2000
 _RETENTION_S = 600.0
 _CLOSE_S = 10.0
+_MOST_NAMES = 256
+_LONGEST_NAME = 64
 _CLOSE = object()
 _TABLES = (
     """CREATE TABLE records (
@@ -523,15 +525,31 @@ def _pack(headers: Headers) -> bytes:
     return b"".join(parts)
 
 
+class _Names(dict[bytes, str]):
+    """Names of headers by their bytes: there are few, and each comes with every record."""
+
+    def __missing__(self, raw: bytes) -> str:
+        name = raw.decode()
+        if len(self) < _MOST_NAMES and len(raw) <= _LONGEST_NAME:
+            self[raw] = name
+        return name
+
+
+_names = _Names()
+_lengths = struct.Struct(">II").unpack_from
+
+
 def unpack(data: bytes) -> Headers:
     """Headers as a row keeps them."""
     headers = []
-    at = 0
-    while at < len(data):
-        name, value = struct.unpack_from(">II", data, at)
-        at += 8
-        headers.append((data[at : at + name].decode(), bytes(data[at + name : at + name + value])))
-        at += name + value
+    names, lengths = _names, _lengths
+    at, end = 0, len(data)
+    while at < end:
+        length, size = lengths(data, at)
+        middle = at + 8 + length
+        name = names[data[at + 8 : middle]]
+        at = middle + size
+        headers.append((name, data[middle:at]))
     return tuple(headers)
 
 

@@ -6,7 +6,7 @@ whole catalogue of what a fact does to the view; a type that is not in it is sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from parley_events import facts as f
@@ -72,32 +72,51 @@ def needs(facts: Iterable[Fact]) -> Needs:
     made_threads: set[str] = set()
     made_runs: set[str] = set()
     for fact in facts:
-        body = fact.body
-        if not fact.stream.startswith("ws:"):
+        body, stream = fact.body, fact.stream
+        if not stream.startswith("ws:"):
             if fact.seq == 1:
-                made_threads.add(fact.stream)
-            elif fact.stream not in made_threads:
-                found.threads.add(fact.stream)
-        if isinstance(body, f.MessagePosted | f.ChildStarted):
-            made_runs.add(body.run_id)
-        elif (run_id := getattr(body, "run_id", None)) is not None and run_id not in made_runs:
-            found.runs.add(run_id)
-        if isinstance(body, f.ChildStarted) and body.member is not None and body.parent_run_id not in made_runs:
-            found.runs.add(body.parent_run_id)
-        if isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
-            found.approvals.add(body.approval_id)
-        elif isinstance(body, f.KeyRotated | f.KeyRevoked):
-            found.keys.add((fact.workspace_id, body.key_id))
-        elif isinstance(body, f.WorkspaceChanged):
-            found.workspaces.add(fact.workspace_id)
+                made_threads.add(stream)
+            elif stream not in made_threads:
+                found.threads.add(stream)
+        # By class: `isinstance` of a pydantic class is no quick question.
+        kind = type(body)
+        if kind in _WITH_A_RUN:
+            run_id: str = body.run_id  # type: ignore[attr-defined]
+            if kind is f.MessagePosted or kind is f.ChildStarted:
+                made_runs.add(run_id)
+            elif run_id not in made_runs:
+                found.runs.add(run_id)
+        if kind in _NEEDS_MORE:
+            _needs_more(found, made_runs, fact)
     return found
+
+
+_WITH_A_RUN = frozenset(body for body in f.FACTS.values() if "run_id" in body.model_fields)
+_NEEDS_MORE = frozenset(
+    (f.ChildStarted, f.ApprovalAnswered, f.ApprovalExpired, f.KeyRotated, f.KeyRevoked, f.WorkspaceChanged)
+)
+
+
+def _needs_more(found: Needs, made_runs: Container[str], fact: Fact) -> None:
+    """What a fact needs beside its thread and its run."""
+    body = fact.body
+    if isinstance(body, f.ChildStarted):
+        if body.member is not None and body.parent_run_id not in made_runs:
+            found.runs.add(body.parent_run_id)
+    elif isinstance(body, f.ApprovalAnswered | f.ApprovalExpired):
+        found.approvals.add(body.approval_id)
+    elif isinstance(body, f.KeyRotated | f.KeyRevoked):
+        found.keys.add((fact.workspace_id, body.key_id))
+    elif isinstance(body, f.WorkspaceChanged):
+        found.workspaces.add(fact.workspace_id)
 
 
 def fold(view: View, partition: int, facts: Iterable[Fact]) -> None:
     """Apply facts of a partition, in their order, to the rows in the view."""
     view.partition = partition
+    get = FOLDS.get
     for fact in facts:
-        apply = FOLDS.get(fact.type)
-        if apply is not None and not isinstance(fact.body, UnknownBody):
+        apply = get(fact.type)
+        if apply is not None and fact.body.__class__ is not UnknownBody:
             apply(view, fact, fact.body)
         session_due(view, fact)

@@ -35,7 +35,7 @@ def approval_requested(view: View, fact: Fact, body: ApprovalRequested) -> None:
             arguments=body.arguments,
             question=body.question,
             input_schema=body.input_schema,
-            who=[clean(user) or "" for user in body.who],  # is looked into by PostgreSQL itself
+            who=[clean(user) for user in body.who],  # is looked into by PostgreSQL itself
             created_ms=fact.time_ms,
             due_ms=body.due_at_ms,
         )

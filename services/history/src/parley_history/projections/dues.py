@@ -12,7 +12,8 @@ SESSION = "session"
 
 def set_due(view: View, fact: Fact, due_key: str, run_id: str, due_ms: int) -> None:
     """Something is due, or due at another time than before. `run_id`: the run with whose end it is over."""
-    view.dues[(fact.stream, due_key)] = DueRow(
+    key = (fact.stream, due_key)
+    view.dues[key] = DueRow(
         stream=fact.stream,
         due_key=due_key,
         partition=view.partition,
@@ -20,6 +21,8 @@ def set_due(view: View, fact: Fact, due_key: str, run_id: str, due_ms: int) -> N
         run_id=run_id,
         due_ms=due_ms,
     )
+    if run_id:
+        view.dues_by_run.setdefault(run_id, []).append(key)
 
 
 def drop_due(view: View, stream: str, due_key: str) -> None:
@@ -29,8 +32,10 @@ def drop_due(view: View, stream: str, due_key: str) -> None:
 
 def drop_dues_of(view: View, run: RunRow) -> None:
     """The run has ended, and with it whatever was due in it."""
-    for key in [key for key, due in view.dues.items() if due is not None and due.run_id == run.id]:
-        view.dues[key] = None
+    for key in view.dues_by_run.pop(run.id, ()):
+        due = view.dues[key]
+        if due is not None and due.run_id == run.id:
+            view.dues[key] = None
     view.dues_of[(run.thread_id, run.id)] = None
 
 
@@ -38,7 +43,7 @@ def session_due(view: View, fact: Fact) -> None:
     """After any fact of a thread: it expires when nothing has happened in it for so long, and nothing runs in it. That
     someone has read it is nothing that happened."""
     thread = view.threads.get(fact.stream)
-    if thread is None or thread.idle_s is None or isinstance(fact.body, ThreadRead):
+    if thread is None or thread.idle_s is None or fact.body.__class__ is ThreadRead:
         return
     if thread.open_runs or thread.expired or thread.deleted:
         drop_due(view, fact.stream, SESSION)

@@ -17,7 +17,7 @@ def add_files(view: View, fact: Fact, run: RunRow, kind: str, files: Iterable[At
     if thread is None or thread.deleted or run.posted_seq < thread.cleared_seq:
         return
     for file in files:
-        name = clean(file.name) or ""
+        name = clean(file.name)
         view.files[fact.stream, fact.seq or 0, name] = FileRow(
             thread_id=fact.stream,
             seq=fact.seq or 0,

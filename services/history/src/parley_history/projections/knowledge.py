@@ -17,7 +17,7 @@ _ENDS = ("\n\n", "\n", ". ", " ")
 
 
 def knowledge_added(view: View, fact: Fact, body: KnowledgeAdded) -> None:
-    text = clean(body.text) or ""
+    text = clean(body.text)
     view.knowledge[fact.workspace_id, body.knowledge_id] = KnowledgeRow(
         workspace_id=fact.workspace_id,
         id=body.knowledge_id,

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from parley_events.body import Json, Usage
 
 SYSTEM_PART, MAIN_PART = 0, 1
 """The place of a message among those of one fact."""
+NO_USAGE = Usage()
 
 
-@dataclass(slots=True)
-class FactRow:
-    """A fact as it was read: what `reads.StoredFact` gives back."""
+class FactRow(NamedTuple):
+    """A fact as it was read, in the columns of its table: what `reads.StoredFact` gives back. `headers`: as JSON."""
 
     stream: str
     seq: int
@@ -28,7 +28,7 @@ class FactRow:
     run_id: str | None
     workspace_id: str
     time_ms: int
-    headers: dict[str, str]
+    headers: str
     body: bytes
 
 
@@ -145,7 +145,7 @@ class RunRow:
     posted_seq: int
     created_ms: int
     attempt: int = 1
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     stop_reason: str | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -370,6 +370,8 @@ class View:
         self.call_statuses: dict[tuple[str, int], str] = {}
         """(thread, seq) of a call's message made earlier → its status now."""
         self.dues: dict[tuple[str, str], DueRow | None] = {}
+        self.dues_by_run: dict[str, list[tuple[str, str]]] = {}
+        """Run → the keys of `dues` under which something of it was set."""
         self.dues_of: dict[tuple[str, str], None] = {}
         """(stream, run) whose dues are all taken away, after `dues` was applied."""
         self.notes: dict[tuple[str, str], NoteRow] = {}

@@ -6,8 +6,10 @@ a run that is not there, or has ended, changes nothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from parley_events import ids
-from parley_events.body import Author, Block, Usage
+from parley_events.body import Author, Block, Json, Usage
 from parley_events.codec import Fact
 from parley_events.facts import (
     ChildStarted,
@@ -153,12 +155,17 @@ def _answer(view: View, fact: Fact, run: RunRow) -> None:
             role="assistant",
             content=run.answer,
             created_ms=fact.time_ms,
-            author=Author(kind="agent", id=run.agent_id).model_dump(mode="json"),
+            author=_author(run.agent_id),
             told=run.told,
         ),
         run,
     )
 
 
+@lru_cache(maxsize=1024)
+def _author(agent_id: str) -> Json:
+    return Author(kind="agent", id=agent_id).model_dump(mode="json")
+
+
 def _text(blocks: tuple[Block, ...]) -> str:
-    return "".join(block.text for block in blocks if block.kind == "text")
+    return "".join([block.text for block in blocks if block.kind == "text"])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 from parley_events.body import json_bytes
 
 
+@overload
+def clean(text: str) -> str: ...
+@overload
+def clean(text: None) -> None: ...
+@overload
+def clean(text: str | None) -> str | None: ...
 def clean(text: str | None) -> str | None:
     """The text without U+0000, which a `text` column cannot hold: U+FFFD stands in its place. The fact keeps it."""
     if text is None or "\x00" not in text:

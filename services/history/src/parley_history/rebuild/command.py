@@ -1,4 +1,4 @@
-"""`python -m parley_history rebuild [--accept] [--drop] [--back]`: a rebuild where there is no `parley` command.
+"""`python -m parley_history rebuild`: a rebuild where there is no `parley` command.
 
 Progress is a line every few seconds on stderr. The exit status is 0 when the view was switched, 3 when it was not
 because the two differ.
@@ -7,6 +7,7 @@ because the two differ.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,13 +17,16 @@ from parley_events.errors import EventsError
 from parley_events.log.open import open_reading
 from parley_events.objects import open_objects
 from parley_history.errors import RebuildRefused
-from parley_history.rebuild.run import Outcome, Progress, Tell, back, rebuild
+from parley_history.rebuild.fill import Progress, Tell
+from parley_history.rebuild.run import Outcome, back, rebuild
 from parley_history.rebuild.schemas import before_of, next_of
 from parley_history.settings import Settings
 
-USAGE = "rebuild [--accept] [--drop] [--back]"
+USAGE = "rebuild [--accept] [--drop] [--back] [--processes=N]"
+MOST_PROCESSES = 64
 DIFFERS = 3
 _LINE_S = 2.0
+_PROCESSES = "--processes="
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +36,22 @@ class Asked:
     accept: bool = False
     drop: bool = False
     back: bool = False
+    processes: int = 1
+    """How many fold at most. One, where nobody says it: a container has less than its machine, and is not told so."""
 
 
 def read_arguments(arguments: Sequence[str]) -> Asked | None:
     """What is asked for; None when it cannot be read."""
     known = {"--accept", "--drop", "--back"}
-    given = set(arguments)
-    if not given <= known or len(given) < len(arguments) or ("--back" in given and len(given) > 1):
+    words = [word for word in arguments if not word.startswith(_PROCESSES)]
+    given, numbers = set(words), [word.removeprefix(_PROCESSES) for word in arguments if word.startswith(_PROCESSES)]
+    if not given <= known or len(given) < len(words) or ("--back" in given and len(arguments) > 1):
         return None
-    return Asked("--accept" in given, "--drop" in given, "--back" in given)
+    if not numbers:
+        return Asked("--accept" in given, "--drop" in given, "--back" in given)
+    if len(numbers) > 1 or re.fullmatch("[1-9][0-9]?", numbers[0]) is None or int(numbers[0]) > MOST_PROCESSES:
+        return None
+    return Asked("--accept" in given, "--drop" in given, processes=int(numbers[0]))
 
 
 async def run(settings: Settings, asked: Asked, tell: Tell) -> Outcome:
@@ -51,7 +62,9 @@ async def run(settings: Settings, asked: Asked, tell: Tell) -> Outcome:
             objects = open_objects(settings.objects, settings.data)
             if asked.back:
                 return await back(settings, log, objects, tell=tell)
-            return await rebuild(settings, log, objects, accept=asked.accept, drop=asked.drop, tell=tell)
+            return await rebuild(
+                settings, log, objects, accept=asked.accept, drop=asked.drop, tell=tell, processes=asked.processes
+            )
         finally:
             await log.close()
     except EventsError as error:

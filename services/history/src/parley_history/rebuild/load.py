@@ -19,19 +19,20 @@ from parley_events.codec import head_of
 from parley_events.contents import Contents
 from parley_events.errors import ObjectError, Undecodable
 from parley_events.fence import FactFence
-from parley_events.large import OBJECTS_HEADER
 from parley_events.log.port import Incoming
-from parley_history.batch import Batch, Position, new_facts, read
+from parley_history.batch import Batch, Position, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool
 from parley_history.errors import Poison, RebuildRefused
 from parley_history.projections import fold, needs
 from parley_history.projections.rows import Needs, RunRow, ThreadRow, View
 from parley_history.reads.answers import PROJECTION
 from parley_history.rebuild.held import Held
-from parley_history.writes import SQL, load, plain, run_columns, store, upsert
+from parley_history.writes import SQL, load, run_columns, store, thread_columns, upsert
 
 CHUNK = 2000
 """Facts folded together: enough for COPY to pay, few enough for folds that look through what a batch has made."""
+_WHOLE_BYTES = 16 * 1024 * 1024
+"""How much there may be of records folded together that have large contents."""
 _OBJECTS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """The pauses before each try to fetch the objects of a record."""
 _OBJECT_S = 30.0
@@ -41,13 +42,18 @@ _INTO = re.compile(r"INSERT INTO (\w+)(?: AS \w+)? \(([^)]*)\)")
 R = TypeVar("R")
 
 
-async def copy(connection: Connection, name: str, rows: list[Sequence[Any]]) -> None:
+def columns_of(name: str) -> tuple[str, list[str]]:
+    """The table of a statement of `writes.sql` that inserts, and its columns."""
+    into = _INTO.match(SQL[name])
+    assert into is not None, name
+    return into[1], [column.strip().strip('"') for column in into[2].split(",")]
+
+
+async def copy(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
     """Rows in the columns of a statement of `writes.sql`, by COPY into its table."""
     if rows:
-        into = _INTO.match(SQL[name])
-        assert into is not None, name
-        columns = [column.strip().strip('"') for column in into[2].split(",")]
-        await connection.copy(into[1], columns, rows)
+        table, columns = columns_of(name)
+        await connection.copy(table, columns, rows)
 
 
 class Load:
@@ -66,18 +72,28 @@ class Load:
     async def take(self, records: Sequence[Incoming]) -> None:
         """Fold the next records, as far as they lie before the end."""
         for start in range(0, len(records), CHUNK):
+            chunk = [record for record in records[start : start + CHUNK] if record.offset < self.end]
+            batch = read(self.position, self._partition, chunk)
+            if not batch.lacking:
+                await self._take(batch, chunk)
+            else:
+                for part in chunks(chunk, CHUNK, _WHOLE_BYTES, whole_size):
+                    whole = await self._whole(part)
+                    await self._take(read(self.position, self._partition, whole, fetched=True), whole)
+                    if self.ended:
+                        break
             if self.ended:
                 return
-            chunk = [record for record in records[start : start + CHUNK] if record.offset < self.end]
-            whole = await self._whole(chunk)
-            batch = read(self.position, self._partition, whole)
-            try:
-                await self._store(batch)
-            except Poison as hole:
-                batch = read(self.position, self._partition, [r for r in whole if r.offset < hole.offset])
-                batch.poison = hole
-                await self._store(batch)
-            self.ended = batch.poison is not None or self.position.next_offset >= self.end
+
+    async def _take(self, batch: Batch, records: Sequence[Incoming]) -> None:
+        try:
+            await self._store(batch)
+        except Poison as hole:
+            before = [record for record in records if record.offset < hole.offset]
+            batch = read(self.position, self._partition, before, fetched=True)
+            batch.poison = hole
+            await self._store(batch)
+        self.ended = batch.poison is not None or self.position.next_offset >= self.end
 
     async def finish(self) -> None:
         """Store what is held, and where the partition stands."""
@@ -142,16 +158,14 @@ class Load:
 
     async def _spill(self, con: Connection, keep: int) -> None:
         """Bring what is held into the tables, and let go of all but `keep` rows of each."""
-        await _out(con, "put_threads", self._threads, plain)
+        await _out(con, "put_threads", self._threads, lambda threads: [thread_columns(thread) for thread in threads])
         await _out(con, "put_runs", self._runs, lambda runs: [run_columns(run) for run in runs])
         await _out(con, "put_streams", self._streams, list)
         for held in (self._threads, self._runs, self._streams):
             held.forget(keep)
 
-    async def _whole(self, records: Sequence[Incoming]) -> Sequence[Incoming]:
+    async def _whole(self, records: Sequence[Incoming]) -> list[Incoming]:
         """The records with their large contents, as far as they will be believed. Raises RebuildRefused."""
-        if not any(record.header(OBJECTS_HEADER) is not None for record in records):
-            return records
         fence = FactFence(self.position.epoch)
         whole = []
         for record in records:

@@ -6,53 +6,33 @@ Whatever fails leaves the live view as it was; what was built is dropped by the 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import zlib
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from parley_events.codec import EVENTS_TOPIC
 from parley_events.contents import Contents
-from parley_events.errors import RetentionGap
-from parley_events.log.port import Incoming, Reading
+from parley_events.log.port import Reading
 from parley_events.objects import Objects
-from parley_history.db import Connection, Pool, connect
+from parley_history.db import Connection, connect
 from parley_history.errors import RebuildRefused, SchemaNotReady, SchemaTooNew, Unavailable
 from parley_history.migrate import check_schema
 from parley_history.rebuild import schemas
 from parley_history.rebuild.compare import Difference, differences
+from parley_history.rebuild.fill import Progress, Tell, fill, room_of
 from parley_history.rebuild.follow import Follower
-from parley_history.rebuild.load import Load
 from parley_history.rebuild.schemas import LONG_S, before_of, next_of, owner_dsn
+from parley_history.rebuild.spread import WORTH_IT, spread
 from parley_history.rebuild.switch import exchange, held, offsets, stands
 from parley_history.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-ROOM = 50_000
-"""How many threads, how many runs and how many streams are held in memory, over all partitions."""
-_CONNECTIONS = 4
-_FETCH = 4000
-_IN_FLIGHT = 3
-_SILENCE_S = 60.0
 _TRIES = 10
 _LONGEST_NAME = 50
 """PostgreSQL cuts names at 63 characters: a longer one and the name made of it might be the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a rebuild is: `stage` is load, indexes, compare or switch; records, or tables."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-
-
-Tell = Callable[[Progress], None]
 
 
 @dataclass(slots=True)
@@ -73,11 +53,13 @@ async def rebuild(
     accept: bool = False,
     drop: bool = False,
     tell: Tell = lambda _: None,
+    processes: int = 1,
 ) -> Outcome:
     """Fold the log from its beginning into a new schema, compare it with the live one, and switch to it.
 
     `accept`: also when they differ. `drop`: the schema that an earlier rebuild kept for going back is dropped, just
-    before the switch. Raises RebuildRefused, SettingsError, and what PostgreSQL or the log being away raise.
+    before the switch. `processes`: how many fold, at most; those beside this one open the log by themselves. Raises
+    RebuildRefused, SettingsError, and what PostgreSQL or the log being away raise.
     """
     live, new, kept = settings.schema, next_of(settings.schema), before_of(settings.schema)
     contents = Contents(objects)
@@ -92,7 +74,11 @@ async def rebuild(
         await _whole(log, ends)
         indexes = await schemas.make(settings, new)
         await schemas.take_over(projector, live, new)
-        await _load(settings, log, contents, new, ends, tell)
+        tell(Progress("load", 0, sum(ends.values())))
+        if processes > 1 and sum(ends.values()) >= WORTH_IT:
+            await spread(settings, new, ends, tell, processes)
+        else:
+            await fill(settings, log, contents, new, ends, room_of(ends), tell)
         outcome = Outcome(sum(ends.values()), asyncio.get_running_loop().time() - began)
         tell(Progress("indexes"))
         await schemas.make_ready(settings, new, indexes)
@@ -188,79 +174,6 @@ async def _whole(log: Reading, ends: Mapping[int, int]) -> None:
             )
 
 
-async def _load(
-    settings: Settings, log: Reading, contents: Contents, schema: str, ends: Mapping[int, int], tell: Tell
-) -> None:
-    pool = Pool(owner_dsn(settings), schema=schema, size=_CONNECTIONS, timeout_s=600.0)
-    await pool.open()
-    try:
-        room = max(2, ROOM // len(ends))
-        loads = {p: Load(p, end, pool, contents, room) for p, end in ends.items()}
-        with _seldom_collecting():
-            await _fold_all(log, loads, sum(ends.values()), tell)
-        async with asyncio.TaskGroup() as group:
-            for load in loads.values():
-                group.create_task(load.finish())
-    except BaseExceptionGroup as several:
-        # One partition's failure ends the others' work; one reason is enough.
-        raise _first(several) from None
-    finally:
-        await pool.close()
-
-
-async def _fold_all(log: Reading, loads: Mapping[int, Load], total: int, tell: Tell) -> None:
-    """Read all partitions at once, each in its order; while one batch is being stored the next ones are decoded."""
-    clock = asyncio.get_running_loop().time
-    heard = clock()
-    last: dict[int, asyncio.Task[None]] = {}
-    flights: deque[list[asyncio.Task[None]]] = deque()
-    tail = await log.tail(EVENTS_TOPIC, {p: 0 for p, load in loads.items() if not load.ended})
-    reading = {p for p, load in loads.items() if not load.ended}
-    try:
-        async with asyncio.TaskGroup() as group:
-            while reading:
-                try:
-                    records = await tail.batch(timeout_s=1.0, limit=_FETCH)
-                except RetentionGap as gap:
-                    raise RebuildRefused(f"records were deleted before they were read: {gap}") from None
-                if records:
-                    heard = clock()
-                elif clock() - heard > _SILENCE_S:
-                    raise RebuildRefused(f"the log gave no more records for {_SILENCE_S:g} s")
-                parts: dict[int, list[Incoming]] = {}
-                for record in records:
-                    parts.setdefault(record.partition, []).append(record)
-                for partition, part in parts.items():
-                    last[partition] = group.create_task(_after(last.get(partition), loads[partition], part))
-                flights.append([last[partition] for partition in parts])
-                if len(flights) >= _IN_FLIGHT:
-                    await asyncio.gather(*flights.popleft())
-                tell(Progress("load", sum(load.position.next_offset for load in loads.values()), total))
-                for partition in [p for p in reading if loads[p].ended or tail.position(p) >= loads[p].end]:
-                    reading.discard(partition)
-                    tail.remove(partition)
-    finally:
-        await tail.close()
-    tell(Progress("load", total, total))
-
-
-@contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    """A load makes many objects and no cycles of them: looking for those each time took a quarter of it."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-async def _after(before: asyncio.Task[None] | None, load: Load, records: list[Incoming]) -> None:
-    if before is not None:
-        await before
-    await load.take(records)
-
-
 async def _compare(
     settings: Settings,
     owner: Connection,
@@ -289,10 +202,3 @@ async def _compare(
         return await differences(reading, live, new, lambda done, total: tell(Progress("compare", done, total)))
     finally:
         await reading.close()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -7,8 +7,8 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from parley_history.rebuild.run import Progress as HowFar
-from parley_history.rebuild.run import Tell
+from parley_history.rebuild.fill import Progress as HowFar
+from parley_history.rebuild.fill import Tell
 
 _STAGES = {
     "load": "folding the log",

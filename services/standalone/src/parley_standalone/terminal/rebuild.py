@@ -20,7 +20,9 @@ from parley_standalone.settings import Settings
 from parley_standalone.terminal.bar import bar_on, drawn
 
 
-async def rebuild(settings: Settings, *, accept: bool, drop: bool, back: bool, ask: Callable[[str], bool]) -> int:
+async def rebuild(
+    settings: Settings, *, accept: bool, drop: bool, back: bool, processes: int, ask: Callable[[str], bool]
+) -> int:
     """The exit status. Raises CommandError. `ask` is asked before a kept view is dropped, where somebody is there."""
     history = history_settings(settings)
     try:
@@ -30,7 +32,7 @@ async def rebuild(settings: Settings, *, accept: bool, drop: bool, back: bool, a
             if not drop:
                 print("nothing was done")
                 return 0
-        asked = Asked(accept, drop, back)
+        asked = Asked(accept, drop, back, processes)
         if sys.stderr.isatty():
             with bar_on(sys.stderr) as bar:
                 outcome = await run(history, asked, drawn(bar))
