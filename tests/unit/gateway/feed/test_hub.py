@@ -253,6 +253,20 @@ async def test_a_slow_listener_loses_pieces_first_and_is_then_closed(bench: Benc
     )
 
 
+async def test_large_facts_that_wait_are_bounded_by_what_they_take(bench: Bench) -> None:
+    """Also after pieces were left out to make room: what is counted of a fact stays what it takes."""
+    epoch = await bench.claim()
+    hub = await bench.start(queue_bytes=100_000)
+    listener = hub.listen(THREAD)
+    for n in range(600):
+        await bench.piece(1, n, "x", epoch)
+    for seq in range(1, 20):
+        await bench.fact(seq, f.ThreadUpdated(title="t" * 10_000, changes=("title",)), epoch)
+    await until(lambda: listener.closed)
+    items = await listener.take(0)
+    assert [item.seq for item in items if isinstance(item, Fact)] == [1, 2], "each takes more than 40,000"
+
+
 async def test_two_who_wait_for_one_command_get_an_outcome_each(bench: Bench) -> None:
     epoch = await bench.claim()
     hub = await bench.start()

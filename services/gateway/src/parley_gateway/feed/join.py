@@ -9,6 +9,7 @@ no read at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 
 from parley_events.codec import Fact
 from parley_events.errors import EventsError
@@ -141,9 +142,9 @@ class Feed:
             await self._fetch(self._follow.seq)
         return shown
 
-    async def _followed(self, items: Iterable[Item]) -> list[Shown]:
+    async def _followed(self, items: list[Item]) -> list[Shown]:
         shown: list[Shown] = []
-        for item in items:
+        for item in gathered(items):
             if isinstance(item, Piece):
                 shown += self._follow.piece(item)
                 continue
@@ -215,6 +216,11 @@ class Feed:
         self._hub.mute(self._listener)
         self._recalled = []
 
+    def go_on(self, other: Feed) -> None:
+        """Hear again what comes from now on, and go on from where another feed about the same stands now."""
+        self._follow = deepcopy(other._follow)
+        self._hub.unmute(self._listener)
+
     def call(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever something has come, or the feed was closed."""
         self._listener.call = callback
@@ -227,7 +233,7 @@ class Feed:
         """What one item lets us show; HoleError when facts are missing before it."""
         return self._follow.piece(item) if isinstance(item, Piece) else self._follow.fact(item)
 
-    async def followed(self, items: Iterable[Item]) -> list[Shown]:
+    async def followed(self, items: list[Item]) -> list[Shown]:
         """The same of several; what is missing is read. Where that cannot be, the feed is closed."""
         return await self._followed(items)
 
@@ -235,3 +241,23 @@ class Feed:
         """The client was shown everything up to this fact."""
         self._told_seq = seq
         self._told(self._listener.stream, seq)
+
+
+def gathered(items: list[Item]) -> Iterable[Item]:
+    """The same, with the pieces between two facts put together by their block, so that a client that let many wait gets
+    each block's as one text, however many runs speak at once. Pieces may come in any order."""
+    if len(items) < 3:
+        return items
+    found: list[Item] = []
+    blocks: dict[tuple[str, int, int], list[Piece]] = {}
+    for item in items:
+        if isinstance(item, Piece):
+            blocks.setdefault(item[:3], []).append(item)
+            continue
+        for pieces in blocks.values():
+            found += pieces
+        blocks.clear()
+        found.append(item)
+    for pieces in blocks.values():
+        found += pieces
+    return found
