@@ -547,9 +547,10 @@ class Hub:
                 return
 
     def _deltas(self, record: Incoming) -> None:
-        if not self._piece_fences[record.partition].accepts(pieces_epoch(record)):
+        epoch = pieces_epoch(record)
+        if not self._piece_fences[record.partition].accepts(epoch):
             return
-        for piece in decode_pieces(record):
+        for piece in decode_pieces(record, epoch):
             place = (piece.thread_id, piece.call)
             if place in self._closed:
                 continue

@@ -18,11 +18,10 @@ from parley_gateway.errors import Behind, GatewayError, Unavailable
 from parley_gateway.feed.cursor import Cursor, cursor_ahead
 from parley_gateway.feed.follow import Follow, HoleError, Shown, ShownFact
 from parley_gateway.feed.hub import Hub, Item, Listener
+from parley_gateway.feed.recall import open_at
 from parley_gateway.history import History
 
 PAGE = 500
-RECALL = 200
-"""How many facts before a thread's cursor are looked at, for calls and tools that are open at it."""
 
 
 class Feed:
@@ -66,16 +65,11 @@ class Feed:
         pieces = self._hub.kept(stream) if self._listener.pieces else []
         # Read first: only then has the view come to the cursor, and what is recalled up to it is complete.
         await self._read(done, self._hub.end_of(stream))
-        self.whole = begin is not None or self._cursor.seq <= RECALL
         if begin is not None:
             await self._recall(begin - 1, done)
-        elif self._cursor.seq:
-            recent, _ = await self._history.facts(self._workspace_id, stream, done + 1, RECALL, "desc")
-            self._recalled = recent[::-1]
-            oldest = recent[-1].seq if recent else done + 1
-            for call in sorted({call for call, _ in self._cursor.blocks if oldest is None or call < oldest}):
-                one, _ = await self._history.facts(self._workspace_id, stream, call - 1, 1)
-                self._recalled = one + self._recalled
+        else:
+            self._recalled = await open_at(self._history, self._workspace_id, stream, done)
+        self.whole = True
         for fact in self._recalled:
             self._follow.recall(fact)
         if self._follow.ended:
