@@ -272,6 +272,11 @@ def test_pieces_of_another_writer_than_the_calls_own_are_never_shown() -> None:
         feed(follow, items, client)
         texts = {place: text for place, text in client.texts().items() if text}
         assert texts == ({(2, 0): "abcdef", (4, 0): "abcdef"} if restarts else {(2, 0): "abcdef"})
+    follow, client = Follow(None, Cursor(3, 0, {(2, 0): 6}), restarts=False), Client()
+    for fact in facts[:3]:
+        follow.recall(fact)
+    feed(follow, [*stale, *ours[:3], facts[3], *ours[3:]], client)
+    assert client.texts() == {}, "the same words again"
 
 
 def test_a_missing_beginning_is_silence_until_the_fact() -> None:
