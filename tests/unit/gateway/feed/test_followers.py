@@ -13,7 +13,7 @@ import random
 from collections import defaultdict
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from parley_events.facts import ModelCalled, ModelReturned, RunCancelled
@@ -21,7 +21,7 @@ from parley_gateway.feed import outlet, recall
 from tests.unit.gateway.feed.recorded import STALE, recorded
 from tests.unit.gateway.feed.stage import WORDS, Client, Sent, Stage, Words
 from tests.unit.gateway.feed.stories import Story, stories, team_stories
-from tests.unit.gateway.feed.test_texts import _may_be, stored_text
+from tests.unit.gateway.feed.test_texts import may_be, stored_text
 
 EXAMPLES = int(os.environ.get("PARLEY_FOLLOWERS", "600"))
 BEHIND, RECALL = 150, 3
@@ -49,6 +49,7 @@ def test_every_follower_has_what_one_has_that_never_left(
     play: tuple[Story, list[tuple[Words, str]]], script: list[tuple[int, int, int]], chance: random.Random
 ) -> None:
     story, ways = play
+    note(f"{[fact.type for fact in story.facts]}, followed as {[words.name for words, _ in ways]}")
     stage = Stage(chance, story, recorded(chance, story), ways)
     try:
         with patch.object(outlet, "BEHIND_BYTES", BEHIND), patch.object(recall, "AT_A_TIME", RECALL):
@@ -155,7 +156,7 @@ def check_joined(story: Story, client: Client, said: dict[tuple[int, int], str])
             if (body.run_id, body.turn) == (run, turn)
         ]
         if place in whole:
-            assert _may_be(text, spoken, whole[place]), (place, text, spoken, whole[place])
+            assert may_be(text, spoken, whole[place]), (place, text, spoken, whole[place])
         else:
-            assert text == "" or _may_be(text + "\n\n", spoken, ""), (place, text, spoken)
+            assert text == "" or may_be(text + "\n\n", spoken, ""), (place, text, spoken)
     assert whole.keys() <= had.keys(), (whole, had)

@@ -22,7 +22,7 @@ from parley_gateway.feed.channel import Channel
 from parley_gateway.feed.cursor import START
 from parley_gateway.feed.follow import Follow, ShownText, merged
 from parley_gateway.feed.join import gathered
-from parley_gateway.feed.outlet import BEHIND_BYTES, Outlet
+from parley_gateway.feed.outlet import BEHIND_BYTES, Outlet, message_of
 from tests.support.asgi import Exchange, exchange
 from tests.support.sse import text_of
 from tests.unit.gateway.feed.test_channel import CHAT, frames, has, posted
@@ -168,7 +168,7 @@ def _returned(fact: Fact, call: int, index: int, block: Block) -> f.ToolReturned
 
 
 async def test_a_stuck_one_is_cut_off_after_the_limit_and_has_all_once_it_comes_back(watching: Watching) -> None:
-    app = watching.app = await watching.here.application(stall_s=1.0)
+    app = watching.app = await watching.here.application(stall_s=2.0)
     d, fact, counts = watching.here.dispatcher, watching.fact, app.state.core.hub.counts
     stuck, quick = await watching.come(), await watching.come()
     call = d.called(fact)
@@ -226,6 +226,22 @@ def _has_come(app: FastAPI, fact: Fact) -> bool:
     """Whether the gateway's hub has read the fact."""
     seq = fact.seq or 0
     return all(channel._feed._follow.seq >= seq for channel in channels(app))
+
+
+async def test_what_comes_in_one_turn_for_one_that_takes_nothing_is_bounded_too() -> None:
+    """Facts that were missing come all at once: a channel lets go of nobody in between."""
+
+    async def never() -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    outlet = Outlet(lambda message: never(), never, 30.0, 100)
+    now = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(20), outlet.watched():
+            for _ in range(3):
+                assert outlet.write(message_of(b"x" * 60), now)
+            await outlet.catch_up()
+    assert asyncio.get_running_loop().time() < now + 10
 
 
 async def test_a_socket_that_is_not_read_for_a_while_loses_nothing() -> None:
