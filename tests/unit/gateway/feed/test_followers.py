@@ -24,9 +24,10 @@ from tests.unit.gateway.feed.stories import Story, stories, team_stories
 from tests.unit.gateway.feed.test_texts import may_be, stored_text
 
 EXAMPLES = int(os.environ.get("PARLEY_FOLLOWERS", "600"))
-BEHIND, RECALL = 150, 3
-"""How many bytes may wait for a member of a channel, and how many facts are read at a time to find what is open: here
-so few that some fall behind, and most have to read on."""
+BEHIND = (0, 150, 64 * 1024)
+"""How many bytes may wait for a member of a channel: here mostly so few that some fall behind."""
+AT_A_TIME = 3
+"""How many facts are read at a time to find what is open: here so few that most have to read on."""
 
 scripts = st.binary(min_size=150, max_size=600).map(lambda told: list(zip(*[iter(told)] * 3, strict=False)))
 """Lines of three numbers: what is done, and how."""
@@ -52,7 +53,8 @@ def test_every_follower_has_what_one_has_that_never_left(
     note(f"{[fact.type for fact in story.facts]}, followed as {[words.name for words, _ in ways]}")
     stage = Stage(chance, story, recorded(chance, story), ways)
     try:
-        with patch.object(outlet, "BEHIND_BYTES", BEHIND), patch.object(recall, "AT_A_TIME", RECALL):
+        behind = patch.object(outlet, "BEHIND_BYTES", chance.choice(BEHIND))
+        with behind, patch.object(recall, "AT_A_TIME", AT_A_TIME):
             for line in script:
                 stage.do(*line)
             stage.finish()
