@@ -153,6 +153,7 @@ class Gateway:
             settings=settings,
             sender=SimpleNamespace(told=self.told),
             instruments=SimpleNamespace(first_delta=lambda made: None),
+            rotation=None,
         )
         self.task = stage.loop.create_task(self.hub.run())
 

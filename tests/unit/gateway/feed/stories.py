@@ -173,16 +173,20 @@ cuts = st.lists(st.integers(0, 12), max_size=4)
 
 
 @st.composite
-def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = False) -> Story:
+def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = False, queued: bool = False) -> Story:
     """One or two runs after each other (or side by side, as a child run is), each with turns, blocks and attempts,
     parks between them, and an end of any kind. `same_words`: a further attempt begins with what the one before it said,
-    and every run says all of it."""
+    and every run says all of it. `queued`: the next message comes while the run before it is open, perhaps."""
     story = Story()
     lanes = [
         _run(draw, story, partial(story.post, n), draw(st.integers(1, 2)), same_words)
         for n in range(draw(st.integers(1, 2)))
     ]
     if not side_by_side:
+        if queued and len(lanes) > 1:
+            for _ in range(draw(st.integers(1, 12))):
+                next(lanes[0], None)
+            next(lanes[1])
         for lane in lanes:
             for _ in lane:
                 pass

@@ -36,7 +36,7 @@ scripts = st.binary(min_size=150, max_size=600).map(lambda told: list(zip(*[iter
 @st.composite
 def played(draw: st.DrawFn) -> tuple[Story, list[tuple[Words, str]]]:
     """A story, and who follows what of it."""
-    story = draw(st.one_of(stories(), stories(side_by_side=True), team_stories()))
+    story = draw(st.one_of(stories(), stories(queued=True), team_stories()))
     tops = {fact.run_id for fact in story.facts if fact.type == "message.posted"}
     runs = [run for run in story.runs if run in tops]
     few = draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=2))

@@ -101,6 +101,27 @@ async def test_no_more_is_read_than_to_where_the_thread_was_free(seq: str | None
     assert stored.asked == 1
 
 
+async def test_in_a_thread_that_is_never_free_no_more_is_read_than_to_the_run_that_has_its_turn() -> None:
+    """Each message comes before the run of the one before it has ended; one of them is cancelled while it waits."""
+    story = Story()
+    runs = [story.post(0)]
+    for number in range(1, 200):
+        runs.append(story.post(number))
+        if number % 7 == 0:
+            story.cancel(runs.pop(), None, [])
+        if len(runs) > 1:
+            run = runs.pop(0)
+            call = story.call(run, 0, 1)
+            story.returned(run, call, 0, [Block(kind="text", text="x")])
+            story.end(run)
+    call = story.call(runs[0], 0, 1)
+    begun = next(fact.seq or 0 for fact in story.facts if fact.run_id == runs[0])
+    stored: Any = Stored(story.facts)
+    found = await open_at(stored, "w", THREAD, None)
+    assert (found[0].type, found[0].run_id) == ("message.posted", runs[0]) and found[-1].seq == call
+    assert stored.asked == 1 and begun > AT_A_TIME
+
+
 async def test_a_thread_in_which_nothing_was_said_is_read_once() -> None:
     for count in (0, 1, 3):
         facts = [
