@@ -23,7 +23,7 @@ from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from parley_events.reads import PartitionPositionView, Positions
 from parley_gateway.errors import Unavailable
-from parley_gateway.feed.hub import Hub, HubLimits, every_thread, kept_sizes
+from parley_gateway.feed.hub import Counts, Hub, HubLimits, Listener, every_thread, kept_sizes
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 OTHER = "0f0f0f0f-1111-4222-8333-444444444445"
@@ -265,6 +265,18 @@ async def test_large_facts_that_wait_are_bounded_by_what_they_take(bench: Bench)
     await until(lambda: listener.closed)
     items = await listener.take(0)
     assert [item.seq for item in items if isinstance(item, Fact)] == [1, 2], "each takes more than 40,000"
+
+
+def test_where_nothing_may_wait_a_fact_does_until_the_next() -> None:
+    counts = Counts()
+    listener = Listener(THREAD, HubLimits(queue_bytes=0), "", True, counts)
+    listener.put(Piece(THREAD, 1, 0, "text", 0, "x"), 204)
+    fact = Fact("thread.created", THREAD, 1, 0, "w", 0, created())
+    listener.put(fact, 1000)
+    assert listener.grab() == [fact] and counts.pieces == 1
+    listener.put(fact, 1000)
+    listener.put(fact, 1000)
+    assert listener.grab() == [fact] and listener.closed
 
 
 async def test_two_who_wait_for_one_command_get_an_outcome_each(bench: Bench) -> None:

@@ -108,7 +108,7 @@ class Listener:
         if self.closed:
             return
         # One fact, however large, leaves room for those that come with it: who resumes would meet it again.
-        cost = min(cost, self._limits.queue_bytes // 2)
+        cost = min(cost, self._limits.queue_bytes // 2 + 1)
         if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
             if isinstance(item, Piece):
                 self._counts.pieces += 1
