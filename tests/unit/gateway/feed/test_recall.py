@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -70,7 +70,9 @@ class Stored:
     def __init__(self, facts: list[Fact]) -> None:
         self._facts, self.asked = facts, 0
 
-    async def facts(self, workspace_id: str, stream: str, after: int, limit: int, order: str) -> tuple[list[Fact], Any]:
+    async def facts(
+        self, workspace_id: str, stream: str, after: int, limit: int, order: str, min_position: Sequence[str]
+    ) -> tuple[list[Fact], Any]:
         assert order == "desc"
         self.asked += 1
         return [fact for fact in reversed(self._facts) if not after or (fact.seq or 0) < after][:limit], None
