@@ -19,112 +19,19 @@ from parley_events.objects import open_objects
 from parley_events.pieces import DELTAS_TOPIC
 from parley_gateway import core as core_
 from parley_gateway.core import Until
-from parley_gateway.dialects.org_agents import outbound as org_agents
-from parley_gateway.dialects.org_chat import outbound as org_chat
-from parley_gateway.dialects.team_chat import outbound as team_chat
-from parley_gateway.dialects.team_chat import plays
-from parley_gateway.dialects.threads import outbound as threads
 from parley_gateway.dialects.tool_chat import outbound as tool_chat
 from parley_gateway.errors import GatewayError, Problem
 from parley_gateway.feed.channel import Channels
-from parley_gateway.feed.cursor import START
-from parley_gateway.feed.follow import Follow, Shown, ShownText, merged
-from parley_gateway.feed.frames import Frame, encode
 from parley_gateway.feed.hub import Hub, HubLimits
 from parley_gateway.feed.sse import Feeding
 from parley_gateway.runs import RunTold
 from parley_gateway.told import Told
-from tests.support.sse import frame_of
 from tests.support.still import StillLoop
 from tests.unit.gateway.feed.recorded import FAILURES, Past, Reading, Topics
+from tests.unit.gateway.feed.spoken import Sent, Tagged, Words, sent, undisturbed
 from tests.unit.gateway.feed.stories import THREAD, Story
 
-Show = Callable[[Shown], list[Frame]]
 WHO: Any = SimpleNamespace(workspace_id="w", key_id="k")
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A way of following: in whose words, what (`of_thread`: the thread, else a run), and how. `shows`: of which kinds
-    it tells texts."""
-
-    name: str
-    show: Callable[[str], Show]
-    restarts: bool = False
-    of_thread: bool = False
-    inside: bool = False
-    parts: bool = False
-    shows: tuple[str, ...] = ("text",)
-
-
-def _zero() -> int:
-    return 0
-
-
-WORDS = (
-    Words("run", lambda run: threads.Frames(THREAD), restarts=True, shows=("text", "thought")),
-    Words("thread", lambda run: threads.Frames(THREAD), restarts=True, of_thread=True, shows=("text", "thought")),
-    Words("org_chat", lambda run: org_chat.Events(_zero), shows=("text", "thought")),
-    Words("team_chat", lambda run: team_chat.Frames()),
-    Words("team_chat with tools", lambda run: team_chat.Frames(tools=True)),
-    Words("team", plays.Frames, inside=True),
-    Words("tool_chat", lambda run: tool_chat.Parts(THREAD), parts=True),
-    Words("org_agents", lambda run: org_agents.Frames(THREAD, run)),
-)
-
-
-class Tagged:
-    """A dialect's words, and in each text frame which (call, block) it is of."""
-
-    def __init__(self, show: Show) -> None:
-        self._show = show
-        self.kind = getattr(show, "kind", None)
-
-    def __call__(self, shown: Shown) -> list[Frame]:
-        frames = self._show(shown)
-        if isinstance(shown, ShownText):
-            return [frame._replace(data={**frame.data, "of": [shown.call, shown.block]}) for frame in frames]
-        return frames
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A frame as a client has it; `of`: the (call, block) that it is a text of."""
-
-    id: str | None
-    data: Any
-    of: tuple[int, int] | None
-
-    @property
-    def place(self) -> str:
-        """Its id without what follows of unfinished blocks."""
-        return (self.id or "").partition("/")[0]
-
-    @property
-    def text(self) -> str:
-        """What is said in it."""
-        return str(self.data.get("delta", self.data.get("content", self.data.get("text"))))
-
-
-def sent(part: bytes) -> Sent:
-    if part.startswith(b"data: ["):
-        return Sent(None, part.decode(), None)
-    frame = frame_of(part)
-    of = frame.data.pop("of", None)
-    return Sent(frame.id, frame.data, None if of is None else (of[0], of[1]))
-
-
-def undisturbed(story: Story, words: Words, run: str) -> list[Sent]:
-    """What a client has that never left, at a gateway that reads all facts and no piece."""
-    follow = Follow(None if words.of_thread else run, START, restarts=words.restarts, inside=words.inside)
-    show = Tagged(words.show(run))
-    return [
-        sent(part)
-        for fact in story.facts
-        if not follow.ended
-        for shown in merged(follow.fact(fact))
-        for part in encode(shown, show(shown))
-    ]
 
 
 class Gateway:
@@ -142,7 +49,7 @@ class Gateway:
         self.reading = Reading(stage.topics, lost, back)
         limits = HubLimits(queue_items=chance.choice([3, 10, 20_000]), kept_bytes=chance.choice([0, 1000, 1 << 26]))
         opened: Callable[[], Awaitable[Any]] = self._open
-        self.hub = Hub(opened, stage.past.positions, _zero, limits, Contents(open_objects("memory:")))
+        self.hub = Hub(opened, stage.past.positions, lambda: 0, limits, Contents(open_objects("memory:")))
         self.channels = Channels()
         self.told = Told()
         settings = SimpleNamespace(beat_s=15.0, stall_s=30.0, queue_mb=chance.choice([0.002, 16]))
@@ -294,10 +201,9 @@ class Client:
             raise
         finally:
             link.gateway.hub.forget(self.cause, future)
-        outcome: Any = SimpleNamespace(seq=fact.seq, fact=fact)
-        return await core_.feed_from(
-            core, WHO, outcome, listener, self.run, fact.seq, words.restarts, inside=words.inside
-        )
+        outcome = SimpleNamespace(seq=fact.seq, fact=fact)
+        said: Any = SimpleNamespace(outcome=outcome, listener=listener, run_id=self.run)
+        return await core_.feed_of(core, WHO, said, restarts=words.restarts, inside=words.inside)
 
 
 class Stage:

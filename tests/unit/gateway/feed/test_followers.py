@@ -2,8 +2,8 @@
 history or the log may be: in the end it has what one has that never left, and what is stored.
 
 The hubs, feeds, channels and streams are the real ones. A story is recorded with all that may become of records
-(`recorded`), and a script says what happens when (`stage`); nothing depends on time. `PARLEY_FOLLOWERS`: how many
-stories are tried, for a long run.
+(`recorded`), told in the words of a dialect (`spoken`), and a script says what happens when (`stage`); nothing depends
+on time. `PARLEY_FOLLOWERS`: how many stories are tried, for a long run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from parley_events.facts import ModelCalled, ModelReturned, RunCancelled
 from parley_gateway.feed import outlet, recall
 from tests.unit.gateway.feed.recorded import STALE, recorded
-from tests.unit.gateway.feed.stage import WORDS, Client, Sent, Stage, Words
+from tests.unit.gateway.feed.spoken import WORDS, Sent, Words
+from tests.unit.gateway.feed.stage import Client, Stage
 from tests.unit.gateway.feed.stories import Story, stories, team_stories
 from tests.unit.gateway.feed.test_texts import may_be, stored_text
 
