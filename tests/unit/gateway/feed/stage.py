@@ -47,7 +47,7 @@ class Gateway:
         )
         back = chance.choice([0, 0, chance.randint(0, len(stage.topics.records[DELTAS_TOPIC]))])
         self.reading = Reading(stage.topics, lost, back)
-        limits = HubLimits(queue_items=chance.choice([3, 10, 20_000]), kept_bytes=chance.choice([0, 1000, 1 << 26]))
+        limits = HubLimits(queue_items=chance.choice([3, 10, 20_000]), kept_bytes=chance.choice([0, 400, 1 << 26]))
         opened: Callable[[], Awaitable[Any]] = self._open
         self.hub = Hub(opened, stage.past.positions, lambda: 0, limits, Contents(open_objects("memory:")))
         self.channels = Channels()
@@ -247,7 +247,7 @@ class Stage:
         self.gateways[a % 2].release(1 << 20, 1 << 20)
 
     def connect(self, a: int, b: int) -> None:
-        client, gateway = self.clients[a % len(self.clients)], self.gateways[b % 2]
+        client, gateway = self.clients[a % len(self.clients)], self.gateways[0 if b % 4 else 1]
         client.look()
         if client.link is None and not client.finished and gateway.up:
             client.come(gateway)
