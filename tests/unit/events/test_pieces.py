@@ -20,6 +20,7 @@ PIECES = st.builds(
     st.integers(0, 2**31),
     st.text(max_size=20),
     st.integers(0, 2**31),
+    st.just(-1),
 )
 
 
@@ -34,6 +35,7 @@ def test_a_batch_comes_back_as_it_was(pieces: list[Piece], epoch: int) -> None:
     read = incoming(record.value, record.headers)
     assert pieces_epoch(read) == epoch
     assert decode_pieces(read) == pieces
+    assert decode_pieces(read, epoch) == [piece._replace(epoch=epoch) for piece in pieces]
 
 
 def test_a_batch_is_small() -> None:

@@ -86,3 +86,33 @@ async def test_nothing_to_ask_is_said_at_once_and_ridden_out_later() -> None:
     store.away, store.partitions = False, {1: 1}
     assert await waiting
     await watch.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_waits_and_is_stopped_as_the_news_comes_is_stopped(turns: int) -> None:
+    """However close the two are. One who is not stopped then would go on for ever."""
+
+    async def nothing(partitions: list[int], streams: list[str]) -> Reached:
+        return {}, {}
+
+    watch = Watch(nothing)
+    wanted = asyncio.create_task(watch.wanted(30))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(watch.wait([PartitionPosition(0, 5)], 30))
+    for _ in range(1 + turns):
+        await asyncio.sleep(0)
+    await _stopped(wanted)
+    while watch._poll is None:
+        await asyncio.sleep(0)
+    watch.learn({0: 5}, {})
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await _stopped(waiting)
+    await watch.close()
+
+
+async def _stopped(task: asyncio.Task[object]) -> None:
+    """It ends by being cancelled, if it has not ended yet."""
+    if task.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await task

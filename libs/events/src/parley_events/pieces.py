@@ -24,7 +24,7 @@ class Piece(NamedTuple):
     """Some characters of a block. `call` is the seq of the `model.called`, `block` the block's place in its turn,
     `at` the place of the first character within the block, in Unicode code points. `before` is how many characters the
     turn's earlier blocks have, so that nobody shows a block while text of an earlier one is missing (0: none, or not
-    known)."""
+    known). `epoch`: its writer's, where a reader goes by it (-1: not known). A call's pieces have that of its fact."""
 
     thread_id: str
     call: int
@@ -33,6 +33,7 @@ class Piece(NamedTuple):
     at: int
     text: str
     before: int = 0
+    epoch: int = -1
 
 
 def encode_pieces(partition: int, epoch: int, pieces: Sequence[Piece]) -> Outgoing:
@@ -52,11 +53,11 @@ def pieces_epoch(record: Incoming) -> int:
         raise Undecodable("a batch of pieces without an epoch") from None
 
 
-def decode_pieces(record: Incoming) -> list[Piece]:
-    """The pieces of a batch; Undecodable when it is none."""
+def decode_pieces(record: Incoming, epoch: int = -1) -> list[Piece]:
+    """The pieces of a batch, with its epoch where that is given; Undecodable when it is none."""
     try:
         return [
-            Piece(thread, call, block, _KINDS[kind], at, text, *before)
+            Piece(thread, call, block, _KINDS[kind], at, text, before[0] if before else 0, epoch)
             for thread, call, block, kind, at, text, *before in orjson.loads(record.value or b"")
         ]
     except (ValueError, TypeError, IndexError) as error:

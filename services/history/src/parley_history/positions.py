@@ -63,8 +63,10 @@ class Watch:
             await self._look(wanted)
             if self._poll is None or self._poll.done():
                 self._poll = asyncio.create_task(self._keep_looking())
+            # `wait_for` would lose a cancellation that comes together with the news (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await waiter
             return waiter.done() and not waiter.cancelled()
         finally:
             del self._waiting[waiter]
@@ -74,7 +76,8 @@ class Watch:
         if not self._waiting:
             self._asked.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), limit_s)
+                async with asyncio.timeout(limit_s):
+                    await self._asked.wait()
 
     async def close(self) -> None:
         """Stop asking."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import Author, Block, Usage
+from parley_events.body import Author, Block, TeamPlay, Usage
 from parley_events.codec import Fact
 from parley_events.pieces import Piece
 
@@ -37,22 +37,27 @@ class Story:
     def add(self, body: f.FactBody, run: str | None = None) -> int:
         seq = len(self.facts) + 1
         call = getattr(body, "call", None) if isinstance(body, _OF_A_CALL) else None
+        if isinstance(body, f.Numbered):
+            body = body.model_copy(update={"numbers": tuple(range(10 * seq, 10 * seq + body.wanted))})
         self.facts.append(Fact(body.type, THREAD, seq, 0, "w", 1000 + seq, body, run_id=run, call=call))
         return seq
 
-    def post(self, n: int) -> str:
+    def post(self, n: int, members: int = 0) -> str:
+        """A message; a team of so many answers it."""
         run = ids.run_id(THREAD, f"c{n}")
+        free = {*self.runs} <= {fact.run_id for fact in self.facts if fact.type in f.RUN_ENDS}
         self.runs.append(run)
         self.add(
             f.MessagePosted(
                 message_id=ids.question_id(THREAD, f"c{n}"),
                 run_id=run,
                 answer_id=ids.answer_id(run),
-                disposition="started",
+                disposition="started" if free else "queued",
                 author=Author(id="ann"),
                 agent_id="assistant",
                 agent_version=1,
                 text="hi",
+                play=TeamPlay(team_id="t", members=tuple(f"m{at}" for at in range(members))) if members else None,
             ),
             run,
         )
@@ -161,21 +166,27 @@ class Story:
         self.add(f.RunCompleted(run_id=run, message_id=ids.answer_id(run), stop_reason="end_turn", usage=USAGE), run)
 
 
-words = st.text(st.sampled_from("ab é😀\n"), min_size=1, max_size=12)
+SIGNS = ("a", "b", " ", "é", "e\u0301", "😀", "👩\u200d🚀", "🇨🇭", "\u05d0", "\u0000", "\u2028", "\n", '"', "\\")
+"""What texts are made of: some are several code points, some lie beyond the first 65,536, some are odd in JSON."""
+words = st.lists(st.sampled_from(SIGNS), min_size=1, max_size=12).map("".join)
 cuts = st.lists(st.integers(0, 12), max_size=4)
 
 
 @st.composite
-def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = False) -> Story:
+def stories(draw: st.DrawFn, *, same_words: bool = False, side_by_side: bool = False, queued: bool = False) -> Story:
     """One or two runs after each other (or side by side, as a child run is), each with turns, blocks and attempts,
     parks between them, and an end of any kind. `same_words`: a further attempt begins with what the one before it said,
-    and every run says all of it."""
+    and every run says all of it. `queued`: the next message comes while the run before it is open, perhaps."""
     story = Story()
     lanes = [
         _run(draw, story, partial(story.post, n), draw(st.integers(1, 2)), same_words)
         for n in range(draw(st.integers(1, 2)))
     ]
     if not side_by_side:
+        if queued and len(lanes) > 1:
+            for _ in range(draw(st.integers(1, 12))):
+                next(lanes[0], None)
+            next(lanes[1])
         for lane in lanes:
             for _ in lane:
                 pass
@@ -191,11 +202,9 @@ def team_stories(draw: st.DrawFn) -> Story:
     story = Story()
     elsewhere = [_run(draw, story, partial(story.post, n), 1, False) for n in (7, 8)]
     _mix(draw, [elsewhere[0]] if draw(st.booleans()) else [])
-    run = story.post(0)
-    members = [
-        _run(draw, story, partial(story.speaks, run, at), draw(st.integers(1, 2)), False)
-        for at in range(draw(st.integers(1, 3)))
-    ]
+    size = draw(st.integers(1, 3))
+    run = story.post(0, size)
+    members = [_run(draw, story, partial(story.speaks, run, at), draw(st.integers(1, 2)), False) for at in range(size)]
     _mix(draw, members)
     _mix(draw, [_run(draw, story, lambda: run, 1, False)])
     _mix(draw, [elsewhere[1]] if draw(st.booleans()) else [])

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +14,6 @@ from parley_events.codec import Fact
 from parley_events.commands import MarkRead
 from parley_events.pieces import Piece
 from parley_gateway.feed.hub import Item
-from parley_gateway.feed.outlet import Outlet
 from tests.contract.dialects.test_rights import new_key
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import Frame, frame_of, text_of
@@ -109,31 +104,6 @@ async def test_who_takes_nothing_for_a_while_gets_everything_in_order_later(here
         d.completed(fact)
         await asyncio.gather(slow.end(), quick.end())
         assert slow.parts == quick.parts
-
-
-async def test_who_lets_more_wait_than_is_kept_for_it_is_cut_off_and_the_others_go_on(here: World) -> None:
-    app = await here.application(queue_mb=1)
-    core = app.state.core
-    d, fact = here.dispatcher, await posted(here)
-    path = f"{CHAT}/runs/{run_id_of(fact)}/events"
-    options: dict[str, Any] = {"key": here.key}
-    async with exchange(app, "GET", path, **options) as stuck, exchange(app, "GET", path, **options) as other:
-        await here.eventually(lambda: [len(one) for one in core.channels._open.values()] == [2])
-        call = d.called(fact)
-        await stuck.until(lambda x: any(frame.type == "model.called" for frame in frames(x)))
-        stuck.held.clear()
-        at, word = 0, "x" * 60_000
-        for _ in range(20):
-            d.pieces(Piece(fact.stream, call, 0, "text", at, word))
-            at += len(word)
-            await other.until(partial(has, length=at))
-        await here.eventually(lambda: core.hub.counts.stalled == 1)
-        await here.eventually(lambda: [len(one) for one in core.channels._open.values()] == [1])
-        assert not stuck.over
-        d.returned(fact, call, Block(kind="text", text=word * 20))
-        d.completed(fact)
-        await other.end()
-        assert other.over and len(text_of(frames(other))) == at
 
 
 async def test_a_revoked_key_ends_its_own_streams_of_a_channel_alone(here: World) -> None:
@@ -230,54 +200,6 @@ async def test_facts_that_are_missing_are_read_for_all(here: World) -> None:
             "model.returned",
             "run.completed",
         ]
-
-
-async def test_a_socket_that_is_not_read_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a real server: its buffers are full, the frames wait, and come in order once the client reads."""
-    kept, keep = list[Any](), Outlet._keep
-
-    def keeping(outlet: Outlet, message: Any) -> None:
-        kept.append(message)
-        keep(outlet, message)
-
-    monkeypatch.setattr(Outlet, "_keep", keeping)
-    async with world() as here:
-        d, fact = here.dispatcher, None
-        d.play = silence
-        async with here.client() as client:
-            thread = (await client.post(f"{CHAT}/threads", json={"agent_id": "scripted"})).json()["id"]
-            assert (await client.post(f"{CHAT}/threads/{thread}/messages", json={"content": "hi"})).status_code == 202
-            fact = next(fact for fact in d.written[thread] if fact.type == "message.posted")
-            where = urlsplit(here.gateways[0][1])
-            small = socket.socket()
-            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            small.connect((where.hostname, where.port))
-            reader, writer = await asyncio.open_connection(sock=small, limit=1024)
-            path = f"{CHAT}/runs/{run_id_of(fact)}/events"
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {here.key}\r\n\r\n".encode())
-            async with client.stream("GET", path) as quick:
-                await here.eventually(lambda: channels(here) == [2])
-                call = d.called(fact)
-                text = ""
-                for number in range(100):
-                    word = f"{number:05d}" * 10_000
-                    d.pieces(Piece(thread, call, 0, "text", len(text), word))
-                    text += word
-                    await asyncio.sleep(0)
-                d.returned(fact, call, Block(kind="text", text=text))
-                d.completed(fact)
-                whole = b"".join([part async for part in quick.aiter_bytes()])
-            got = bytearray()
-            async with asyncio.timeout(20):
-                while b'"run.completed"' not in got[-5000:]:
-                    got += await reader.read(1 << 20)
-            writer.close()
-        told = [json.loads(line[6:]) for line in whole.decode().split("\n") if line.startswith("data: ")]
-        assert "".join(frame["delta"] for frame in told if frame["type"] == "text.delta") == text
-        sent = b"".join(got.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2])
-        mine = [json.loads(line[6:]) for line in sent.decode().split("\n") if line.startswith("data: ")]
-        assert mine == told
-        assert here.core.hub.counts.stalled == 0 and len(kept) > 10
 
 
 async def test_who_was_not_shown_the_beginning_goes_on_alone_until_the_fact(here: World) -> None:

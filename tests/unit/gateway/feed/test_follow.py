@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -242,6 +243,40 @@ def test_pieces_are_shown_as_they_come_once_their_call_is_known() -> None:
     feed(follow, [second], client)
     assert client.seen[-1] == ("text", (2, 0, "cdef"))
     assert client.cursors == ["1", "2", "2/2.0:2", "2/2.0:6"]
+
+
+def test_pieces_of_another_writer_than_the_calls_own_are_never_shown() -> None:
+    """Who was superseded, and does not know it, begins another call at the same seq; the claim may be read after its
+    pieces. Also once the call has come to nothing, where its text is compared."""
+    story, run = story_of("abcdef")
+    story.failed(run, 2, 0, 1)
+    again = story.call(run, 0, 2)
+    story.speak(again, 0, "text", "abcdef", [2])
+    facts = [replace(fact, epoch=7) for fact in story.facts]
+    ours = [piece._replace(epoch=7) for piece in story.pieces]
+    stale = [piece._replace(epoch=3, text="?" * 6, at=0) for piece in story.pieces]
+    for restarts in (True, False):
+        follow = Follow(None, START, restarts=restarts)
+        client = Client()
+        items: list[Fact | Piece] = [
+            *stale,
+            facts[0],
+            facts[1],
+            *stale,
+            *ours[:3],
+            facts[2],
+            *stale,
+            facts[3],
+            *ours[3:],
+        ]
+        feed(follow, items, client)
+        texts = {place: text for place, text in client.texts().items() if text}
+        assert texts == ({(2, 0): "abcdef", (4, 0): "abcdef"} if restarts else {(2, 0): "abcdef"})
+    follow, client = Follow(None, Cursor(3, 0, {(2, 0): 6}), restarts=False), Client()
+    for fact in facts[:3]:
+        follow.recall(fact)
+    feed(follow, [*stale, *ours[:3], facts[3], *ours[3:]], client)
+    assert client.texts() == {}, "the same words again"
 
 
 def test_a_missing_beginning_is_silence_until_the_fact() -> None:

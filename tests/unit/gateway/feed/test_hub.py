@@ -23,7 +23,7 @@ from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from parley_events.reads import PartitionPositionView, Positions
 from parley_gateway.errors import Unavailable
-from parley_gateway.feed.hub import Hub, HubLimits, every_thread, kept_sizes
+from parley_gateway.feed.hub import Counts, Hub, HubLimits, Listener, every_thread, kept_sizes
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 OTHER = "0f0f0f0f-1111-4222-8333-444444444445"
@@ -251,6 +251,32 @@ async def test_a_slow_listener_loses_pieces_first_and_is_then_closed(bench: Benc
     assert [item.seq for item in left if isinstance(item, Fact)] == list(range(10, 20)), (
         "what was queued is whole; the rest is fetched again"
     )
+
+
+async def test_large_facts_that_wait_are_bounded_by_what_they_take(bench: Bench) -> None:
+    """Also after pieces were left out to make room: what is counted of a fact stays what it takes."""
+    epoch = await bench.claim()
+    hub = await bench.start(queue_bytes=100_000)
+    listener = hub.listen(THREAD)
+    for n in range(600):
+        await bench.piece(1, n, "x", epoch)
+    for seq in range(1, 20):
+        await bench.fact(seq, f.ThreadUpdated(title="t" * 10_000, changes=("title",)), epoch)
+    await until(lambda: listener.closed)
+    items = await listener.take(0)
+    assert [item.seq for item in items if isinstance(item, Fact)] == [1, 2], "each takes more than 40,000"
+
+
+def test_where_nothing_may_wait_a_fact_does_until_the_next() -> None:
+    counts = Counts()
+    listener = Listener(THREAD, HubLimits(queue_bytes=0), "", True, counts)
+    listener.put(Piece(THREAD, 1, 0, "text", 0, "x"), 204)
+    fact = Fact("thread.created", THREAD, 1, 0, "w", 0, created())
+    listener.put(fact, 1000)
+    assert listener.grab() == [fact] and counts.pieces == 1
+    listener.put(fact, 1000)
+    listener.put(fact, 1000)
+    assert listener.grab() == [fact] and listener.closed
 
 
 async def test_two_who_wait_for_one_command_get_an_outcome_each(bench: Bench) -> None:

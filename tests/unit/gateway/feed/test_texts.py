@@ -247,14 +247,14 @@ def check_shape(story: Story, run: str, client: Client) -> None:
             for f in calls
             if isinstance(f.body, ModelCalled) and f.body.turn == turn
         ]
-        assert _may_be(found.get((turn, block), ""), spoken, text), (found, spoken, text)
+        assert may_be(found.get((turn, block), ""), spoken, text), (found, spoken, text)
 
 
-def _may_be(had: str, spoken: list[str], text: str) -> bool:
+def may_be(had: str, spoken: list[str], text: str) -> bool:
     if had == text:
         return True
     return any(
-        had.startswith(attempt[:length] + "\n\n") and _may_be(had[length + 2 :], spoken[place + 1 :], text)
+        had.startswith(attempt[:length] + "\n\n") and may_be(had[length + 2 :], spoken[place + 1 :], text)
         for place, attempt in enumerate(spoken)
         for length in range(1, len(attempt) + 1)
     )

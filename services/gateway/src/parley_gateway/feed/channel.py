@@ -3,7 +3,9 @@
 A client catches up by itself (`join`), and then joins the channel of what it watches: one follower of the hub, and
 one dialect's frames, whose bytes are written to every member in the hub's own turn, without waking a task for each. A
 client may join when it has been shown just what the channel has shown, to the character; until then it goes on by
-itself. A member that takes nothing for a while is written to by its own task again (`outlet`), and loses nothing.
+itself. A member that takes nothing for a moment is written to by its own task again (`outlet`). One that falls behind
+leaves, and goes on by itself from just where the channel stands, with what comes meanwhile put together, until it has
+caught up: the first thing that a slow client loses is that its text comes smoothly, and no client waits for another.
 
 Above it: `sse`. Below: `follow`, the hub.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Hashable
+from copy import deepcopy
 from typing import Protocol
 
 from starlette.types import Message
@@ -29,11 +32,14 @@ log = logging.getLogger(__name__)
 class Member(Protocol):
     """A stream that is written to. Nothing of it waits."""
 
-    def write(self, message: Message, now: float) -> None:
-        """Send one frame, or keep it until the client takes what it was sent before."""
+    def write(self, message: Message, now: float) -> bool:
+        """Send one frame, or keep it until the client takes what it was sent before. False: it has fallen behind."""
 
     def knows(self, item: ShownFact, show: Show) -> None:
         """The fact was shown, by `show`: what remembers a run must remember it."""
+
+    def go_on(self, feed: Feed) -> None:
+        """It is no member any more: what comes next it must see to itself, from where this feed stands now."""
 
     def end(self) -> None:
         """Nothing comes any more."""
@@ -45,6 +51,8 @@ class Channel:
     def __init__(self, channels: Channels, key: Hashable, feed: Feed, show: Show) -> None:
         self._channels, self._key, self._feed, self._show = channels, key, feed, show
         self._members: dict[Member, None] = {}
+        self._behind: dict[Member, None] = {}
+        self._borrowed = True
         self._due = False
         self._healing: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -81,6 +89,7 @@ class Channel:
             return
         try:
             self._show_what_came()
+            self._let_go()
         except Exception:
             # Rather a stream that ends, and is resumed by its cursor, than one with a gap in it.
             log.exception("what came could not be shown")
@@ -119,12 +128,28 @@ class Channel:
                 for data in encode(item, self._show(item)):
                     message = message_of(data)
                     for member in members:
-                        member.write(message, now)
+                        if not member.write(message, now):
+                            self._behind[member] = None
                 if isinstance(item, ShownFact):
                     for member in members:
                         member.knows(item, self._show)
         if self._feed.ended or (self._feed.closed and not healing and self._healing is None):
             self._finish()
+
+    def _let_go(self) -> None:
+        """Those who have fallen behind go on by themselves. While something is being fetched there is no place from
+        which they could."""
+        if not self._behind or self.over or self._healing is not None:
+            return
+        if self._borrowed:
+            # It is the first member's, who goes on telling it what only that member is shown.
+            self._show, self._borrowed = deepcopy(self._show), False
+        behind, self._behind = [member for member in self._behind if member in self._members], {}
+        for member in behind:
+            member.go_on(self._feed)
+            del self._members[member]
+        if not self._members:
+            self._close()
 
     def _finish(self) -> None:
         if not self.over:

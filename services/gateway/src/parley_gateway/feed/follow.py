@@ -3,9 +3,10 @@
 Facts come in the order of their seq, pieces in any order, late, twice or never. What comes out is the same texts and
 facts whatever became of the pieces, and whoever starts from a cursor gets exactly the rest. `join` drives it.
 
-Per block: a piece is shown only after its call's fact; overlap with what was sent is cut; a piece beyond a gap is held;
-a missing beginning means silence until the fact, for the later blocks of the turn, too. The fact that closes a block
-first sends the text still missing, then itself; late pieces are dropped.
+Per block: a piece is shown only after its call's fact, and only if one writer wrote both (who was superseded may have
+begun another call at that very seq, and its pieces may be read before the claim that fences it); overlap with what was
+sent is cut; a piece beyond a gap is held; a missing beginning means silence until the fact, for the later blocks of the
+turn, too. The fact that closes a block first sends the text still missing, then itself; late pieces are dropped.
 
 An attempt that comes to nothing (`model.failed`, or a newer `model.called` of the same run) closes its blocks without
 text. Dialects differ in what follows. With a word for it (`restarts=True`) followers drop the block, and the new
@@ -101,6 +102,7 @@ class _Block:
 class _Call:
     seq: int
     run_id: str
+    epoch: int
     blocks: dict[int, _Block] = field(default_factory=dict)
 
 
@@ -162,10 +164,13 @@ class Follow:
                     self._early.setdefault(piece.call, []).append(piece)
                     self._early_chars += len(piece.text) + 50
             elif piece.call in self._stale:
-                stale = self._stale[piece.call].blocks.get(piece.block)
-                if stale is not None:
+                abandoned = self._stale[piece.call]
+                stale = abandoned.blocks.get(piece.block)
+                if stale is not None and piece.epoch in (abandoned.epoch, -1):
                     stale.kind = stale.kind or piece.kind
                     stale.learn(piece.at, piece.text)
+            return ()
+        if piece.epoch != call.epoch and piece.epoch != -1:
             return ()
         block = call.blocks.get(piece.block)
         if block is None:
@@ -322,7 +327,7 @@ class Follow:
             self._close_run(str(fact.run_id))
 
     def _finish(self, call_seq: int, run_id: str, blocks: tuple[Block, ...], silent: bool) -> Iterator[Shown]:
-        call = self._calls.get(call_seq) or _Call(call_seq, run_id)
+        call = self._calls.get(call_seq) or _Call(call_seq, run_id, -1)
         for index, whole in enumerate(blocks):
             if whole.kind == "tool" or whole.kind == "opaque":
                 continue
@@ -341,7 +346,7 @@ class Follow:
     def _open(self, fact: Fact) -> None:
         assert isinstance(fact.body, ModelCalled) and fact.seq is not None
         self._abandon_older(fact.body.run_id)
-        call = self._calls[fact.seq] = _Call(fact.seq, fact.body.run_id)
+        call = self._calls[fact.seq] = _Call(fact.seq, fact.body.run_id, fact.epoch)
         for (seq, index), chars in self._named.items():
             if seq == fact.seq:
                 call.blocks[index] = _Block(seq, None, chars)

@@ -80,13 +80,25 @@ class Listener:
     is closed when that does not help: never is a fact dropped silently. Whoever was closed resumes by its cursor.
     """
 
-    __slots__ = ("_bytes", "_counts", "_items", "_limits", "_wake", "call", "closed", "owner", "pieces", "stream")
+    __slots__ = (
+        "_bytes",
+        "_counts",
+        "_fact_bytes",
+        "_items",
+        "_limits",
+        "_wake",
+        "call",
+        "closed",
+        "owner",
+        "pieces",
+        "stream",
+    )
 
     def __init__(self, stream: str, limits: HubLimits, owner: str, pieces: bool, counts: Counts) -> None:
         self.stream, self.owner, self.pieces, self.closed = stream, owner, pieces, False
         self._limits, self._counts = limits, counts
         self._items: list[Item] = []
-        self._bytes = 0
+        self._bytes = self._fact_bytes = 0
         self._wake: asyncio.Future[None] | None = None
         self.call: Callable[[], None] | None = None
         """Called whenever there is something to take, beside waking who waits in `take`."""
@@ -95,15 +107,15 @@ class Listener:
         """Queue an item, at once."""
         if self.closed:
             return
+        # One fact, however large, leaves room for those that come with it: who resumes would meet it again.
+        cost = min(cost, self._limits.queue_bytes // 2 + 1)
         if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
             if isinstance(item, Piece):
                 self._counts.pieces += 1
                 return
             facts: list[Item] = [waiting for waiting in self._items if not isinstance(waiting, Piece)]
             self._counts.pieces += len(self._items) - len(facts)
-            self._items = facts
-            self._bytes = len(self._items) * _FACT_COST * 4
-            # A fact with nothing before it is always taken: however large it is, whoever resumes would meet it again.
+            self._items, self._bytes = facts, self._fact_bytes
             full = len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes
             if self._items and full:
                 self._counts.closed += 1
@@ -111,6 +123,8 @@ class Listener:
                 return
         self._items.append(item)
         self._bytes += cost
+        if not isinstance(item, Piece):
+            self._fact_bytes += cost
         self._rouse()
 
     def close(self) -> None:
@@ -133,7 +147,8 @@ class Listener:
 
     def grab(self) -> list[Item]:
         """Everything that waits now, in order."""
-        items, self._items, self._bytes = self._items, [], 0
+        items, self._items = self._items, []
+        self._bytes = self._fact_bytes = 0
         return items
 
     @property
@@ -313,6 +328,12 @@ class Hub:
         """Give the listener nothing more, but close it when its owner's are closed, or all are."""
         self._take_out(listener)
         self._muted[listener] = None
+
+    def unmute(self, listener: Listener) -> None:
+        """Give the listener again what comes from now on."""
+        if listener in self._muted:
+            del self._muted[listener]
+            self._listeners.setdefault(listener.stream, []).append(listener)
 
     def leave(self, listener: Listener) -> None:
         """Feed the listener no more."""
@@ -574,9 +595,10 @@ class Hub:
                 return
 
     def _deltas(self, record: Incoming) -> None:
-        if not self._piece_fences[record.partition].accepts(pieces_epoch(record)):
+        epoch = pieces_epoch(record)
+        if not self._piece_fences[record.partition].accepts(epoch):
             return
-        for piece in decode_pieces(record):
+        for piece in decode_pieces(record, epoch):
             place = (piece.thread_id, piece.call)
             if place in self._closed:
                 continue

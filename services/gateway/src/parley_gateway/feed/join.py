@@ -9,6 +9,7 @@ no read at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 
 from parley_events.codec import Fact
 from parley_events.errors import EventsError
@@ -17,11 +18,10 @@ from parley_gateway.errors import Behind, GatewayError, Unavailable
 from parley_gateway.feed.cursor import Cursor, cursor_ahead
 from parley_gateway.feed.follow import Follow, HoleError, Shown, ShownFact
 from parley_gateway.feed.hub import Hub, Item, Listener
+from parley_gateway.feed.recall import open_at
 from parley_gateway.history import History
 
 PAGE = 500
-RECALL = 200
-"""How many facts before a thread's cursor are looked at, for calls and tools that are open at it."""
 
 
 class Feed:
@@ -65,16 +65,11 @@ class Feed:
         pieces = self._hub.kept(stream) if self._listener.pieces else []
         # Read first: only then has the view come to the cursor, and what is recalled up to it is complete.
         await self._read(done, self._hub.end_of(stream))
-        self.whole = begin is not None or self._cursor.seq <= RECALL
         if begin is not None:
             await self._recall(begin - 1, done)
-        elif self._cursor.seq:
-            recent, _ = await self._history.facts(self._workspace_id, stream, done + 1, RECALL, "desc")
-            self._recalled = recent[::-1]
-            oldest = recent[-1].seq if recent else done + 1
-            for call in sorted({call for call, _ in self._cursor.blocks if oldest is None or call < oldest}):
-                one, _ = await self._history.facts(self._workspace_id, stream, call - 1, 1)
-                self._recalled = one + self._recalled
+        else:
+            self._recalled = await open_at(self._history, self._workspace_id, stream, done)
+        self.whole = True
         for fact in self._recalled:
             self._follow.recall(fact)
         if self._follow.ended:
@@ -141,9 +136,9 @@ class Feed:
             await self._fetch(self._follow.seq)
         return shown
 
-    async def _followed(self, items: Iterable[Item]) -> list[Shown]:
+    async def _followed(self, items: list[Item]) -> list[Shown]:
         shown: list[Shown] = []
-        for item in items:
+        for item in gathered(items):
             if isinstance(item, Piece):
                 shown += self._follow.piece(item)
                 continue
@@ -224,6 +219,11 @@ class Feed:
         self._hub.mute(self._listener)
         self._recalled = []
 
+    def go_on(self, other: Feed) -> None:
+        """Hear again what comes from now on, and go on from where another feed about the same stands now."""
+        self._follow = deepcopy(other._follow)
+        self._hub.unmute(self._listener)
+
     def call(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever something has come, or the feed was closed."""
         self._listener.call = callback
@@ -236,7 +236,7 @@ class Feed:
         """What one item lets us show; HoleError when facts are missing before it."""
         return self._follow.piece(item) if isinstance(item, Piece) else self._follow.fact(item)
 
-    async def followed(self, items: Iterable[Item]) -> list[Shown]:
+    async def followed(self, items: list[Item]) -> list[Shown]:
         """The same of several; what is missing is read. Where that cannot be, the feed is closed."""
         return await self._followed(items)
 
@@ -244,3 +244,23 @@ class Feed:
         """The client was shown everything up to this fact."""
         self._told_seq = seq
         self._told(self._listener.stream, seq)
+
+
+def gathered(items: list[Item]) -> Iterable[Item]:
+    """The same, with the pieces between two facts put together by their block, so that a client that let many wait gets
+    each block's as one text, however many runs speak at once. Pieces may come in any order."""
+    if len(items) < 3:
+        return items
+    found: list[Item] = []
+    blocks: dict[tuple[str, int, int], list[Piece]] = {}
+    for item in items:
+        if isinstance(item, Piece):
+            blocks.setdefault(item[:3], []).append(item)
+            continue
+        for pieces in blocks.values():
+            found += pieces
+        blocks.clear()
+        found.append(item)
+    for pieces in blocks.values():
+        found += pieces
+    return found

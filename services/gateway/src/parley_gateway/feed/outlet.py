@@ -16,6 +16,8 @@ from starlette.types import Message, Receive, Send
 
 from parley_gateway.delivered import gone
 
+BEHIND_BYTES = 64 * 1024
+"""How much may be kept of what was written in passing before a client has fallen behind."""
 GONE_S = 1.0
 """How often a busy stream looks whether its client is still there."""
 
@@ -120,11 +122,12 @@ class Outlet:
         if self._waking is not None and not self._waking.done():
             self._waking.set_result(None)
 
-    def write(self, message: Message, now: float) -> None:
-        """Send one frame without waiting for anything; keep it where the client does not take it at once."""
+    def write(self, message: Message, now: float) -> bool:
+        """Send one frame without waiting for anything; keep it where the client does not take it at once. False: so
+        much is kept by now that the client has fallen behind."""
         if self._since is not None or self._kept or self._error is not None:
             self._keep(message)
-            return
+            return self._kept_bytes <= BEHIND_BYTES
         sending: Coroutine[Any, Any, None] = self._send(message)  # type: ignore[assignment]
         try:
             waits = sending.send(None)
@@ -139,6 +142,7 @@ class Outlet:
         else:
             self._stuck, self._since = _Rest(sending, waits), now
             self.rouse()
+        return True
 
     def _keep(self, message: Message) -> None:
         self._kept.append(message)

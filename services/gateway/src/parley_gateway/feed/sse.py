@@ -59,11 +59,13 @@ class Watcher:
     def __init__(self, feed: Feed, outlet: Outlet, show: Show) -> None:
         self._feed, self._outlet, self._show = feed, outlet, show
         self._over = False
+        self.alone = False
+        """Whether it has fallen behind, and is no member any more."""
         feed.call(outlet.rouse)
 
-    def write(self, message: Message, now: float) -> None:
+    def write(self, message: Message, now: float) -> bool:
         """As `channel.Member`."""
-        self._outlet.write(message, now)
+        return self._outlet.write(message, now)
 
     def knows(self, item: ShownFact, show: Show) -> None:
         """As `channel.Member`."""
@@ -71,17 +73,23 @@ class Watcher:
             self._show(item._replace(again=True))
         self._feed.showed(item.fact.seq or 0)
 
+    def go_on(self, feed: Feed) -> None:
+        """As `channel.Member`."""
+        self._feed.go_on(feed)
+        self.alone = True
+        self._outlet.rouse()
+
     def end(self) -> None:
         """As `channel.Member`."""
         self._over = True
         self._outlet.rouse()
 
     async def live(self, beat_s: float) -> None:
-        """Until the channel is over, the feed was closed, or the client has gone."""
+        """Until the channel is over, the feed was closed, the client has gone, or goes on alone."""
         outlet = self._outlet
         while True:
             await outlet.catch_up()
-            if self._over or self._feed.closed or outlet.gone():
+            if self._over or self.alone or self._feed.closed or outlet.gone():
                 return
             if outlet.left(beat_s) <= 0:
                 await outlet.send(BEAT)
@@ -213,7 +221,7 @@ class EventStream(Stream):
             await outlet.send(BEAT)
 
     async def _live(self, outlet: Outlet) -> bool:
-        """Go on in a channel to the end, if that is possible now."""
+        """Go on in a channel, if that is possible now; whether that was to the end."""
         feed, kind = self._feed, getattr(self._own, "kind", None)
         # A show that stands before the stream's own still waits for something in this stream alone.
         if self._channels is None or kind is None or not isinstance(feed, Feed) or self.show is not self._own:
@@ -226,4 +234,4 @@ class EventStream(Stream):
             await watcher.live(self._beat_s)
         finally:
             channel.leave(watcher)
-        return True
+        return not watcher.alone

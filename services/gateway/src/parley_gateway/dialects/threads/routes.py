@@ -19,7 +19,8 @@ from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, ma
 from parley_gateway.errors import Behind, Problem, Unavailable, forbidden, invalid
 from parley_gateway.feed.cursor import START, Cursor, cursor_ahead, parse_cursor
 from parley_gateway.feed.follow import ShownFact, run_of
-from parley_gateway.feed.join import PAGE, RECALL
+from parley_gateway.feed.join import PAGE
+from parley_gateway.feed.recall import open_at
 from parley_gateway.feed.sse import MEDIA_TYPE
 from parley_gateway.http import (
     REPLAYED,
@@ -316,8 +317,7 @@ async def _page(
         await _not_ahead(core, who, thread_id, cursor)
     frames = outbound.Frames(thread_id, past=False)
     if text is not None and after > begin:
-        recent, _ = await core.history.facts(who.workspace_id, thread_id, after + 1, RECALL, "desc")
-        for fact in reversed(recent):
+        for fact in await open_at(core.history, who.workspace_id, thread_id, after):
             frames(ShownFact(fact, ""))
     items: list[dict[str, object]] = []
     last = after

@@ -21,7 +21,7 @@ from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, co
 from parley_gateway.errors import Behind, Missing, Problem, Unavailable, forbidden, invalid, not_found
 from parley_gateway.feed.follow import ShownFact
 from parley_gateway.feed.hub import Listener
-from parley_gateway.feed.join import RECALL
+from parley_gateway.feed.recall import open_at
 from parley_gateway.feed.sse import MEDIA_TYPE
 from parley_gateway.http import (
     REPLAYED,
@@ -106,10 +106,10 @@ async def _remembering(core: Core, who: Principal, thread_id: str) -> outbound.F
     say so now, since the answer is taken in any case."""
     frames = outbound.Frames(thread_id, past=False)
     try:
-        facts, _ = await core.history.facts(who.workspace_id, thread_id, 0, RECALL, "desc")
+        facts = await open_at(core.history, who.workspace_id, thread_id, None)
     except (Unavailable, Behind, Missing):
         return frames
-    for fact in reversed(facts):
+    for fact in facts:
         frames(ShownFact(fact, ""))
     return frames
 
