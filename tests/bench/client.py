@@ -47,6 +47,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
+        if self._streaming and self.first_at is None and b"content-length:" in self.data:
+            self._streaming = False  # no stream is what was answered
         if self._streaming:
             if self._noting:
                 self.arrivals.append((len(self.data), time()))
@@ -82,6 +84,14 @@ class Connection(asyncio.Protocol):
         return bytes(self.data)
 
 
+class Refused(AssertionError):
+    """An answer that is no success; nobody who measures expects one."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
 class Client:
     """Requests over one connection of its own. Use as an asynchronous context."""
 
@@ -104,10 +114,12 @@ class Client:
             self.connection.transport.close()
 
     async def ask(self, method: str, path: str, body: object = None) -> Any:
-        """A JSON answer. Raises AssertionError where it is not a 2xx."""
+        """A JSON answer. Raises Refused where it is not a 2xx."""
         data = await self._request(self._raw(method, path, body, "application/json"), False)
         head, _, content = data.partition(b"\r\n\r\n")
-        assert head.split(b" ", 2)[1].startswith(b"2"), f"{method} {path}: {data[:300]!r}"
+        status = int(head.split(b" ", 2)[1])
+        if not 200 <= status < 300:
+            raise Refused(status, f"{method} {path}: {status} {content[:300]!r}")
         return json.loads(content)
 
     async def thread(self) -> str:
@@ -115,10 +127,18 @@ class Client:
         return str((await self.ask("POST", "/api/v1/chat/threads", {"agent_id": "scripted"}))["id"])
 
     async def say(self, thread: str, script: str) -> bytes:
-        """Post a message, and take its stream to the end: the bytes of the answer."""
+        """Post a message, and take its stream to the end: the bytes of the answer. Raises Refused where there is none,
+        as when nobody decided the command in time."""
         path = f"/api/v1/chat/threads/{thread}/messages"
-        raw = self._raw("POST", path, {"content": script}, _EVENTS)
-        return await self._request(raw, True)
+        data = await self._request(self._raw("POST", path, {"content": script}, _EVENTS), True)
+        status = int(data.split(b" ", 2)[1])
+        if status != 200:
+            raise Refused(status, f"POST {path}: {data[:300]!r}")
+        return data
+
+    async def settle(self, thread: str, script: str) -> None:
+        """Post a message and wait for the end of its run, however long that takes."""
+        await self.ask("POST", f"/api/v1/chat/threads/{thread}/messages?wait={self._limit_s:.0f}", {"content": script})
 
     async def _request(self, raw: bytes, streaming: bool) -> bytes:
         if self.connection.transport is None or self.connection.transport.is_closing():

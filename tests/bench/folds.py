@@ -15,7 +15,9 @@ from tests.bench.report import Report, Row
 
 FACTS = 100_000
 _LIMIT_S = 240.0
-_LINE = re.compile(r"^(?P<what>[A-Za-z ,]+?) +(?P<rate>\d+) facts/s;.*: (?P<core>\d+) facts/s per core", re.MULTILINE)
+_LINE = re.compile(
+    r"^(?P<what>[A-Za-z0-9 ,]+?) +(?P<rate>\d+) facts/s;.*: (?P<core>\d+) facts/s per core", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,15 @@ def rows(rates: dict[str, Rate]) -> tuple[Row, ...]:
     """The rows of the table; a rate that was not printed is a row without a verdict."""
     return (
         _row("live fold", rates.get("live fold"), 25_000, "raw UNNEST", rates.get("raw UNNEST")),
-        _row("rebuild", rates.get("rebuild, load"), 50_000, "raw COPY", rates.get("raw COPY")),
+        _row("rebuild", rates.get("rebuild", rates.get("rebuild, load")), 50_000, "raw COPY", rates.get("raw COPY")),
     )
 
 
 def _row(what: str, rate: Rate | None, least: int, beside: str, raw: Rate | None) -> Row:
-    target = f"≥ {least:,} facts/s per core, ≥ 50 % of {beside}"
+    target = f"≥ {least:,} facts/s per core, and ≥ 50 % of {beside}"
     if rate is None or raw is None:
         missing = what if rate is None else beside
         return Row(what, target, f"{missing} was not measured", None)
-    share = rate.per_s / raw.per_s
-    reached = f"{rate.per_core:,} per core ({rate.per_s:,} in wall time), {share:.0%} of {raw.per_s:,}"
+    share = rate.per_core / raw.per_core
+    reached = f"{rate.per_core:,} per core, {share:.0%} of {raw.per_core:,} ({rate.per_s / raw.per_s:.0%} by wall time)"
     return Row(what, target, reached, rate.per_core >= least and share >= 0.5)

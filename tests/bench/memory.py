@@ -1,7 +1,8 @@
 """Memory of every process of a running Parley over time, and what a soak says of it.
 
 PostgreSQL's processes share their buffers, which fill up to a limit that is set: they are a line of their own, and the
-other line is what those processes have for themselves. Everything else is RSS as the system tells it.
+other line is what those processes have for themselves, without the workers that come for a vacuum and go again.
+Everything else is RSS as the system tells it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ Sample = Mapping[str, float]
 """MB by the name of a process."""
 _MB = 1024 * 1024
 _AROUND_S = 15.0
+_PASSING = "autovacuum worker"
 LIMIT = 1.05
 
 
@@ -39,6 +41,8 @@ def _postgres(pid: int) -> Sample:
     own, shared = 0.0, 0.0
     for process in (root, *root.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
+            if any(_PASSING in word for word in process.cmdline()):
+                continue
             memory = process.memory_info()
             common = getattr(memory, "shared", 0)
             own += (memory.rss - common) / _MB

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 76, 50
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 30, 76, 50
 _LEGEND = 26
 _LEGEND_GAP, _CHARACTER = 40, 6.6
 _COLOURS = ("#2f6fde", "#d9822b", "#2e9e5b", "#a855c7", "#c9405d", "#7c8794", "#0f9ba8")
