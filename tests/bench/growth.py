@@ -72,7 +72,8 @@ Load = Callable[[Grown], Awaitable[int]]
 
 async def _messages(grown: Grown) -> int:
     """Messages in threads that were active just before."""
-    return await _say(grown, list(islice(cycle(grown.chat[:CLIENTS]), 4 * CLIENTS)))
+    mine = grown.chat[:CLIENTS]
+    return await _say(grown, list(islice(cycle(mine), 4 * len(mine))))
 
 
 async def _first_messages(grown: Grown) -> int:
