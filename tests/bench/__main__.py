@@ -35,7 +35,7 @@ PARTS: Mapping[str, Part] = {
     "fold": folds,
     "growth": grow,
 }
-LIMIT_S = 420.0
+LIMIT_S = 600.0
 """For one part: several times what it needs."""
 
 

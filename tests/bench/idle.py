@@ -21,7 +21,7 @@ from tests.bench.system import System, running
 STREAMS = 10_000
 TO_A_THREAD = 10
 _BEAT_S = 16.0
-_LIMIT_S = 150.0
+_LIMIT_S = 240.0
 _MAKERS = 16
 
 
