@@ -16,7 +16,7 @@ SERVICES := gateway dispatcher history standalone
 export BASE_IMAGE PARLEY_TAG
 
 .DEFAULT_GOAL := help
-.PHONY: help up cluster reset compose-up compose-down images test check lint unit contract e2e faults guards fuzz bench fmt sync jars lock
+.PHONY: help up cluster reset compose-up compose-down images test check lint unit contract e2e faults guards fuzz bench soak fmt sync jars lock
 
 help: ## list what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -76,8 +76,11 @@ guards: jars ## take each guard out once: the fault suite must notice (ONLY=; te
 fuzz: $(STAMP) ## ask whatever the OpenAPI documents allow, and what they do not (COUNT=100 SEED=1; minutes)
 	FUZZ_COUNT=$(or $(COUNT),100) FUZZ_SEED=$(or $(SEED),1) FUZZ_LIMIT_S=3000 $(BIN)/pytest -q -s tests/e2e/test_fuzz.py
 
-bench: jars ## measure first delta, streams and CPU (about ten minutes)
-	$(BIN)/python -m tests.bench
+bench: jars ## measure everything that there is a target for, and write RESULTS.md (ONLY="streams idle"; a quarter of an hour)
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+soak: jars ## half load for a quarter of an hour: does any process grow? (MINUTES=15)
+	$(BIN)/python -m tests.bench.soak $(MINUTES)
 
 fmt: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix -q .

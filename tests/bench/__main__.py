@@ -1,129 +1,76 @@
-"""`make bench`: first delta, whole streams and CPU through `make cluster` and `make up`, beside the raw round trip.
+"""`make bench`: everything of the table of targets in one run, one part after the other; about a quarter of an hour.
 
-Bounded: each case runs a fixed number of streams and ends by itself. Prints Markdown; `RESULTS.md` keeps what was seen.
+Each part starts systems of its own, is bounded, and ends by itself; one that fails says so in the table, and the others
+go on. Prints Markdown. Where all parts ran it writes the measured section of `RESULTS.md`, and `docs/growth.svg`.
+
+`python -m tests.bench --only streams watch` runs some of them and writes nothing, unless `--write` asks for it. Apart
+from it are the soak (`make soak`), `tests.bench.takeover` and `tests.bench.telemetry`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import platform
-from dataclasses import dataclass
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 
-import psutil
 import uvloop
 
-from tests.bench.client import Streamed, stream_once
-from tests.bench.figures import Spread, cpu_between, cpu_seconds, spread
-from tests.bench.raw import measure
-from tests.bench.system import System, running
+from tests.bench.delivery import through_cluster, through_up
+from tests.bench.folds import folds
+from tests.bench.growth import grow
+from tests.bench.idle import idle
+from tests.bench.report import Report, Row, page, written
+from tests.bench.system import conditions
+from tests.bench.watch import watched
 
-DELTAS = 200
-CLIENTS = (1, 16, 64, 256)
-PACES = (0, 20)
-SPREAD_S = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One line of the table."""
-
-    clients: int
-    pace_ms: int
-    first: Spread
-    streams_per_s: float
-    cpu_per_1000: dict[str, float]
-    """CPU seconds per 1,000 model deltas whose text reached the client, by kind of process."""
+Part = Callable[[], Awaitable[Report]]
+PARTS: Mapping[str, Part] = {
+    "streams": through_cluster,
+    "up": through_up,
+    "watch": watched,
+    "idle": idle,
+    "fold": folds,
+    "growth": grow,
+}
+LIMIT_S = 600.0
+"""For one part: several times what it needs."""
 
 
-def _rounds(clients: int, pace_ms: int) -> int:
-    """How many streams each client takes one after the other."""
-    if pace_ms:
-        return {1: 3, 16: 3, 64: 2}.get(clients, 1)
-    return {1: 20, 16: 8, 64: 3}.get(clients, 1)
-
-
-async def run_case(system: System, clients: int, pace_ms: int) -> Case:
-    """`clients` connections at once; their starts are spread over four seconds where the deltas are paced."""
-    rounds = _rounds(clients, pace_ms)
-    loop = asyncio.get_running_loop()
-
-    async def client(number: int) -> list[Streamed]:
-        if pace_ms:
-            await asyncio.sleep(SPREAD_S * number / clients)
-        return [await stream_once(system.base_url, system.key, DELTAS, pace_ms) for _ in range(rounds)]
-
-    before, began = _cpu(system), loop.time()
-    streams = [stream for done in await asyncio.gather(*(client(n) for n in range(clients))) for stream in done]
-    took, after = loop.time() - began, _cpu(system)
-    deltas = sum(stream.deltas for stream in streams)
-    return Case(
-        clients=clients,
-        pace_ms=pace_ms,
-        first=spread(stream.first_delta_s for stream in streams),
-        streams_per_s=len(streams) / took,
-        cpu_per_1000={kind: cpu_between(before[kind], after[kind]) / deltas * 1000 for kind in after},
-    )
-
-
-def _cpu(system: System) -> dict[str, dict[int, float]]:
-    return {kind: cpu_seconds(pids) for kind, pids in system.pids.items()}
-
-
-async def run_system(system: System, clients: tuple[int, ...]) -> list[Case]:
-    """Every case on one running system, after a warm-up."""
-    await asyncio.gather(*(stream_once(system.base_url, system.key, 50, 0) for _ in range(8)))
-    cases = []
-    for pace_ms in PACES:
-        for number in clients:
-            cases.append(await run_case(system, number, pace_ms))
-            print(f"  {system.kind}: {number} clients at {pace_ms} ms done", flush=True)
-    return cases
-
-
-def table(kind: str, cases: list[Case], raw: dict[int, Spread]) -> str:
-    """The Markdown table of one system."""
-    lines = [
-        f"### `make {kind}`",
-        "",
-        "| clients | pace | first delta p50 / p95 / p99, ms | × raw two hops | streams/s | CPU s per 1,000 deltas "
-        "| of it |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case in cases:
-        times = f"{case.first.p50 / raw[case.clients].p50:.2f}" if kind == "cluster" else "–"
-        lines.append(
-            f"| {case.clients} | {case.pace_ms} ms | {case.first.ms()} | {times} | {case.streams_per_s:.1f} "
-            f"| {sum(case.cpu_per_1000.values()):.3f} "
-            f"| {', '.join(f'{kind} {used:.3f}' for kind, used in case.cpu_per_1000.items())} |"
-        )
-    return "\n".join(lines)
-
-
-async def main(clients: tuple[int, ...], kinds: tuple[str, ...]) -> None:
-    print(f"{psutil.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}", flush=True)
-    raw: dict[int, Spread] = {}
+async def run(parts: Mapping[str, Part], limit_s: float = LIMIT_S) -> list[Report]:
+    """One after the other. A part that fails, or takes too long, is a row that says so."""
     reports = []
-    if "cluster" in kinds:
-        with running("cluster") as system:
-            for number in clients:
-                raw[number] = await measure(str(system.ready["kafka"]), number, max(2000 // number, 20))
-            reports.append(table("cluster", await run_system(system, clients), raw))
-    if "up" in kinds:
-        with running("up") as system:
-            reports.append(table("up", await run_system(system, clients), raw))
-    if raw:
-        print("\n### Raw two-hop round trip (plain aiokafka, same broker)\n")
-        print("| in flight | p50 / p95 / p99, ms |\n|---|---|")
-        for number, figures in raw.items():
-            print(f"| {number} | {figures.ms()} |")
-    for report in reports:
-        print(f"\n{report}")
+    for name, part in parts.items():
+        began = monotonic()
+        try:
+            async with asyncio.timeout(limit_s):
+                reports.append(await part())
+        except Exception as error:
+            traceback.print_exc()
+            words = f"{type(error).__name__}: {error}".replace("|", "/").partition("\n")[0][:200].rstrip(": ")
+            reports.append(Report((Row(f"the part `{name}`", "measured", f"failed: {words}", False),)))
+        print(f"{name}: {monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return reports
+
+
+def main(only: Sequence[str], write: bool) -> int:
+    """Measure, print, write; 1 where a part failed."""
+    chosen: dict[str, Part] = {name: part for name, part in PARTS.items() if name in (only or PARTS)}
+    if write and "growth" in chosen:
+        chosen["growth"] = lambda: grow(write=True)
+    reports = uvloop.run(run(chosen))
+    measured = page(conditions(), reports)
+    print(measured)
+    if write:
+        written("bench", measured)
+    return any(row.what.startswith("the part `") for report in reports for row in report.rows)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
-    parser.add_argument("--kinds", nargs="+", default=["cluster", "up"], choices=["cluster", "up"])
-    chosen = parser.parse_args()
-    uvloop.run(main(tuple(chosen.clients), tuple(chosen.kinds)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=[], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md although some parts alone were run")
+    asked = parser.parse_args()
+    sys.exit(main(asked.only, asked.write or not asked.only))

@@ -18,8 +18,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
-from tests.bench.figures import Spread, spread
-
 _ASK, _ANSWER = "bench.ask", "bench.answer"
 _PARTITIONS = 8
 _VALUE = b"x" * 300
@@ -60,7 +58,7 @@ async def echo(bootstrap: str) -> None:
                 await producer.send(_ANSWER, value=record.value, partition=record.partition, headers=headers)
 
 
-async def measure(bootstrap: str, in_flight: int, rounds: int) -> Spread:
+async def measure(bootstrap: str, in_flight: int, rounds: int) -> list[float]:
     """Round trips with that many in flight, in seconds."""
     await _make_topics(bootstrap)
     helper = subprocess.Popen(
@@ -100,7 +98,7 @@ async def measure(bootstrap: str, in_flight: int, rounds: int) -> Spread:
         await asyncio.gather(receiver, return_exceptions=True)
         await producer.stop()
         await consumer.stop()
-        return spread(times)
+        return times
     finally:
         helper.terminate()
         helper.wait(10)

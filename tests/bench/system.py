@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,11 @@ def running(kind: str, **environment: str) -> Iterator[System]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def conditions() -> str:
+    """On what it was measured, and when."""
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {psutil.cpu_count()} cores, {platform.system()}, "
+        f"Python {platform.python_version()}; load on the machine at the end {psutil.getloadavg()[0]:.1f}"
+    )

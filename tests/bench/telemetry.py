@@ -8,13 +8,11 @@ name=PYTHONPATH` adds another source tree, to compare with an earlier state of t
 from __future__ import annotations
 
 import argparse
-import asyncio
 from statistics import median
 
 import uvloop
 
-from tests.bench.__main__ import Case, run_case
-from tests.bench.client import stream_once
+from tests.bench.streams import Case, run_case, warm
 from tests.bench.system import running
 from tests.support.otlp import receiver
 
@@ -26,7 +24,7 @@ OURS = ("gateway", "dispatcher", "history")
 async def measure(environment: dict[str, str]) -> Case:
     """One turn, on a system of its own."""
     with running("cluster", **environment) as system:
-        await asyncio.gather(*(stream_once(system.base_url, system.key, 50, 0) for _ in range(8)))
+        await warm(system)
         return await run_case(system, CLIENTS, PACE_MS)
 
 

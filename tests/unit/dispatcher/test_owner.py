@@ -353,6 +353,19 @@ async def test_a_full_cache_lets_go_of_what_rests_and_never_of_what_is_used(worl
         assert seqs[:16] == list(range(1, 17))
 
 
+async def test_the_cache_is_that_of_all_partitions_together(world: World) -> None:
+    threads = [new_thread(number % PARTITIONS) for number in range(4 * PARTITIONS)]
+    async with world.dispatcher(cache_mb=1) as dispatcher:
+        for thread in threads:
+            await world.ask(thread, post("/text " + "x" * 50_000), fresh=True)
+            await world.read.ended(thread)
+        owners = [dispatcher.owner(thread) for thread in threads[:PARTITIONS]]
+        largest = max(size for owner in owners for size in owner.states.sizes.values())
+        assert largest > 200_000
+        # The thread that is being used stays, in each.
+        assert sum(owner.states.size for owner in owners) <= 1024 * 1024 + PARTITIONS * largest < 8 * 1024 * 1024
+
+
 async def test_what_runs_say_counts_as_held(world: World) -> None:
     thread = new_thread(0)
     async with world.dispatcher() as dispatcher:

@@ -14,6 +14,7 @@ from parley_events.errors import LogUnavailable
 from tests.unit.dispatcher.world import (
     LIMIT_S,
     PARTITIONS,
+    Gate,
     GatedLog,
     HeldModel,
     World,
@@ -315,6 +316,32 @@ async def test_a_takeover_with_history_behind_loses_nothing_and_repeats_nothing(
     for thread in threads:
         assert len(world.read.of(thread, f.MessagePosted)) == 2
         assert len(world.read.of(thread, f.ToolCalled)) == 1
+
+
+async def test_what_a_claim_finds_active_is_loaded_a_few_threads_at_a_time(world: World) -> None:
+    world.history.taking.close()
+    threads = [new_thread(0) for _ in range(40)]
+    async with world.dispatcher():
+        for thread in threads:
+            await world.ask(thread, post("/text one"))
+            await world.read.ended(thread)
+    for thread in threads:
+        world.history.slow[thread] = Gate()
+        world.history.slow[thread].close()
+    world.history.asked.clear()
+
+    def asked() -> int:
+        return sum(f"streams/{thread}/facts" in world.history.asked for thread in threads)
+
+    async with world.dispatcher() as dispatcher:
+        await eventually(lambda: asked() == 16)
+        other = new_thread(1)
+        await world.ask(other, post("/text elsewhere"))
+        await world.read.ended(other)
+        assert asked() == 16
+        for thread in threads:
+            world.history.slow[thread].open()
+        await eventually(lambda: dispatcher.owner(threads[0]).states.held.keys() >= set(threads))
 
 
 async def test_a_run_that_was_posted_and_never_begun_is_begun_by_the_next_owner(world: World) -> None:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from parley_events.clock import rfc3339
 from parley_events.garbage import seldom_collected
+from parley_events.lasting import lasting
 from parley_events.telemetry.port import ABOUT
 from parley_events.watch import LoopWatch
 
@@ -107,7 +108,7 @@ def server_of(
     """A server for an ASGI application. `on_stop` is called when it is told to stop, so that open streams can be ended;
     they get `grace_s`. Without `signals` only `should_exit` stops it."""
     config = uvicorn.Config(
-        app,
+        lasting(app),
         http=Http,
         host=host,
         port=port,

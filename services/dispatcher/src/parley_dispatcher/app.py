@@ -106,7 +106,7 @@ def build(
                 contents=Contents(the_objects),
                 clock=clock,
                 name=name,
-                cache_bytes=settings.cache_mb * 1024 * 1024,
+                cache_bytes=settings.cache_mb * 1024 * 1024 // settings.partitions,
                 window_bytes=settings.window_mb * 1024 * 1024,
                 timer_ms=settings.timer_ms,
                 instruments=Instruments(telemetry, settings.log, settings.group),

@@ -80,6 +80,8 @@ TRUST_S = 2.0
 """How long a look at the own tail is good for: an effect begins within that time of it, or looks again. Shorter than
 any session time-out, so that a process that stood still meanwhile (SIGSTOP, a pause of its machine) looks again."""
 _FIRST_COMMAND_S = 2.0
+_RECOVERED_AT_ONCE = 16
+"""So many of the threads that a claim finds active are loaded at once: after a time without history they may be all."""
 _MOST_HOLES = 200
 
 
@@ -142,6 +144,7 @@ class Owner:
         self.states = States(self._window, world.history, world.contents, world.cache_bytes, self.patiently, self._busy)
         self._queues: dict[str, deque[tuple[int, Command | Incoming]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._recovering = asyncio.Semaphore(_RECOVERED_AT_ONCE)
         self._backlog: deque[Incoming] = deque()
         self._unfinished: dict[int, None] = {}
         self._before = Redelivered()
@@ -242,7 +245,8 @@ class Owner:
 
     async def _recover(self, stream: str) -> None:
         """Load a thread that had open runs, and go on with them."""
-        state = await self.states.load(stream)
+        async with self._recovering:
+            state = await self.states.load(stream)
         if isinstance(state, ThreadState):
             self._wake(self, state)
 

@@ -84,6 +84,19 @@ async def test_a_stream_counts_in_four_digits_from_where_it_is_told() -> None:
     assert (await hear("/stream 2 0 9999")).pieces == ["9999 ", "10000 "]
 
 
+async def test_a_stamp_is_the_time_at_which_its_piece_is_said() -> None:
+    now_ms = 1_790_000_000_000
+    heard = Heard()
+    model = ScriptedModel(1.0, lambda: now_ms)
+    async for event in model.stream(replace(REQUEST, question="/text It is \n/stamp 3 0")):
+        heard.take([event])
+        now_ms += 20  # as long as it took to take that
+    assert heard.pieces[-3:] == ["1790000000040 ", "1790000000060 ", "1790000000080 "]
+    assert heard.blocks == [("text", "It is 1790000000040 1790000000060 1790000000080 ")]
+    assert (await hear("/stamp 0 5")).blocks == []
+    assert (await hear("/stamp 1")).blocks == [("text", "script error: line 1: expected /stamp COUNT DELAY_MS")]
+
+
 async def test_each_piece_of_a_stream_is_followed_by_its_pause() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -28,7 +28,7 @@ def build(settings: Settings, objects: Objects, clock: Clock) -> dict[str, Provi
         )
 
     at_once = settings.anthropic_api_key or settings.anthropic_base_url
-    return {"scripted": ScriptedModel(settings.model_stall_s), "claude": make() if at_once else Later(make)}
+    return {"scripted": ScriptedModel(settings.model_stall_s, clock), "claude": make() if at_once else Later(make)}
 
 
 async def close(providers: Mapping[str, Provider]) -> None:

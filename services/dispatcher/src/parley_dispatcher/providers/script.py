@@ -42,6 +42,14 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """`count` pieces, each the time at which it is said in ms since 1970 and a space, each followed by a pause."""
+
+    count: int
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     name: str
     arguments: Json
@@ -76,7 +84,7 @@ class Stop:
     reason: str
 
 
-Directive = Think | Text | Stream | Tool | Wait | Show | Fail | Usage | Stop
+Directive = Think | Text | Stream | Stamp | Tool | Wait | Show | Fail | Usage | Stop
 
 
 @dataclass(slots=True)
@@ -162,6 +170,11 @@ def _stream(rest: str) -> Directive:
     return Stream(_number(fields[0], "COUNT", MAX_PIECES), _number(fields[1], "DELAY_MS", MAX_WAIT_MS), start)
 
 
+def _stamp(rest: str) -> Directive:
+    count, delay_ms = _fields(rest, "/stamp COUNT DELAY_MS", 2, 2)
+    return Stamp(_number(count, "COUNT", MAX_PIECES), _number(delay_ms, "DELAY_MS", MAX_WAIT_MS))
+
+
 def _tool(rest: str) -> Directive:
     name, _, text = rest.strip().partition(" ")
     if not name:
@@ -230,6 +243,7 @@ _PARSERS: dict[str, Callable[[str], Directive]] = {
     "/think": lambda rest: Think(unescape(rest)),
     "/text": lambda rest: Text(unescape(rest)),
     "/stream": _stream,
+    "/stamp": _stamp,
     "/tool": _tool,
     "/wait": _wait,
     "/usage": _usage,

@@ -1,4 +1,5 @@
-"""The scripted model: deterministic, local, in need of nothing. It plays the script in the message it answers.
+"""The scripted model: deterministic (but for the time, where a script asks for it), local, in need of nothing. It plays
+the script in the message it answers.
 
 The place in the script follows from the journal (the request's turn and attempt), so a run that moves to another
 process goes on at the right line. `script` reads the message; docs/scripted-model.md is the manual.
@@ -8,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from parley_dispatcher.errors import ModelError
 from parley_dispatcher.providers import script as s
 from parley_dispatcher.providers.base import Event, Request, Said, Stopped, Used
 from parley_events.body import Json
 from parley_events.body import Usage as Tokens
+from parley_events.clock import Clock, system_clock
 
 _MESSAGES = {
     "400": "the request was refused as invalid",
@@ -31,8 +33,8 @@ _FINAL = ("400", "401")
 class ScriptedModel:
     """The provider `scripted`. `stall_s` is how long a stalled stream is waited for."""
 
-    def __init__(self, stall_s: float) -> None:
-        self._stall_s = stall_s
+    def __init__(self, stall_s: float, clock: Clock = system_clock) -> None:
+        self._stall_s, self._clock = stall_s, clock
 
     async def stream(self, request: Request) -> AsyncIterator[Event]:
         turns = s.turns_of(request.question)
@@ -60,10 +62,10 @@ class ScriptedModel:
                     if text:
                         block += 1
                         yield Said(block, "thought", text)
-                case s.Text() | s.Show() | s.Stream():
+                case s.Text() | s.Show() | s.Stream() | s.Stamp():
                     if not open_text and not _empty(directive):
                         block, open_text = block + 1, True
-                    for piece, pause_ms in _pieces(directive, request):
+                    for piece, pause_ms in self._pieces(directive, request):
                         said += piece
                         yield Said(block, "text", piece)
                         await asyncio.sleep(pause_ms / 1000)
@@ -91,18 +93,25 @@ class ScriptedModel:
             stop or ("tool_use" if tool_index else "end_turn"), Tokens(input_tokens=words_in, output_tokens=words_out)
         )
 
+    def _pieces(self, directive: s.Text | s.Show | s.Stream | s.Stamp, request: Request) -> Iterable[tuple[str, int]]:
+        """Each piece, made when it is asked for, and the pause after it in ms."""
+        match directive:
+            case s.Stream(count, delay_ms, start):
+                return ((f"{start + i:04d} ", delay_ms) for i in range(count))
+            case s.Stamp(count, delay_ms):
+                return ((f"{self._clock()} ", delay_ms) for _ in range(count))
+            case s.Text(text):
+                return ((word, 0) for word in s.words_of(text))
+        return ((word, 0) for word in s.words_of(_shown(directive, request)))
 
-def _empty(directive: s.Text | s.Show | s.Stream) -> bool:
-    return (isinstance(directive, s.Text) and not directive.text) or (
-        isinstance(directive, s.Stream) and not directive.count
-    )
 
-
-def _pieces(directive: s.Text | s.Show | s.Stream, request: Request) -> list[tuple[str, int]]:
-    if isinstance(directive, s.Stream):
-        return [(f"{directive.start + i:04d} ", directive.delay_ms) for i in range(directive.count)]
-    text = directive.text if isinstance(directive, s.Text) else _shown(directive, request)
-    return [(word, 0) for word in s.words_of(text)]
+def _empty(directive: s.Text | s.Show | s.Stream | s.Stamp) -> bool:
+    match directive:
+        case s.Text(text):
+            return not text
+        case s.Stream(count) | s.Stamp(count):
+            return not count
+    return False
 
 
 def _shown(directive: s.Show, request: Request) -> str:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from parley_events.codec import Fact
+from parley_events.lasting import LEFT
 from parley_gateway.delivered import gone
 from parley_gateway.feed.channel import Channel, Channels
 from parley_gateway.feed.follow import Shown, ShownFact, merged
@@ -128,6 +129,14 @@ class Stream(Response):
         self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = scope.get(LEFT)
+        if left is None:
+            await self.stream(receive, send)
+        else:
+            left.append(self.stream)  # the layers around are not to be kept for as long as it is open
+
+    async def stream(self, receive: Receive, send: Send) -> None:
+        """The whole answer."""
         feed = self._source
         outlet = Outlet(send, receive, self._stall_s, self._most_bytes)
         self._counts.streams += 1
