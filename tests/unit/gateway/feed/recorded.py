@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,7 +78,7 @@ def recorded(chance: random.Random, story: Story) -> Topics:
                 for block in range(2)
             ]
             epoch, sent = topics.claim(), []
-        fact = replace(told, epoch=epoch, workspace_id="w", causation_id=f"cause {told.seq}")
+        fact = told._replace(epoch=epoch, workspace_id="w", causation_id=f"cause {told.seq}")
         record = encode_fact(fact, 0)
         topics.facts[topics.add(record)] = fact
         sent.append(record)
@@ -117,7 +117,7 @@ def _may_move(story: Story, place: int) -> bool:
 def _stale_fact(fact: Fact, epoch: int) -> Outgoing:
     """What a superseded writer writes in the place of a fact: the same call with other words to come, or nonsense."""
     body = fact.body if isinstance(fact.body, ModelCalled) else f.ThreadUpdated(title=STALE, changes=("title",))
-    return encode_fact(replace(fact, type=body.type, body=body, epoch=epoch, workspace_id="w", call=None), 0)
+    return encode_fact(fact._replace(type=body.type, body=body, epoch=epoch, workspace_id="w", call=None), 0)
 
 
 class Reading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -252,7 +251,7 @@ def test_pieces_of_another_writer_than_the_calls_own_are_never_shown() -> None:
     story.failed(run, 2, 0, 1)
     again = story.call(run, 0, 2)
     story.speak(again, 0, "text", "abcdef", [2])
-    facts = [replace(fact, epoch=7) for fact in story.facts]
+    facts = [fact._replace(epoch=7) for fact in story.facts]
     ours = [piece._replace(epoch=7) for piece in story.pieces]
     stale = [piece._replace(epoch=3, text="?" * 6, at=0) for piece in story.pieces]
     for restarts in (True, False):

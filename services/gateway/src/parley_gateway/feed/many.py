@@ -27,10 +27,10 @@ from parley_gateway.feed.cursor import bad_cursor, cursor_ahead
 from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.frames import Show
 from parley_gateway.feed.hub import Hub, Item, every_thread
-from parley_gateway.feed.join import RECALL
 from parley_gateway.feed.opened import Opened
 from parley_gateway.feed.order import InOrder, tap
 from parley_gateway.feed.owners import Owners
+from parley_gateway.feed.recall import open_at
 from parley_gateway.feed.vector import Vector
 from parley_gateway.history import History
 
@@ -252,7 +252,7 @@ class Many:
             opened = Opened(fact.seq - 1, self._show_of(thread_id), pieces=self._pieces)
         try:
             if opened.lacks(fact):
-                opened.recall(await self._recent(thread_id, fact.seq))
+                opened.recall(await self._before(thread_id, fact.seq))
         except GatewayError:
             opened.leave()
             raise
@@ -275,12 +275,10 @@ class Many:
         if self._live:
             out += self._tapped(thread_id, opened)
 
-    async def _recent(self, thread_id: str, seq: int) -> list[Fact]:
-        """The last facts before this one, oldest first."""
-        facts, _ = await self._history.facts(
-            self._principal.workspace_id, thread_id, seq, RECALL, "desc", [f"{thread_id}@{seq - 1}"]
-        )
-        return facts[::-1]
+    async def _before(self, thread_id: str, seq: int) -> list[Fact]:
+        """The facts of what was going on before this one."""
+        position = f"{thread_id}@{seq - 1}"
+        return await open_at(self._history, self._principal.workspace_id, thread_id, seq - 1, [position])
 
     def _framed(self, partition: int, offset: int, opened: Opened, shown: ShownFact) -> Iterator[bytes]:
         """The frames of a fact. The last one's cursor is after it; those before it count how many there were."""
