@@ -1,4 +1,4 @@
-"""`make bench`: everything of the table of targets in one run, one part after the other; about a quarter of an hour.
+"""`make bench`: everything of the table of targets in one run, one part after the other; about nine minutes.
 
 Each part starts systems of its own, is bounded, and ends by itself; one that fails says so in the table, and the others
 go on. Prints Markdown. Where all parts ran it writes the measured section of `RESULTS.md`, and `docs/growth.svg`.
