@@ -19,10 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parley_events.clock import Clock, system_clock
-from parley_events.codec import EVENTS_TOPIC, head_of
+from parley_events.codec import EVENTS_TOPIC
 from parley_events.contents import Contents
-from parley_events.errors import LogError, LogUnavailable, ObjectError, RetentionGap, Undecodable
-from parley_events.fence import FactFence
+from parley_events.errors import LogError, LogUnavailable, ObjectError, RetentionGap
 from parley_events.log.port import Incoming, Reading, Tail
 from parley_history import stops
 from parley_history.batch import Batch, OffsetGap, Position, body_size, chunks, new_facts, read, whole_size
@@ -34,6 +33,7 @@ from parley_history.projections import fold, needs
 from parley_history.reads.answers import PROJECTION
 from parley_history.stops import Stop
 from parley_history.telemetry import Instruments
+from parley_history.whole import made_whole
 from parley_history.writes import SQL, load, store
 
 logger = logging.getLogger(__name__)
@@ -375,21 +375,8 @@ class Projector:
     async def _whole(self, partition: int, position: Position, records: Sequence[Incoming]) -> Sequence[Incoming]:
         """The records with their large contents, as far as they will be believed."""
         wait = self._waits.get(partition)
-        fence = FactFence(position.epoch)
-        skips = self._skips.get(partition, ())
-        whole: list[Incoming] = []
         async with asyncio.timeout(min(_OBJECTS_S * 2 ** (wait.tries if wait else 0), _MOST_OBJECTS_S)):
-            for record in records:
-                if record.offset < position.next_offset:
-                    continue
-                try:
-                    head = head_of(record)
-                    if fence.accepts(record.offset, head.type, head.epoch) and record.offset not in skips:
-                        record = await self._contents.whole(record)
-                except Undecodable:
-                    pass  # it is the reader of the batch that says where it stops
-                whole.append(record)
-        return whole
+            return await made_whole(position, records, self._contents.whole, self._skips.get(partition, ()))
 
     def _go_on(self, partition: int) -> None:
         """The partition does not wait for objects any more."""

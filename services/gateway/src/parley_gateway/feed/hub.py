@@ -311,13 +311,11 @@ class Hub:
     def listen(self, stream: str, owner: str = "", pieces: bool = True) -> Listener:
         """A listener that gets every fact of the stream from now on, and its pieces. `owner`: whose key it was."""
         listener = Listener(stream, self._limits, owner, pieces, self.counts)
-        if self._ended:
-            listener.close()
-        self._listeners.setdefault(stream, []).append(listener)
+        self.attend(listener)
         return listener
 
     def attend(self, listener: Listener) -> None:
-        """Give a listener of several streams every fact of them from now on."""
+        """Give a listener what comes of its streams from now on."""
         self._muted.pop(listener, None)
         if self._ended:
             listener.close()
@@ -332,8 +330,7 @@ class Hub:
     def unmute(self, listener: Listener) -> None:
         """Give the listener again what comes from now on."""
         if listener in self._muted:
-            del self._muted[listener]
-            self._listeners.setdefault(listener.stream, []).append(listener)
+            self.attend(listener)
 
     def leave(self, listener: Listener) -> None:
         """Feed the listener no more."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from parley_events.body import ThreadSeed
 from parley_events.codec import Fact
 from parley_events.facts import MessagePosted, ThreadCreated, ThreadForked
+from parley_events.reads import OwnerView
 from parley_gateway.auth import Principal
 from parley_gateway.errors import Behind
 from parley_gateway.feed.hub import Hub
@@ -65,7 +66,7 @@ class Owners:
         seed = _seed(fact)
         if seed is None or not self._fresh:
             return False
-        self._put(fact.stream, Met(self._principal.sees(seed.user_id, seed.agent_id, seed.team_id), 0))
+        self._know(fact.stream, seed, 0)
         return True
 
     async def _ask(self, facts: Sequence[Fact]) -> None:
@@ -79,13 +80,14 @@ class Owners:
         for fact in facts:
             owner, seed = owners.get(fact.stream), _seed(fact)
             if owner is not None and owner.seq >= _before(fact):
-                self._put(
-                    fact.stream, Met(self._principal.sees(owner.user_id, owner.agent_id, owner.team_id), owner.seq)
-                )
+                self._know(fact.stream, owner, owner.seq)
             elif seed is not None:
-                self._put(fact.stream, Met(self._principal.sees(seed.user_id, seed.agent_id, seed.team_id), 0))
+                self._know(fact.stream, seed, 0)
             else:
                 raise Behind
+
+    def _know(self, thread_id: str, whose: ThreadSeed | OwnerView, seq: int) -> None:
+        self._put(thread_id, Met(self._principal.sees(whose.user_id, whose.agent_id, whose.team_id), seq))
 
     def _put(self, thread_id: str, met: Met) -> None:
         self._met[thread_id] = met

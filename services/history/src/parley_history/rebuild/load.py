@@ -15,10 +15,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from parley_events.codec import head_of
 from parley_events.contents import Contents
-from parley_events.errors import ObjectError, Undecodable
-from parley_events.fence import FactFence
+from parley_events.errors import ObjectError
 from parley_events.log.port import Incoming
 from parley_history.batch import Batch, Position, chunks, new_facts, read, whole_size
 from parley_history.db import Connection, Pool
@@ -27,6 +25,7 @@ from parley_history.projections import fold, needs
 from parley_history.projections.rows import Needs, RunRow, ThreadRow, View
 from parley_history.reads.answers import PROJECTION
 from parley_history.rebuild.held import Held
+from parley_history.whole import made_whole
 from parley_history.writes import SQL, load, run_columns, store, thread_columns, upsert
 
 CHUNK = 2000
@@ -78,7 +77,7 @@ class Load:
                 await self._take(batch, chunk)
             else:
                 for part in chunks(chunk, CHUNK, _WHOLE_BYTES, whole_size):
-                    whole = await self._whole(part)
+                    whole = await made_whole(self.position, part, self._fetched)
                     await self._take(read(self.position, self._partition, whole, fetched=True), whole)
                     if self.ended:
                         break
@@ -164,21 +163,8 @@ class Load:
         for held in (self._threads, self._runs, self._streams):
             held.forget(keep)
 
-    async def _whole(self, records: Sequence[Incoming]) -> list[Incoming]:
-        """The records with their large contents, as far as they will be believed. Raises RebuildRefused."""
-        fence = FactFence(self.position.epoch)
-        whole = []
-        for record in records:
-            try:
-                head = head_of(record)
-                if fence.accepts(record.offset, head.type, head.epoch):
-                    record = await self._made_whole(record)
-            except Undecodable:
-                pass  # it is the reader of the batch that says where it stops
-            whole.append(record)
-        return whole
-
-    async def _made_whole(self, record: Incoming) -> Incoming:
+    async def _fetched(self, record: Incoming) -> Incoming:
+        """The record with its large contents. Raises RebuildRefused."""
         said = ""
         for pause_s in _OBJECTS_S:
             await asyncio.sleep(pause_s)
