@@ -35,7 +35,7 @@ from parley_gateway.feed.join import PAGE, Feed
 from parley_gateway.feed.many import Many
 from parley_gateway.feed.many_stream import ManyStream
 from parley_gateway.feed.rotation import Rotation
-from parley_gateway.feed.sse import EventStream, Feeding
+from parley_gateway.feed.sse import EventStream, Feeding, Terms
 from parley_gateway.feed.vector import parse_vector
 from parley_gateway.history import History
 from parley_gateway.limits import Limits
@@ -288,34 +288,26 @@ def stream(
     core: Core, feed: Feeding, show: Show, headers: Mapping[str, str], then: Callable[[], None] | None = None
 ) -> Response:
     """The feed as the answer to a request. `then`: what is done once its client has had all of it."""
-    settings = core.settings
-    made = EventStream(
-        feed,
-        show,
-        beat_s=settings.beat_s,
-        stall_s=settings.stall_s,
-        headers=headers,
-        counts=core.hub.counts,
-        then=then,
-        channels=core.channels,
-        most_bytes=settings.queue_mb * 1024 * 1024,
-        rotation=core.rotation,
-        endless=isinstance(feed, Feed) and feed.endless,
-    )
+    endless = isinstance(feed, Feed) and feed.endless
+    made = EventStream(feed, show, _terms(core), headers=headers, then=then, endless=endless)
     core.instruments.first_delta(made)
     return made
 
 
 def many_stream(core: Core, feed: Many) -> Response:
     """The feed of many threads as the answer to a request."""
+    return ManyStream(feed, _terms(core))
+
+
+def _terms(core: Core) -> Terms:
     settings = core.settings
-    return ManyStream(
-        feed,
+    return Terms(
         beat_s=settings.beat_s,
         stall_s=settings.stall_s,
         most_bytes=settings.queue_mb * 1024 * 1024,
         counts=core.hub.counts,
         rotation=core.rotation,
+        channels=core.channels,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from parley_events.codec import Fact
 from parley_events.lasting import LEFT, lasting
 from parley_gateway.feed.follow import Shown
-from parley_gateway.feed.sse import EventStream
+from parley_gateway.feed.sse import EventStream, Terms
 
 
 class Over:
@@ -38,7 +38,7 @@ async def test_a_stream_begins_when_the_application_has_returned() -> None:
         sent.append(message)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await EventStream(feed, lambda item: [], beat_s=1.0, stall_s=1.0)(scope, receive, send)
+        await EventStream(feed, lambda item: [], Terms(beat_s=1.0, stall_s=1.0))(scope, receive, send)
         returned.append(len(sent))
 
     await lasting(app)({"type": "http", "method": "GET"}, receive, send)
@@ -54,6 +54,6 @@ async def test_without_a_server_that_goes_on_a_stream_is_given_at_once() -> None
         sent.append(message)
 
     scope: dict[str, Any] = {"type": "http", "method": "GET"}
-    await EventStream(feed, lambda item: [], beat_s=1.0, stall_s=1.0)(scope, receive, send)
+    await EventStream(feed, lambda item: [], Terms(beat_s=1.0, stall_s=1.0))(scope, receive, send)
     assert len(sent) == 2
     assert LEFT not in scope

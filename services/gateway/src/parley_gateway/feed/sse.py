@@ -8,6 +8,7 @@ Once a stream is live it goes on in a channel (`channel`), which writes the same
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.responses import Response
@@ -98,33 +99,37 @@ class Watcher:
             await outlet.wait(outlet.left(beat_s))
 
 
-class Stream(Response):
-    """A response that sends what a feed has until it is over, the client has gone, or takes nothing for `stall_s`.
-    `then` is called once all of it is out, if the client was there to the end.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every stream of a gateway. A client gets a sign of life each `beat_s`; one that takes nothing for
+    `stall_s` is let go of, and `most_bytes` are kept for it meanwhile. `rotation` ends streams early, when the process
+    is to leave. Where there are `channels`, streams go on in them once they are live."""
 
-    `most_bytes`: what may be kept for a client that does not take it. `rotation` ends it early, when the process is to
-    leave; `endless`: it does not end by itself.
-    """
+    beat_s: float
+    stall_s: float
+    most_bytes: int = 16 * 1024 * 1024
+    counts: Counts = field(default_factory=Counts)
+    rotation: Rotation | None = None
+    channels: Channels | None = None
+
+
+class Stream(Response):
+    """A response that sends what a feed has until it is over, the client has gone, or takes nothing for too long.
+    `then` is called once all of it is out, if the client was there to the end. `endless`: it does not end by itself."""
 
     media_type = MEDIA_TYPE
 
     def __init__(
         self,
         feed: Source,
+        terms: Terms,
         *,
-        beat_s: float,
-        stall_s: float,
         headers: Mapping[str, str] | None = None,
-        counts: Counts | None = None,
         then: Callable[[], None] | None = None,
-        most_bytes: int = 16 * 1024 * 1024,
-        rotation: Rotation | None = None,
         endless: bool = False,
     ) -> None:
         self.status_code, self.background = 200, None
-        self._source, self._then, self._rotation, self.endless = feed, then, rotation, endless
-        self._beat_s, self._counts = beat_s, counts or Counts()
-        self._stall_s, self._most_bytes = stall_s, most_bytes
+        self._source, self._terms, self._then, self.endless = feed, terms, then, endless
         self._retry_ms: int | None = None
         self.raw_headers = _HEADERS + [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
 
@@ -137,11 +142,11 @@ class Stream(Response):
 
     async def stream(self, receive: Receive, send: Send) -> None:
         """The whole answer."""
-        feed = self._source
-        outlet = Outlet(send, receive, self._stall_s, self._most_bytes)
-        self._counts.streams += 1
-        if self._rotation is not None:
-            self._rotation.enter(self)
+        feed, terms = self._source, self._terms
+        outlet = Outlet(send, receive, terms.stall_s, terms.most_bytes)
+        terms.counts.streams += 1
+        if terms.rotation is not None:
+            terms.rotation.enter(self)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             self._recall()
@@ -156,11 +161,11 @@ class Stream(Response):
                 self._then()
         except (TimeoutError, OSError) as error:
             # It takes nothing, or is gone. The server closes the connection of a response that was not finished.
-            self._counts.stalled += isinstance(error, TimeoutError)
+            terms.counts.stalled += isinstance(error, TimeoutError)
         finally:
-            self._counts.streams -= 1
-            if self._rotation is not None:
-                self._rotation.leave(self)
+            terms.counts.streams -= 1
+            if terms.rotation is not None:
+                terms.rotation.leave(self)
             feed.close()
 
     def rotate(self, retry_ms: int) -> None:
@@ -184,36 +189,21 @@ class Stream(Response):
 
 
 class EventStream(Stream):
-    """A response that shows a feed of a thread or run. Where there are `channels`, and `show` says what it is like
-    (`kind`), it goes on in a channel once it is live."""
+    """A response that shows a feed of a thread or run. Where `show` says what it is like (`kind`), it can go on in a
+    channel."""
 
     def __init__(
         self,
         feed: Feeding,
         show: Show,
+        terms: Terms,
         *,
-        beat_s: float,
-        stall_s: float,
         headers: Mapping[str, str] | None = None,
-        counts: Counts | None = None,
         then: Callable[[], None] | None = None,
-        channels: Channels | None = None,
-        most_bytes: int = 16 * 1024 * 1024,
-        rotation: Rotation | None = None,
         endless: bool = False,
     ) -> None:
-        super().__init__(
-            feed,
-            beat_s=beat_s,
-            stall_s=stall_s,
-            headers=headers,
-            counts=counts,
-            then=then,
-            most_bytes=most_bytes,
-            rotation=rotation,
-            endless=endless,
-        )
-        self.show, self._own, self._channels, self._feed = show, show, channels, feed
+        super().__init__(feed, terms, headers=headers, then=then, endless=endless)
+        self.show, self._own, self._feed = show, show, feed
 
     # What has been shown must not be held by a frame of the coroutine that then waits for hours.
 
@@ -223,24 +213,24 @@ class EventStream(Stream):
 
     async def _next(self, outlet: Outlet) -> None:
         """Show what comes next, or that there is nothing yet."""
-        for item in merged(await self._feed.take(outlet.left(self._beat_s))):
+        for item in merged(await self._feed.take(outlet.left(self._terms.beat_s))):
             for data in encode(item, self.show(item)):
                 await outlet.send(data)
-        if not outlet.gone() and outlet.left(self._beat_s) <= 0:
+        if not outlet.gone() and outlet.left(self._terms.beat_s) <= 0:
             await outlet.send(BEAT)
 
     async def _live(self, outlet: Outlet) -> bool:
         """Go on in a channel, if that is possible now; whether that was to the end."""
-        feed, kind = self._feed, getattr(self._own, "kind", None)
+        feed, kind, channels = self._feed, getattr(self._own, "kind", None), self._terms.channels
         # A show that stands before the stream's own still waits for something in this stream alone.
-        if self._channels is None or kind is None or not isinstance(feed, Feed) or self.show is not self._own:
+        if channels is None or kind is None or not isinstance(feed, Feed) or self.show is not self._own:
             return False
         watcher = Watcher(feed, outlet, self._own)
-        channel: Channel | None = self._channels.enter(feed, kind, self._own, watcher)
+        channel: Channel | None = channels.enter(feed, kind, self._own, watcher)
         if channel is None:
             return False
         try:
-            await watcher.live(self._beat_s)
+            await watcher.live(self._terms.beat_s)
         finally:
             channel.leave(watcher)
         return not watcher.alone
