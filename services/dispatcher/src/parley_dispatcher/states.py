@@ -69,9 +69,11 @@ class States:
             self._evict(state)
 
     def saw(self, stream: str, seq: int) -> None:
-        """A fact of the stream was read back."""
+        """A fact of the stream was read back; what could not go before that may go now."""
         if stream in self.read:
             self.read[stream] = max(self.read[stream], seq)
+            if self.size > self._cache_bytes:
+                self._evict(next(reversed(self.held.values())))
 
     @property
     def unread(self) -> bool:
