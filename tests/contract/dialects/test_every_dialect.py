@@ -418,7 +418,7 @@ class Away:
 
     broken = False
 
-    def send(self, record: Outgoing) -> asyncio.Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> asyncio.Future[int]:
         lost: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         lost.set_exception(LogUnavailable("away"))
         return lost

@@ -15,6 +15,7 @@ from parley_events.log import Log, Outgoing
 from parley_events.log.kafka import KafkaLog
 from parley_events.log.kafka_producer import KafkaProducer
 from parley_events.log.kafka_topics import apply_topics, check_topics
+from parley_events.log.pace import Pace
 from parley_standalone.parts.kafka import Kafka
 from tests.contract.log.conftest import PARTITIONS
 from tests.contract.log.reading import TOPIC, read, read_until, record, texts, written
@@ -48,7 +49,7 @@ async def outcomes_of(futures: list[Future[int]]) -> list[int | BaseException]:
 
 async def impatient(log: Log, broker: Kafka, prefix: str) -> KafkaProducer:
     """A producer as `log.producer()` makes it, but for how long it waits."""
-    producer = KafkaProducer(broker.bootstrap, "test", prefix, acknowledge_s=ACKNOWLEDGE_S)
+    producer = KafkaProducer(broker.bootstrap, "test", prefix, Pace(), acknowledge_s=ACKNOWLEDGE_S)
     await producer.start()
     return producer
 

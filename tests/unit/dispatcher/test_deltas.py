@@ -23,10 +23,11 @@ class Kept:
 
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
+        self.hurried: list[bool] = []
         self.failing: Exception | None = None
         self.losing = self.broken = False
 
-    def send(self, record: Outgoing) -> Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> Future[int]:
         if self.failing is not None:
             raise self.failing
         future: Future[int] = asyncio.get_running_loop().create_future()
@@ -35,6 +36,7 @@ class Kept:
             future.set_exception(LogUnavailable("away"))
         else:
             self.records.append(record)
+            self.hurried.append(now)
             future.set_result(len(self.records))
         return future
 
@@ -75,11 +77,13 @@ def piece(at: int, text: str, thread: str = "t", call: int = 2, block: int = 0, 
     return Piece(thread, call, block, kind, at, text)
 
 
-async def test_the_first_piece_of_a_block_goes_at_once_and_takes_along_what_waits(log: KeptLog) -> None:
+async def test_the_first_piece_of_a_block_goes_at_once_and_takes_along_what_waits_of_its_call(log: KeptLog) -> None:
     deltas, kept = await started(log)
     deltas.add(0, 5, piece(0, "one "))
     deltas.add(0, 5, piece(4, "two "))
     assert kept.batches() == [(0, 5, [piece(0, "one ")])]
+    deltas.add(0, 5, piece(9, "other", "u"))
+    deltas.add(0, 5, piece(9, "other", call=9))
     deltas.add(0, 5, piece(0, "hm", block=1, kind="thought"))
     assert kept.batches()[1:] == [(0, 5, [piece(4, "two "), piece(0, "hm", block=1, kind="thought")])]
     await deltas.close()
@@ -97,6 +101,7 @@ async def test_later_pieces_wait_for_the_tick_and_go_merged_in_one_record_per_pa
     deltas.add(1, 6, piece(1, "x", "v"))
     assert kept.records == []
     await eventually(lambda: len(kept.records) >= 2)
+    assert kept.hurried == [False, False, False, True, True], "the tick does not wait for others"
     assert sorted(kept.batches()) == [(0, 5, [piece(1, "bcd"), piece(1, "bcd", "u")]), (1, 6, [piece(1, "x", "v")])]
     deltas.add(0, 5, piece(4, "e"))
     await eventually(lambda: len(kept.records) == 3)

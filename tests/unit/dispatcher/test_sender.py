@@ -44,7 +44,7 @@ class FlakyProducer:
         self._flying: list[Future[int]] = []
         self.broken = False
 
-    def send(self, record: Outgoing) -> Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> Future[int]:
         if self.broken:
             raise ProducerBroken("broken")
         future: Future[int] = asyncio.get_running_loop().create_future()

@@ -150,7 +150,7 @@ class DeadProducer:
     broken = False
     closed = False
 
-    def send(self, record: Outgoing) -> asyncio.Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> asyncio.Future[int]:
         return asyncio.get_running_loop().create_future()
 
     async def close(self, grace_s: float = 5.0) -> None:
@@ -160,7 +160,7 @@ class DeadProducer:
 class BrokenProducer(DeadProducer):
     broken = True
 
-    def send(self, record: Outgoing) -> asyncio.Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> asyncio.Future[int]:
         raise ProducerBroken("broken")
 
 
@@ -193,7 +193,7 @@ async def test_a_send_of_unknown_outcome_is_decided_by_the_log(here: World) -> N
         deliver = real.send
 
         class Lossy(DeadProducer):
-            def send(self, record: Outgoing) -> asyncio.Future[int]:
+            def send(self, record: Outgoing, *, now: bool = False) -> asyncio.Future[int]:
                 deliver(record)
                 lost: asyncio.Future[int] = asyncio.get_running_loop().create_future()
                 lost.set_exception(LogUnavailable("no answer"))

@@ -80,6 +80,7 @@ def build(
                     settings.partitions,
                     f"dispatcher-{name}",
                     session_ms=settings.session_ms,
+                    batches_per_s=settings.batches_per_s,
                 )
                 stack.push_async_callback(the_log.close)
             the_history = history

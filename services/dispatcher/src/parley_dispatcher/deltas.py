@@ -1,7 +1,8 @@
 """Pieces on their way to `parley.deltas`: one record per partition and tick, the first piece of a block at once.
 
-They are hints: a batch that cannot be sent is dropped, and never sent again. They have a producer of their own, so that
-a broken one never touches facts.
+A first piece takes along what waits of its own call, and of no other: who follows those would get more frames, and no
+word sooner than it waits for one. They are hints: a batch that cannot be sent is dropped, and never sent again. They
+have a producer of their own, so that a broken one never touches facts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from parley_events.pieces import Kind, Piece, encode_pieces
 
 _log = logging.getLogger(__name__)
 
+_Writer = tuple[int, int]
+"""A partition, and the epoch of its claim."""
+_Call = tuple[str, int]
+"""A thread, and the seq of its `model.called`."""
+_Blocks = dict[int, tuple[Kind, int, list[str], int]]
+"""Of each block: its kind, the place of its first character, its text so far, and what is before it."""
+
 
 class Deltas:
     """Collects pieces; neighbours of one block are merged until the tick."""
@@ -24,7 +32,7 @@ class Deltas:
     def __init__(self, log: Log, tick_ms: int) -> None:
         self._log, self._tick_s = log, tick_ms / 1000
         self._producer: Producer | None = None
-        self._waiting: dict[tuple[int, int], dict[tuple[str, int, int], tuple[Kind, int, list[str], int]]] = {}
+        self._waiting: dict[_Writer, dict[_Call, _Blocks]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self.dropped = 0
@@ -34,24 +42,24 @@ class Deltas:
 
     def add(self, partition: int, epoch: int, piece: Piece) -> None:
         """Show a piece soon; at once when it begins its block."""
-        batch = self._waiting.setdefault((partition, epoch), {})
-        key = (piece.thread_id, piece.call, piece.block)
-        known = batch.get(key)
+        calls = self._waiting.setdefault((partition, epoch), {})
+        blocks = calls.setdefault((piece.thread_id, piece.call), {})
+        known = blocks.get(piece.block)
         if known is None:
-            batch[key] = (piece.kind, piece.at, [piece.text], piece.before)
+            blocks[piece.block] = (piece.kind, piece.at, [piece.text], piece.before)
         else:
             known[2].append(piece.text)
         if piece.at == 0:
-            self._flush_one((partition, epoch))
+            del calls[piece.thread_id, piece.call]
+            self._send((partition, epoch), {(piece.thread_id, piece.call): blocks}, now=False)
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._flush)
 
     def finish(self, partition: int, epoch: int, thread_id: str, call: int) -> None:
         """The call has ended and its fact carries everything: what waits of it need not be sent any more."""
-        batch = self._waiting.get((partition, epoch))
-        if batch:
-            for key in [k for k in batch if k[0] == thread_id and k[1] == call]:
-                del batch[key]
+        calls = self._waiting.get((partition, epoch))
+        if calls:
+            calls.pop((thread_id, call), None)
 
     async def close(self) -> None:
         if self._timer is not None:
@@ -63,26 +71,25 @@ class Deltas:
 
     def _flush(self) -> None:
         self._timer = None
-        for key in list(self._waiting):
-            self._flush_one(key)
+        waiting, self._waiting = self._waiting, {}
+        for writer, calls in waiting.items():
+            if calls:
+                self._send(writer, calls, now=True)
 
-    def _flush_one(self, key: tuple[int, int]) -> None:
-        batch = self._waiting.pop(key, None)
-        if not batch:
-            return
-        partition, epoch = key
-        producer = self._producer
-        if producer is None:
-            self.dropped += len(batch)
-            return
+    def _send(self, writer: _Writer, calls: dict[_Call, _Blocks], *, now: bool) -> None:
         pieces = [
             Piece(thread, call, block, kind, at, "".join(texts), before)
-            for (thread, call, block), (kind, at, texts, before) in batch.items()
+            for (thread, call), blocks in calls.items()
+            for block, (kind, at, texts, before) in blocks.items()
         ]
+        producer = self._producer
+        if producer is None:
+            self.dropped += len(pieces)
+            return
         try:
-            producer.send(encode_pieces(partition, epoch, pieces)).add_done_callback(self._sent)
+            producer.send(encode_pieces(*writer, pieces), now=now).add_done_callback(self._sent)
         except LogError:
-            self.dropped += len(batch)
+            self.dropped += len(pieces)
             self._renew(producer)
 
     def _sent(self, result: Future[int]) -> None:

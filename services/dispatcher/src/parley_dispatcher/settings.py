@@ -37,6 +37,7 @@ class Settings:
     log_level: str = "INFO"
     group: str = "parley.dispatcher"
     session_ms: int = 6000
+    batches_per_s: int = 50
     run_slots: int = 2000
     anthropic_api_key: str = field(default="", repr=False)
     anthropic_base_url: str = ""
@@ -91,6 +92,7 @@ class Settings:
             log_level=env.get("PARLEY_LOG_LEVEL", default.log_level),
             group=env.get("PARLEY_GROUP", default.group),
             session_ms=number("PARLEY_SESSION_MS", default.session_ms),
+            batches_per_s=number("PARLEY_BATCHES_PER_S", default.batches_per_s),
             run_slots=number("PARLEY_RUN_SLOTS", default.run_slots),
             anthropic_api_key=env.get("ANTHROPIC_API_KEY", "").strip(),
             anthropic_base_url=env.get("ANTHROPIC_BASE_URL", "").strip(),

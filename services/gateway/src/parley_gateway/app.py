@@ -73,7 +73,14 @@ def build(
     async def the_log() -> Log:
         if log is not None:
             return log
-        made = await open_log(settings.log, settings.kafka, settings.data, settings.partitions, "parley-gateway")
+        made = await open_log(
+            settings.log,
+            settings.kafka,
+            settings.data,
+            settings.partitions,
+            "parley-gateway",
+            batches_per_s=settings.batches_per_s,
+        )
         opened.append(made)
         return made
 

@@ -21,6 +21,7 @@ class Settings:
     """What a gateway can be told. Each field is `PARLEY_<NAME>` in the environment, with the default shown here.
 
     `workspace_id` is the first workspace's: its admin key alone makes workspaces, and keys of others; empty: nobody's.
+    `batches_per_s`: how often a producer sends before what it has to send is gathered (0: however often).
     `outcome_s`: how long a request waits for its command's outcome. `beat_s`: the pause after which an idle stream
     sends a comment. `stall_s`: how long a client may take no byte before it is let go. `uploads_mb`: what all large
     bodies may have together while they are read and stored. `kept_mb`: the pieces of unfinished calls that are kept for
@@ -35,6 +36,7 @@ class Settings:
     objects: str = ""
     partitions: int = 8
     group: str = "parley.dispatcher"
+    batches_per_s: int = 50
     history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
     internal_token: str = field(default="", repr=False)
     host: str = "127.0.0.1"
@@ -90,6 +92,7 @@ class Settings:
             objects=env.get("PARLEY_OBJECTS", default.objects),
             partitions=_number(env, "PARLEY_PARTITIONS", default.partitions),
             group=env.get("PARLEY_GROUP", default.group),
+            batches_per_s=_number(env, "PARLEY_BATCHES_PER_S", default.batches_per_s),
             history_url=tuple(url.strip().rstrip("/") for url in urls.split(",")) if urls else default.history_url,
             internal_token=env.get("PARLEY_INTERNAL_TOKEN", ""),
             host=env.get("PARLEY_HOST", default.host),

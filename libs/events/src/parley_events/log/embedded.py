@@ -567,7 +567,7 @@ class EmbeddedProducer:
     def broken(self) -> bool:
         return self._broken
 
-    def send(self, record: Outgoing) -> Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> Future[int]:
         if self._broken:
             raise ProducerBroken("this producer failed before; make a new one")
         future = self._log.publish(record, self)

@@ -42,6 +42,7 @@ from parley_events.log.handover import Held, Share, shares
 from parley_events.log.kafka_address import client_options
 from parley_events.log.kafka_producer import KafkaProducer
 from parley_events.log.kafka_records import forgive
+from parley_events.log.pace import BATCHES_PER_S, Pace
 from parley_events.log.port import Incoming, OnAssigned, OnRevoked, OnWanted
 from parley_events.quiet import quieten
 from parley_events.topics import MAX_PARTITIONS, MAX_RECORD_BYTES, TOPICS
@@ -123,19 +124,33 @@ class KafkaLog:
     """See `port.Log`. `prefix` stands before every topic's name (tests share a broker)."""
 
     def __init__(
-        self, bootstrap: str, client_id: str, prefix: str, session_ms: int, partitions: int, asker: AIOKafkaConsumer
+        self,
+        bootstrap: str,
+        client_id: str,
+        prefix: str,
+        session_ms: int,
+        batches_per_s: float,
+        partitions: int,
+        asker: AIOKafkaConsumer,
     ) -> None:
         self._bootstrap, self._client_id, self._prefix = bootstrap, client_id, prefix
-        self._session_ms, self._partitions, self._asker = session_ms, partitions, asker
+        self._session_ms, self._batches_per_s = session_ms, batches_per_s
+        self._partitions, self._asker = partitions, asker
         self._admin: AIOKafkaAdminClient | None = None
         self._closed = False
 
     @classmethod
     async def open(
-        cls, bootstrap: str, *, client_id: str = "parley", prefix: str = "", session_ms: int = 6000
+        cls,
+        bootstrap: str,
+        *,
+        client_id: str = "parley",
+        prefix: str = "",
+        session_ms: int = 6000,
+        batches_per_s: float = BATCHES_PER_S,
     ) -> KafkaLog:
-        """Connect, and check that every topic is there with the same number of partitions. Raises LogUnavailable,
-        TopicMismatch."""
+        """Connect, and check that every topic is there with the same number of partitions. `batches_per_s`: of each
+        producer; with more to send they grow (`pace`). Raises LogUnavailable, TopicMismatch."""
         _quieten()
         asker = AIOKafkaConsumer(
             **client_options(bootstrap), client_id=client_id, group_id=None, enable_auto_commit=False
@@ -155,14 +170,14 @@ class KafkaLog:
         if len(set(counts.values())) != 1 or max(counts.values()) > MAX_PARTITIONS:
             await _stop(asker)
             raise TopicMismatch(f"all topics must have the same number of partitions, at most 256: {counts}")
-        return cls(bootstrap, client_id, prefix, session_ms, next(iter(counts.values())), asker)
+        return cls(bootstrap, client_id, prefix, session_ms, batches_per_s, next(iter(counts.values())), asker)
 
     @property
     def partitions(self) -> int:
         return self._partitions
 
     async def producer(self) -> KafkaProducer:
-        producer = KafkaProducer(self._bootstrap, self._client_id, self._prefix)
+        producer = KafkaProducer(self._bootstrap, self._client_id, self._prefix, Pace(self._batches_per_s))
         await producer.start()
         return producer
 

@@ -1,7 +1,8 @@
 """Writing to Kafka: records of one partition in the order of `send`, gathered into batches, broken as a whole.
 
 Idempotent, acks=all, linger 0. One batch of a partition is under way at a time; what is sent meanwhile goes into the
-next, so that batches grow with the load and a lone record leaves at once. aiokafka's idempotent batches never expire
+next, so that batches grow with the load and a lone record leaves at once. What leaves for all partitions leaves
+together, in turns that are spread out when there are many (`pace`). aiokafka's idempotent batches never expire
 while the broker is away (#1101), and after some failures every later send fails (#1017): so a producer that had one
 failure, or waited too long, is broken for good, and its user makes a new one.
 """
@@ -19,6 +20,7 @@ from aiokafka.errors import KafkaError
 
 from parley_events.errors import LogUnavailable, ProducerBroken, RecordTooLarge
 from parley_events.log.kafka_address import client_options
+from parley_events.log.pace import Pace
 from parley_events.log.port import Outgoing
 from parley_events.topics import MAX_RECORD_BYTES
 
@@ -32,7 +34,9 @@ _Waiting = deque[tuple[Outgoing, Future[int]]]
 class KafkaProducer:
     """See `port.Producer`."""
 
-    def __init__(self, bootstrap: str, client_id: str, prefix: str, acknowledge_s: float = _ACKNOWLEDGE_S) -> None:
+    def __init__(
+        self, bootstrap: str, client_id: str, prefix: str, pace: Pace, acknowledge_s: float = _ACKNOWLEDGE_S
+    ) -> None:
         self._producer: Any = AIOKafkaProducer(
             **client_options(bootstrap),
             client_id=client_id,
@@ -43,12 +47,13 @@ class KafkaProducer:
             max_request_size=MAX_RECORD_BYTES + 1024 * 1024,
             request_timeout_ms=int(acknowledge_s * 1000),
         )
-        self._prefix, self._acknowledge_s = prefix, acknowledge_s
+        self._prefix, self._pace, self._acknowledge_s = prefix, pace, acknowledge_s
         self._loop = asyncio.get_running_loop()
         self._queues: dict[tuple[str, int], _Waiting] = {}
         self._pumps: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._flying: dict[Future[int], float] = {}
         self._watch: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None
         self._broken = False
         self._ending: asyncio.Task[None] | None = None
 
@@ -67,38 +72,56 @@ class KafkaProducer:
     def broken(self) -> bool:
         return self._broken
 
-    def send(self, record: Outgoing) -> Future[int]:
+    def send(self, record: Outgoing, *, now: bool = False) -> Future[int]:
         if self._broken:
             raise ProducerBroken("this producer failed before; make a new one")
         size = len(record.value or b"") + len(record.key or b"") + sum(len(k) + len(v) for k, v in record.headers)
         if size > MAX_RECORD_BYTES:
             raise RecordTooLarge(f"a record of {size} bytes; {MAX_RECORD_BYTES} fit")
         future: Future[int] = self._loop.create_future()
-        self._flying[future] = self._loop.time()
+        sent_at = self._flying[future] = self._loop.time()
         future.add_done_callback(self._landed)
         place = (record.topic, record.partition)
         self._queues.setdefault(place, deque()).append((record, future))
-        if place not in self._pumps:
-            self._pumps[place] = self._loop.create_task(self._pump(place))
+        if self._turn is not None:
+            self._pace.came(record.key)
+            if now:
+                self._hurry()
+        elif place not in self._pumps:
+            wait_s = 0.0 if now else self._pace.take(sent_at, record.key)
+            # Never at once: whatever else this turn of the loop sends goes along. A batch that left a moment too early
+            # would keep the records after it waiting for a whole round trip.
+            later = self._loop.call_later
+            self._turn = later(wait_s, self._leave) if wait_s else self._loop.call_soon(self._leave)
         if self._watch is None:
             self._watch = self._loop.call_later(1.0, self._look)
         return future
 
     async def close(self, grace_s: float = 5.0) -> None:
+        self._hurry()
         if self._flying and grace_s > 0 and not self._broken:
             await asyncio.wait(set(self._flying), timeout=grace_s)
         self._break("the producer was closed")
         if self._ending is not None:
             await asyncio.wait({self._ending}, timeout=3.0)
 
+    def _hurry(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = self._loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        """Send what waits, of every partition."""
+        self._turn = None
+        for place, queue in self._queues.items():
+            if queue and place not in self._pumps:
+                self._pumps[place] = self._loop.create_task(self._pump(place))
+
     async def _pump(self, place: tuple[str, int]) -> None:
         """Send what waits for one partition, batch after batch, until nothing waits."""
         queue = self._queues[place]
         topic, partition = place
         try:
-            # Whatever else this turn of the loop sends goes along: a batch that left a moment too early would keep the
-            # records after it waiting for a whole round trip.
-            await asyncio.sleep(0)
             while queue:
                 builder = self._producer.create_batch()
                 taken: list[Future[int]] = []
@@ -154,8 +177,9 @@ class KafkaProducer:
         if self._broken:
             return
         self._broken = True
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._watch, self._turn):
+            if timer is not None:
+                timer.cancel()
         for pump in list(self._pumps.values()):
             if pump is not asyncio.current_task():
                 pump.cancel()

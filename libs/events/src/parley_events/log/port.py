@@ -62,8 +62,10 @@ class Producer(Protocol):
     @property
     def broken(self) -> bool: ...
 
-    def send(self, record: Outgoing) -> Future[int]:
-        """Hand a record over, at once and without waiting. Raises `RecordTooLarge` or `ProducerBroken`."""
+    def send(self, record: Outgoing, *, now: bool = False) -> Future[int]:
+        """Hand a record over, at once and without waiting. Where batches have their price, those of many writers leave
+        together, a moment later; `now`: not this one, which takes along what waits. Raises `RecordTooLarge` or
+        `ProducerBroken`."""
         ...
 
     async def close(self, grace_s: float = 5.0) -> None:
