@@ -95,14 +95,22 @@ def documents_named(state: ThreadState, until: Run) -> tuple[str, ...]:
 
 
 def _runs(state: ThreadState, until: Run) -> Iterable[Run]:
-    """The runs whose messages a turn of `until` is shown."""
+    """The runs whose messages a turn of `until` is shown. Looked for from the newest back to the last clear: what lies
+    before that costs nothing, however much it is."""
+    if _asked_alone(until):
+        return (until,)
     last = until if until.place is None else _parent(state, until)
-    for run in () if _asked_alone(until) else state.runs.values():
+    shown = [until]
+    runs = reversed(state.runs.values())
+    for run in runs:
         if run is last:
             break
-        if run.parent_run_id is None and run.posted_seq > state.cleared_seq:
-            yield run
-    yield until
+    for run in runs:
+        if run.parent_run_id is None:
+            if run.posted_seq <= state.cleared_seq:
+                break
+            shown.append(run)
+    return reversed(shown)
 
 
 def _messages(state: ThreadState, until: Run, agent: AgentSpec, documents: Mapping[str, DocumentView]) -> list[Json]:
