@@ -76,7 +76,7 @@ guards: jars ## take each guard out once: the fault suite must notice (ONLY=; te
 fuzz: $(STAMP) ## ask whatever the OpenAPI documents allow, and what they do not (COUNT=100 SEED=1; minutes)
 	FUZZ_COUNT=$(or $(COUNT),100) FUZZ_SEED=$(or $(SEED),1) FUZZ_LIMIT_S=3000 $(BIN)/pytest -q -s tests/e2e/test_fuzz.py
 
-bench: jars ## measure everything that there is a target for, and write RESULTS.md (ONLY="streams idle"; a quarter of an hour)
+bench: jars ## measure everything that there is a target for, and write RESULTS.md (ONLY="streams idle"; ten minutes)
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 soak: jars ## half load for a quarter of an hour: does any process grow? (MINUTES=15)

@@ -202,7 +202,8 @@ class Runner:
             await asyncio.sleep(pause_s)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(owner.leaving.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await owner.leaving.wait()
 
     async def _spec(self, owner: Owner, run: Run, state: ThreadState) -> AgentSpec | None:
         spec = await owner.patiently(lambda: self._agents.spec(state.workspace_id, run.agent_id, run.agent_version))

@@ -312,7 +312,8 @@ class KafkaTail:
         if not self._positions:
             self._changed.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
             return ()
         _check_alive(self._consumer)
         try:
@@ -533,7 +534,8 @@ class KafkaGroup:
         part = TopicPartition(self._name, partition)
         if self._rebalancing:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._consumer._subscription.wait_for_assignment(), _ANSWER_S)
+                async with asyncio.timeout(_ANSWER_S):
+                    await self._consumer._subscription.wait_for_assignment()
         coordinator = self._consumer._coordinator
         # A heartbeat of our own: aiokafka's commits, which would say the same, leave the group when they are refused.
         asked = HeartbeatRequest(coordinator.group_id, coordinator.generation, coordinator.member_id)
