@@ -33,6 +33,7 @@ from parley_gateway.feed.frames import Show
 from parley_gateway.feed.hub import Hub, Listener
 from parley_gateway.feed.join import PAGE, Feed
 from parley_gateway.feed.many import Many
+from parley_gateway.feed.many_channel import ManyChannels
 from parley_gateway.feed.many_stream import ManyStream
 from parley_gateway.feed.rotation import Rotation
 from parley_gateway.feed.sse import EventStream, Feeding, Terms
@@ -81,6 +82,7 @@ class Core:
     """What a fork takes over may have 16 MiB: few are made at a time."""
     end_users: OrderedDict[str, str | None] = field(default_factory=OrderedDict)
     channels: Channels = field(default_factory=Channels)
+    many_channels: ManyChannels = field(default_factory=ManyChannels)
     renewed: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """How often a thread that everybody has one of was deleted and begun anew, by the first one's id."""
 
@@ -308,6 +310,7 @@ def _terms(core: Core) -> Terms:
         counts=core.hub.counts,
         rotation=core.rotation,
         channels=core.channels,
+        many=core.many_channels,
     )
 
 

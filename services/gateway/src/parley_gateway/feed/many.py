@@ -7,14 +7,14 @@ listen, and takes what the hub queued from there. What is missing or cannot be r
 its cursor, and the rest is read.
 
 Texts are shown as they grow where that is wanted, but not resumed: their frames say where in their block they belong,
-and the fact that closes a block is preceded by what is missing of it. Above it: `many_stream`. Beside it: `join`, which
-follows one thread. Below: `opened`, `owners`, `order`.
+and the fact that closes a block is preceded by what is missing of it. Above it: `many_stream`, and `many_channel` for
+those who watch the same. Beside it: `join`, which follows one thread. Below: `opened`, `owners`, `order`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import orjson
 
@@ -55,6 +55,7 @@ class Many:
     ) -> None:
         self._hub, self._history, self._principal, self._show_of = hub, history, principal, show_of
         self._pieces, self._after = pieces, after
+        self._named = None if threads is None else tuple(threads)
         self._threads = _by_partition(hub, threads)
         streams = tuple(threads) if threads is not None else (every_thread(principal.workspace_id),)
         self._owners = Owners(hub, history, principal, fresh=after is None)
@@ -68,6 +69,8 @@ class Many:
         self._next: dict[int, int] = {}
         self._goal: dict[int, int] = {}
         self._ready: list[bytes] = []
+        self._busy = False
+        """Whether what came is being made into frames."""
         self.over = False
         """Whether nothing comes any more."""
 
@@ -77,6 +80,9 @@ class Many:
         Raises a Problem: the cursor is not one of these threads, or ahead (400), or history cannot be read now (503).
         """
         self._hub.mute(self._listener)  # until it listens: whose key is revoked reads no further
+        if self._listener.closed:
+            self.over = True
+            return
         if self._after is None:
             self._listen()
             self._next, self._live = dict(self._goal), True
@@ -106,7 +112,9 @@ class Many:
             if self._live:
                 items = await self._listener.take(timeout_s)
                 self.over = self._listener.closed and not items
+                self._busy = True
                 await self._heard(items, out)
+                self._busy = False
             elif self._listener.closed:
                 self.over = True
             else:
@@ -119,9 +127,49 @@ class Many:
     def beat(self) -> bytes:
         """What is sent when there is nothing to tell: the cursor, so that who goes on much later need not read again
         that there was nothing."""
-        if self._live and self._listener.empty and not self._listener.closed:
-            self._next = {partition: max(self._next[partition], end) for partition, end in self._ends().items()}
+        if self._idle():
+            self._pass_by()
         return self._place()
+
+    @property
+    def about(self) -> Hashable:
+        """What it shows, to whom, and in whose words."""
+        return self._show_of, self._principal, self._named, self._pieces
+
+    @property
+    def place(self) -> object:
+        """What was shown, to the character: of two feeds about the same at one place each can speak for the other. None
+        while there is something to be shown."""
+        if not self._idle():
+            return None
+        self._pass_by()
+        if not self._pieces:
+            return self._next
+        speaking = {thread_id: opened.place for thread_id, opened in self._opened.items() if opened.speaking}
+        return self._next, speaking
+
+    def again(self) -> Many:
+        """A feed that goes on from where this one stands, as who comes back by its cursor; to be started."""
+        feed = Many(
+            self._hub,
+            self._history,
+            self._principal,
+            self._show_of,
+            threads=self._named,
+            pieces=self._pieces,
+            after=Vector(dict(self._next)),
+        )
+        self._hub.mute(feed._listener)  # its key may be revoked before it is started
+        return feed
+
+    def _idle(self) -> bool:
+        """Whether all that it has heard was shown."""
+        waits = self._ready or self._busy or not self._listener.empty
+        return self._live and not waits and not self._listener.closed
+
+    def _pass_by(self) -> None:
+        """What was not for it is behind it, too."""
+        self._next = {partition: max(self._next[partition], end) for partition, end in self._ends().items()}
 
     def end(self) -> None:
         """Nothing more shall come."""

@@ -46,6 +46,11 @@ class Opened:
         """Whether a model is called: there may be pieces."""
         return bool(self._speaking)
 
+    @property
+    def place(self) -> object:
+        """What was shown of it, to the character."""
+        return self.seq if self._follow is None else self._follow.place
+
     def lacks(self, fact: Fact) -> bool:
         """Whether what came before the fact must be known first."""
         run_id = run_of(fact)

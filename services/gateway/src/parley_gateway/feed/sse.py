@@ -22,6 +22,7 @@ from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.frames import Show, encode
 from parley_gateway.feed.hub import Counts
 from parley_gateway.feed.join import Feed
+from parley_gateway.feed.many_channel import ManyChannels
 from parley_gateway.feed.outlet import Outlet
 from parley_gateway.feed.rotation import Rotation
 
@@ -103,7 +104,8 @@ class Watcher:
 class Terms:
     """What holds for every stream of a gateway. A client gets a sign of life each `beat_s`; one that takes nothing for
     `stall_s` is let go of, and `most_bytes` are kept for it meanwhile. `rotation` ends streams early, when the process
-    is to leave. Where there are `channels`, streams go on in them once they are live."""
+    is to leave. Where there are `channels` (and `many`, for streams of many threads), streams go on in
+    them once they are live."""
 
     beat_s: float
     stall_s: float
@@ -111,6 +113,7 @@ class Terms:
     counts: Counts = field(default_factory=Counts)
     rotation: Rotation | None = None
     channels: Channels | None = None
+    many: ManyChannels | None = None
 
 
 class Stream(Response):
@@ -142,7 +145,7 @@ class Stream(Response):
 
     async def stream(self, receive: Receive, send: Send) -> None:
         """The whole answer."""
-        feed, terms = self._source, self._terms
+        terms = self._terms
         outlet = Outlet(send, receive, terms.stall_s, terms.most_bytes)
         terms.counts.streams += 1
         if terms.rotation is not None:
@@ -151,7 +154,9 @@ class Stream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             self._recall()
             async with outlet.watched():
-                while not (feed.over or outlet.left_early or self._retry_ms is not None or await self._live(outlet)):
+                while not (
+                    self._source.over or outlet.left_early or self._retry_ms is not None or await self._live(outlet)
+                ):
                     await self._next(outlet)
                 if outlet.left_early:
                     return
@@ -166,7 +171,7 @@ class Stream(Response):
             terms.counts.streams -= 1
             if terms.rotation is not None:
                 terms.rotation.leave(self)
-            feed.close()
+            self._source.close()
 
     def rotate(self, retry_ms: int) -> None:
         """End it after the frame that is being sent; the client is told to come back after that time."""
