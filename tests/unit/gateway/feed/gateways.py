@@ -36,7 +36,7 @@ class Gateway:
         self.hub = Hub(opened, stage.past.positions, lambda: 0, limits, Contents(stage.shelf))
         self.channels = Channels()
         self.rotation = Rotation(chance.random)
-        settings = SimpleNamespace(beat_s=15.0, stall_s=30.0, queue_mb=chance.choice([0.002, 16]))
+        settings = SimpleNamespace(beat_s=chance.choice([1.0, 15.0]), stall_s=30.0, queue_mb=chance.choice([0.002, 16]))
         self.core: Any = SimpleNamespace(
             hub=self.hub,
             history=stage.past,

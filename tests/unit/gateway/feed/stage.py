@@ -248,7 +248,7 @@ DEEDS: tuple[Callable[[Stage, int, int], None], ...] = (
     *(Stage.drain,) * 2,
     Stage.restart,
     Stage.revoke,
-    Stage.some_time,
+    *(Stage.some_time,) * 2,
     *(Stage.turn,) * 3,
     *(Stage.settle,) * 5,
 )
