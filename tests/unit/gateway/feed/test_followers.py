@@ -9,6 +9,7 @@ run.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections import defaultdict
@@ -63,6 +64,7 @@ def test_every_follower_has_what_one_has_that_never_left(
     note(f"{[[fact.type for fact in story.facts] for story in told]}, followed as {[words.name for words, _ in ways]}")
     note(f"and as {many}")
     stage = Stage(chance, told, ways, many)
+    logged = Logged()
     try:
         behind = patch.object(outlet, "BEHIND_BYTES", chance.choice(BEHIND))
         with behind, patch.object(recall, "AT_A_TIME", AT_A_TIME):
@@ -74,8 +76,28 @@ def test_every_follower_has_what_one_has_that_never_left(
             for follower in stage.many_followers:
                 follower.check()
             stage.close()
+        assert not logged.errors, "something went wrong, though everybody could go on"
     finally:
         stage.end()
+        logged.close()
+
+
+class Logged(logging.Handler):
+    """What a gateway says of errors of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+        logging.getLogger("parley_gateway").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As of the handler."""
+        self.errors.append(f"{record.getMessage()}: {record.exc_info}")
+
+    def close(self) -> None:
+        """Listen no more."""
+        logging.getLogger("parley_gateway").removeHandler(self)
+        super().close()
 
 
 def check(story: Story, client: Follower) -> None:
