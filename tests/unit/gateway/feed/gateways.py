@@ -12,7 +12,7 @@ from parley_events.codec import EVENTS_TOPIC, Fact
 from parley_events.contents import Contents
 from parley_events.pieces import DELTAS_TOPIC, Piece
 from parley_gateway.feed.channel import Channels
-from parley_gateway.feed.hub import Counts, Hub, HubLimits, Listener
+from parley_gateway.feed.hub import CONTENTS_S, Counts, Hub, HubLimits, Listener
 from parley_gateway.feed.rotation import Rotation
 from parley_gateway.told import Told
 from tests.unit.gateway.feed.readings import Reading
@@ -26,7 +26,7 @@ class Gateway:
     """See the module."""
 
     def __init__(self, stage: Stage, chance: random.Random) -> None:
-        self.topics = stage.topics
+        self.topics, self.now = stage.topics, stage.loop.time
         back = chance.choice([0, 0, chance.randint(0, self.topics.end(stage.partition, DELTAS_TOPIC))])
         # Who follows many threads sees no gap in one of them before it goes on, so nothing may be lost there.
         loses = chance.random() < 0.3 and not stage.many
@@ -108,6 +108,8 @@ class Witness:
         gateway.hub.attend(self.listener)
         self._from = gateway.hub.reached[self._partition]
         self._heard: list[Fact] = []
+        self._late: tuple[int, float] = (-1, 0.0)
+        """The first fact that was late, and since when."""
 
     def look(self, *, whole: bool) -> None:
         """What it heard are facts that are to be believed, whole, in their order; and none is late but those whose
@@ -127,6 +129,10 @@ class Witness:
         if late:
             waits = any(at <= late[0] and at not in heard for at in topics.large[self.listener.stream])
             assert waits and not whole, "a fact is held up"
+            if self._late[0] != late[0]:
+                self._late = (late[0], self._gateway.now())
+            # Beside the pauses of whoever tries again.
+            assert self._gateway.now() - self._late[1] < CONTENTS_S + 5.0, "it is waited for too long"
 
 
 def _lost(chance: random.Random, topics: Topics) -> frozenset[Place]:

@@ -299,7 +299,7 @@ class Many:
             yield self._frame(frame)
 
     def _texts(self, opened: Opened, texts: Iterable[Shown]) -> list[bytes]:
-        """The frames of texts of one thread, with the cursor of what came before: who goes on from it misses no fact."""
+        """The frames of texts of one thread. Their cursor is that of what came before: who goes on misses no fact."""
         return [self._frame(frame) for shown in merged(texts) for frame in opened.show(shown)]
 
     def _frame(self, frame: Frame) -> bytes:
