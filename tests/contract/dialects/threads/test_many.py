@@ -382,6 +382,30 @@ async def test_what_was_sent_twice_after_an_outage_is_shown_once_wherever_the_fi
         assert client.seqs == {thread: [2, 3, 4, 5, 6, 7, 8, 9], other: [2, 3, 4, 5]}
 
 
+async def test_what_was_sent_twice_is_shown_once_though_the_view_has_neither(here: World) -> None:
+    here.dispatcher.play = silence
+    app = here.gateways[0][0]
+    thread, client = await new_thread(here, here.key), ManyClient()
+    async with watched(here, here.key, client) as watch:
+        await ask(app, "POST", f"{CHAT}/threads/{thread}/messages", key=here.key, body={"content": "go"})
+        await watch.sees("message.posted")
+        posted = here.dispatcher.written[thread][-1]
+        call = here.dispatcher.called(posted)
+        await watch.sees("model.called")
+        await here.eventually(lambda: len(here.past.facts[thread]) == 3)
+        here.past.held.clear()
+        returned = here.dispatcher.returned(posted, call, Block(kind="text", text="ok"))
+        await watch.sees("model.returned")
+    async with watched(here, here.key, client, after=client.cursor) as watch:
+        here.past.asked.clear()
+        await here.resend(returned)
+        await here.eventually(lambda: any(path.endswith("owners") for path in here.past.asked))
+        here.past.held.set()
+        here.dispatcher.completed(posted)
+        await watch.sees("run.completed")
+        assert client.seqs == {thread: [2, 3, 4, 5]}
+
+
 async def test_what_lies_before_its_beginning_and_comes_late_is_not_shown_and_takes_nothing_back(
     here: World, monkeypatch: Any
 ) -> None:

@@ -150,6 +150,7 @@ class Many:
     def _listen(self) -> None:
         self._hub.attend(self._listener)
         self._listening, self._goal = True, self._ends()
+        self._owners.listens(self._goal)
 
     async def _check_not_ahead(self) -> None:
         reached, known = self._hub.reached, dict(self._next)
