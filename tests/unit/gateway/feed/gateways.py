@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from parley_events.codec import EVENTS_TOPIC, Fact
+from parley_events.codec import EVENTS_TOPIC
 from parley_events.contents import Contents
 from parley_events.pieces import DELTAS_TOPIC, Piece
 from parley_gateway.feed.channel import Channels
@@ -28,7 +28,7 @@ class Gateway:
     def __init__(self, stage: Stage, chance: random.Random) -> None:
         self.topics, self.now = stage.topics, stage.loop.time
         back = chance.choice([0, 0, chance.randint(0, self.topics.end(stage.partition, DELTAS_TOPIC))])
-        # Who follows many threads sees no gap in one of them before it goes on, so nothing may be lost there.
+        # A gap in a thread shows at its next fact, and a cursor over many threads may have gone past it by then.
         loses = chance.random() < 0.3 and not stage.many
         self.reading = Reading(self.topics, _lost(chance, self.topics) if loses else frozenset(), back)
         limits = HubLimits(queue_items=chance.choice([3, 10, 20_000]), kept_bytes=chance.choice([0, 400, 1 << 26]))
@@ -107,7 +107,7 @@ class Witness:
         self.listener = Listener(thread, HubLimits(), "", True, Counts())
         gateway.hub.attend(self.listener)
         self._from = gateway.hub.reached[self._partition]
-        self._heard: list[Fact] = []
+        self._offsets: list[int] = []
         self._late: tuple[int, float] = (-1, 0.0)
         """The first fact that was late, and since when."""
 
@@ -115,15 +115,15 @@ class Witness:
         """What it heard are facts that are to be believed, whole, in their order; and none is late but those whose
         contents are, and what follows them in their own thread."""
         topics, hub = self._gateway.topics, self._gateway.hub
-        self._heard += [item for item in self.listener.grab() if not isinstance(item, Piece)]
-        offsets = [fact.offset or 0 for fact in self._heard]
-        assert offsets == sorted(set(offsets)), "a fact was overtaken by a later one of its thread"
         facts = topics.threads[self.listener.stream]
-        for fact in self._heard:
-            assert fact.body == facts[(fact.seq or 0) - 1].body
+        for fact in self.listener.grab():
+            if not isinstance(fact, Piece):
+                assert fact.body == facts[(fact.seq or 0) - 1].body
+                self._offsets.append(fact.offset or 0)
+        heard, reached = set(self._offsets), hub.reached[self._partition]
+        assert self._offsets == sorted(heard), "a fact was overtaken by a later one of its thread"
         if self.listener.closed:
             return
-        heard, reached = set(offsets), hub.reached[self._partition]
         due = [fact.offset or 0 for fact in facts if self._from <= (fact.offset or 0) < reached]
         late = [at for at in due if at not in heard and (self._partition, at) not in self._gateway.reading.lost]
         if late:
