@@ -382,7 +382,9 @@ async def test_what_was_sent_twice_after_an_outage_is_shown_once_wherever_the_fi
         assert client.seqs == {thread: [2, 3, 4, 5, 6, 7, 8, 9], other: [2, 3, 4, 5]}
 
 
-async def test_what_was_sent_twice_is_shown_once_though_the_view_has_neither(here: World) -> None:
+@pytest.mark.parametrize("further", [False, True])
+async def test_what_was_sent_twice_is_shown_once_though_the_view_has_neither(here: World, further: bool) -> None:
+    """Nor, where the cursor is `further`, has the hub heard of the first."""
     here.dispatcher.play = silence
     app = here.gateways[0][0]
     thread, client = await new_thread(here, here.key), ManyClient()
@@ -396,7 +398,11 @@ async def test_what_was_sent_twice_is_shown_once_though_the_view_has_neither(her
         here.past.held.clear()
         returned = here.dispatcher.returned(posted, call, Block(kind="text", text="ok"))
         await watch.sees("model.returned")
+    hub = here.core.hub
+    p = hub.partition(thread)
+    heard, hub._next[p] = hub._next[p], hub._next[p] - further
     async with watched(here, here.key, client, after=client.cursor) as watch:
+        hub._next[p] = heard
         here.past.asked.clear()
         await here.resend(returned)
         await here.eventually(lambda: any(path.endswith("owners") for path in here.past.asked))

@@ -150,7 +150,8 @@ class Many:
     def _listen(self) -> None:
         self._hub.attend(self._listener)
         self._listening, self._goal = True, self._ends()
-        self._owners.listens(self._goal)
+        # A cursor of a gateway that is further: what this one hears before it is passed over.
+        self._owners.meets({partition: max(end, self._next.get(partition, 0)) for partition, end in self._goal.items()})
 
     async def _check_not_ahead(self) -> None:
         reached, known = self._hub.reached, dict(self._next)

@@ -3,7 +3,7 @@
 Of a thread that begins while the feed is open its first fact says it; of others history is asked, once. What it answers
 is as of the fact that was met, and so tells a record that was sent twice (after an outage) from a new one, also where
 the first of the two lies before the client's cursor. For that its view must have come to where the feed began to
-listen: what is of a thread that was not met lies before that.
+meet facts: what is of a thread that was not met lies before that.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Owners:
         self._since: Mapping[int, int] = {}
         self._forgot = False
 
-    def listens(self, since: Mapping[int, int]) -> None:
-        """From these places on the feed hears every fact of its partitions."""
+    def meets(self, since: Mapping[int, int]) -> None:
+        """From these places on every fact of its partitions is met."""
         self._since = since
 
     def get(self, thread_id: str) -> Met | None:
