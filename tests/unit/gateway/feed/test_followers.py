@@ -83,12 +83,15 @@ def test_every_follower_has_what_one_has_that_never_left(
 
 
 class Logged(logging.Handler):
-    """What a gateway says of errors of its own."""
+    """What a gateway says of errors of its own; of what it only warns it says nothing."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.errors: list[str] = []
-        logging.getLogger("parley_gateway").addHandler(self)
+        self._logger = logging.getLogger("parley_gateway")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+        self._logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """As of the handler."""
@@ -96,7 +99,8 @@ class Logged(logging.Handler):
 
     def close(self) -> None:
         """Listen no more."""
-        logging.getLogger("parley_gateway").removeHandler(self)
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._level)
         super().close()
 
 
