@@ -383,6 +383,36 @@ async def test_what_was_sent_twice_after_an_outage_is_shown_once_wherever_the_fi
         assert client.seqs == {thread: [2, 3, 4, 5, 6, 7, 8, 9], other: [2, 3, 4, 5]}
 
 
+@pytest.mark.parametrize("further", [False, True])
+async def test_what_was_sent_twice_is_shown_once_though_the_view_has_neither(here: World, further: bool) -> None:
+    """Nor, where the cursor is `further`, has the hub heard of the first."""
+    here.dispatcher.play = silence
+    app = here.gateways[0][0]
+    thread, client = await new_thread(here, here.key), ManyClient()
+    async with watched(here, here.key, client) as watch:
+        await ask(app, "POST", f"{CHAT}/threads/{thread}/messages", key=here.key, body={"content": "go"})
+        await watch.sees("message.posted")
+        posted = here.dispatcher.written[thread][-1]
+        call = here.dispatcher.called(posted)
+        await watch.sees("model.called")
+        await here.eventually(lambda: len(here.past.facts[thread]) == 3)
+        here.past.held.clear()
+        returned = here.dispatcher.returned(posted, call, Block(kind="text", text="ok"))
+        await watch.sees("model.returned")
+    hub = here.core.hub
+    p = hub.partition(thread)
+    heard, hub._next[p] = hub._next[p], hub._next[p] - further
+    async with watched(here, here.key, client, after=client.cursor) as watch:
+        hub._next[p] = heard
+        here.past.asked.clear()
+        await here.resend(returned)
+        await here.eventually(lambda: any(path.endswith("owners") for path in here.past.asked))
+        here.past.held.set()
+        here.dispatcher.completed(posted)
+        await watch.sees("run.completed")
+        assert client.seqs == {thread: [2, 3, 4, 5]}
+
+
 async def test_what_lies_before_its_beginning_and_comes_late_is_not_shown_and_takes_nothing_back(
     here: World, monkeypatch: Any
 ) -> None:
@@ -599,11 +629,11 @@ async def test_texts_say_where_they_belong_and_are_shown_as_they_grow(here: Worl
         await watch.sees("message.posted")
         posted = here.dispatcher.written[thread][-1]
         call = here.dispatcher.called(posted)
-        await watch.sees("model.called")
+        [called] = await watch.sees("model.called")
         for at, text in ((0, "Hällo "), (6, "wörld")):
             here.dispatcher.pieces(Piece(thread, call, 0, "text", at, text))
             [frame] = await watch.sees("text.delta")
-            assert frame.id is None
+            assert frame.id == called.id
             assert (frame.data["seq"], frame.data["block"], frame.data["at"], frame.data["delta"]) == (
                 call,
                 0,
@@ -612,9 +642,31 @@ async def test_texts_say_where_they_belong_and_are_shown_as_they_grow(here: Worl
             )
         here.dispatcher.returned(posted, call, Block(kind="text", text="Hällo wörld!"))
         rest, fact = await watch.sees("text.delta", "model.returned")
-        assert (rest.data["at"], rest.data["delta"]) == (11, "!") and fact.id is not None
+        assert (rest.data["at"], rest.data["delta"]) == (11, "!") and rest.id == called.id != fact.id
         here.dispatcher.completed(posted)
         await watch.sees("run.completed")
+    assert here.core.hub.listening == 0
+
+
+async def test_who_goes_on_from_the_id_of_a_text_misses_no_fact_and_has_the_text_whole(here: World) -> None:
+    here.dispatcher.play = silence
+    app = here.gateways[0][0]
+    thread, other = await new_thread(here, here.key), await new_thread(here, here.key)
+    async with watched(here, here.key, deltas=True) as watch:
+        await ask(app, "POST", f"{CHAT}/threads/{thread}/messages", key=here.key, body={"content": "go"})
+        await watch.sees("message.posted")
+        posted = here.dispatcher.written[thread][-1]
+        call = here.dispatcher.called(posted)
+        await watch.sees("model.called")
+        await ask(app, "POST", f"{CHAT}/threads/{other}/messages", key=here.key, body={"content": "go"})
+        await watch.sees("message.posted")
+        here.dispatcher.pieces(Piece(thread, call, 0, "text", 0, "Hello"))
+        [text] = await watch.sees("text.delta")
+    async with watched(here, here.key, watch.client, after=text.id, deltas=True) as watch:
+        here.dispatcher.returned(posted, call, Block(kind="text", text="Hello!"))
+        await watch.sees("text.delta", "model.returned")
+        assert watch.client.texts == {(thread, call, 0): "Hello!"}
+        assert watch.client.seqs == {thread: [2, 3, 4], other: [2]}
     assert here.core.hub.listening == 0
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from parley_events import facts as f
 from parley_events import ids
-from parley_events.body import Author, Block, TeamPlay, Usage
+from parley_events.body import Author, Block, TeamPlay, ThreadSeed, Usage
 from parley_events.codec import Fact
 from parley_events.pieces import Piece
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
+USERS = (None, "ann", "bob")
+"""Whose a thread may be: everybody's, or one's."""
 USAGE = Usage()
 
 
@@ -25,8 +27,11 @@ _OF_A_CALL = (f.ModelReturned, f.ModelFailed, f.RunCancelled)
 @dataclass
 class Story:
     """`texts`: (call, block) → the whole text of a turn that is on record. `spoken`: the same of every attempt, as far
-    as the model came. `void`: the seqs of ends that leave nothing of their run's last attempt."""
+    as the model came. `void`: the seqs of ends that leave nothing of their run's last attempt. `user`: whose the thread
+    is (None: everybody's)."""
 
+    thread: str = THREAD
+    user: str | None = None
     facts: list[Fact] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     texts: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -39,17 +44,17 @@ class Story:
         call = getattr(body, "call", None) if isinstance(body, _OF_A_CALL) else None
         if isinstance(body, f.Numbered):
             body = body.model_copy(update={"numbers": tuple(range(10 * seq, 10 * seq + body.wanted))})
-        self.facts.append(Fact(body.type, THREAD, seq, 0, "w", 1000 + seq, body, run_id=run, call=call))
+        self.facts.append(Fact(body.type, self.thread, seq, 0, "w", 1000 + seq, body, run_id=run, call=call))
         return seq
 
     def post(self, n: int, members: int = 0) -> str:
         """A message; a team of so many answers it."""
-        run = ids.run_id(THREAD, f"c{n}")
+        run = ids.run_id(self.thread, f"c{n}")
         free = {*self.runs} <= {fact.run_id for fact in self.facts if fact.type in f.RUN_ENDS}
         self.runs.append(run)
         self.add(
             f.MessagePosted(
-                message_id=ids.question_id(THREAD, f"c{n}"),
+                message_id=ids.question_id(self.thread, f"c{n}"),
                 run_id=run,
                 answer_id=ids.answer_id(run),
                 disposition="started" if free else "queued",
@@ -89,7 +94,7 @@ class Story:
         before = sum(len(said) for (of, index), said in self.spoken.items() if of == call and index < block)
         places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
         for start, end in itertools.pairwise(places):
-            self.pieces.append(Piece(THREAD, call, block, kind, start, text[start:end], before))  # type: ignore[arg-type]
+            self.pieces.append(Piece(self.thread, call, block, kind, start, text[start:end], before))  # type: ignore[arg-type]
         self.spoken[call, block] = text
 
     def returned(self, run: str, call: int, turn: int, blocks: list[Block]) -> None:
@@ -132,7 +137,7 @@ class Story:
         """An approval, and what becomes of it: approve, deny or expire."""
         place = {"run_id": run, "call": call, "index": index, "tool_call_id": f"t{index}"}
         named = {**place, "name": "publish", "arguments": {"text": "é😀"}}
-        approval = f"{THREAD}.p{len(self.facts) + 1}"
+        approval = f"{self.thread}.p{len(self.facts) + 1}"
         self.add(
             f.ApprovalRequested.model_validate({**named, "approval_id": approval, "due_at_ms": 9, "question": "Go?"}),
             run,
@@ -209,6 +214,18 @@ def team_stories(draw: st.DrawFn) -> Story:
     _mix(draw, [_run(draw, story, lambda: run, 1, False)])
     _mix(draw, [elsewhere[1]] if draw(st.booleans()) else [])
     story.runs.sort(key=lambda one: one != run)
+    return story
+
+
+@st.composite
+def small_stories(draw: st.DrawFn, thread: str) -> Story:
+    """A short one, for a thread beside another; some begin with a fact that says whose they are."""
+    story = Story(thread=thread, user=draw(st.sampled_from(USERS)))
+    if draw(st.booleans()):
+        story.add(f.ThreadCreated(seed=ThreadSeed(user_id=story.user)))
+    for n in range(draw(st.integers(1, 2))):
+        for _ in _run(draw, story, partial(story.post, n), 1, False):
+            pass
     return story
 
 

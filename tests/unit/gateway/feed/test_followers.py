@@ -1,13 +1,15 @@
 """Whoever follows, in whatever words, however often it leaves and comes back, at whichever gateway, however slow it or
 history or the log may be: in the end it has what one has that never left, and what is stored.
 
-The hubs, feeds, channels and streams are the real ones. A story is recorded with all that may become of records
-(`recorded`), told in the words of a dialect (`spoken`), and a script says what happens when (`stage`); nothing depends
-on time. `PARLEY_FOLLOWERS`: how many stories are tried, for a long run.
+The hubs, feeds, channels and streams are the real ones. Stories are recorded with all that may become of records
+(`recorded`), told in the words of a dialect (`spoken`), or many threads in one stream (`many_follower`), and a script
+says what happens when (`stage`); nothing depends on time. `PARLEY_FOLLOWERS`: how many stories are tried, for a long
+run.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections import defaultdict
@@ -18,10 +20,12 @@ from hypothesis import strategies as st
 
 from parley_events.facts import ModelCalled, ModelReturned, RunCancelled
 from parley_gateway.feed import outlet, recall
-from tests.unit.gateway.feed.recorded import STALE, recorded
+from tests.unit.gateway.feed.clients import Follower
+from tests.unit.gateway.feed.many_follower import Wish
+from tests.unit.gateway.feed.recorded import ELSEWHERE, NEIGHBOUR, STALE
 from tests.unit.gateway.feed.spoken import WORDS, Sent, Words
-from tests.unit.gateway.feed.stage import Client, Stage
-from tests.unit.gateway.feed.stories import Story, stories, team_stories
+from tests.unit.gateway.feed.stage import Stage
+from tests.unit.gateway.feed.stories import Story, small_stories, stories, team_stories
 from tests.unit.gateway.feed.test_texts import may_be, stored_text
 
 EXAMPLES = int(os.environ.get("PARLEY_FOLLOWERS", "600"))
@@ -34,39 +38,73 @@ scripts = st.binary(min_size=150, max_size=600).map(lambda told: list(zip(*[iter
 """Lines of three numbers: what is done, and how."""
 
 
+wishes = st.builds(Wish, st.integers(0, 2), st.sampled_from([True, True, False]), st.booleans())
+Play = tuple[list[Story], list[tuple[Words, str]], list[Wish]]
+
+
 @st.composite
-def played(draw: st.DrawFn) -> tuple[Story, list[tuple[Words, str]]]:
-    """A story, and who follows what of it."""
+def played(draw: st.DrawFn) -> Play:
+    """Stories, who follows what of the first, and who follows many at once."""
     story = draw(st.one_of(stories(), stories(queued=True), team_stories()))
     tops = {fact.run_id for fact in story.facts if fact.type == "message.posted"}
     runs = [run for run in story.runs if run in tops]
     few = draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=2))
-    ways = draw(st.lists(st.tuples(st.sampled_from(few), st.sampled_from(runs[:2])), min_size=2, max_size=6))
-    return story, ways
+    ways = draw(st.lists(st.tuples(st.sampled_from(few), st.sampled_from(runs[:2])), min_size=2, max_size=5))
+    beside = draw(st.sampled_from([(), (), (NEIGHBOUR,), (ELSEWHERE,), (NEIGHBOUR, ELSEWHERE)]))
+    many = draw(st.lists(wishes, min_size=1, max_size=3)) if beside else []
+    return [story, *(draw(small_stories(thread)) for thread in beside)], ways, many
 
 
 @given(played(), scripts, st.randoms(use_true_random=True))
 @settings(max_examples=EXAMPLES, deadline=None, print_blob=True)
 def test_every_follower_has_what_one_has_that_never_left(
-    play: tuple[Story, list[tuple[Words, str]]], script: list[tuple[int, int, int]], chance: random.Random
+    play: Play, script: list[tuple[int, int, int]], chance: random.Random
 ) -> None:
-    story, ways = play
-    note(f"{[fact.type for fact in story.facts]}, followed as {[words.name for words, _ in ways]}")
-    stage = Stage(chance, story, recorded(chance, story), ways)
+    told, ways, many = play
+    note(f"{[[fact.type for fact in story.facts] for story in told]}, followed as {[words.name for words, _ in ways]}")
+    note(f"and as {many}")
+    stage = Stage(chance, told, ways, many)
+    logged = Logged()
     try:
         behind = patch.object(outlet, "BEHIND_BYTES", chance.choice(BEHIND))
         with behind, patch.object(recall, "AT_A_TIME", AT_A_TIME):
             for line in script:
                 stage.do(*line)
             stage.finish()
-            for client in stage.clients:
-                check(story, client)
+            for client in stage.followers:
+                check(stage.story, client)
+            for follower in stage.many_followers:
+                follower.check()
             stage.close()
+        assert not logged.errors, "something went wrong, though everybody could go on"
     finally:
         stage.end()
+        logged.close()
 
 
-def check(story: Story, client: Client) -> None:
+class Logged(logging.Handler):
+    """What a gateway says of errors of its own; of what it only warns it says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+        self._logger = logging.getLogger("parley_gateway")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+        self._logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As of the handler."""
+        self.errors.append(f"{record.getMessage()}: {record.exc_info}")
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._level)
+        super().close()
+
+
+def check(story: Story, client: Follower) -> None:
     """Whether a client has every fact, once and in order, and every text, whole."""
     words, frames = client.words, client.frames
     assert facts_of(frames) == facts_of(client.reference), words.name
@@ -90,7 +128,7 @@ def facts_of(frames: list[Sent]) -> list[tuple[str, object]]:
     return [(frame.place, frame.data) for frame in frames if frame.of is None and frame.id is not None]
 
 
-def family_of(story: Story, client: Client) -> set[str]:
+def family_of(story: Story, client: Follower) -> set[str]:
     """The runs whose texts it is told. A team's summary is told whole, with its end."""
     if client.words.of_thread:
         return set(story.runs)
@@ -102,7 +140,7 @@ def family_of(story: Story, client: Client) -> set[str]:
     return inside if client.words.inside else {client.run}
 
 
-def check_restarting(story: Story, client: Client, said: dict[tuple[int, int], str]) -> None:
+def check_restarting(story: Story, client: Follower, said: dict[tuple[int, int], str]) -> None:
     """With a word for a new attempt every text is just what its call said, and a run's is the stored one."""
     runs = {fact.seq: fact.body.run_id for fact in story.facts if isinstance(fact.body, ModelCalled)}
     family = family_of(story, client)
@@ -129,7 +167,7 @@ def _native_text(frames: list[Sent], run: str) -> str:
     return kept + since
 
 
-def check_joined(story: Story, client: Client, said: dict[tuple[int, int], str]) -> None:
+def check_joined(story: Story, client: Follower, said: dict[tuple[int, int], str]) -> None:
     """Without one: beginnings of attempts that came to nothing, each followed by a blank line, then the stored text."""
     family = family_of(story, client)
     calls = {

@@ -322,10 +322,10 @@ async def test_draining_ends_every_feed_now_and_later(bench: Bench) -> None:
 
 
 class Store:
-    """The bench's objects; `away` is raised instead of an answer."""
+    """The bench's objects; `away`: it raises instead of an answer; `silent`: it gives none."""
 
     def __init__(self, objects: Objects) -> None:
-        self._objects, self.away = objects, False
+        self._objects, self.away, self.silent = objects, False, False
         self.asked = 0
 
     async def put(self, workspace_id: str, data: bytes) -> str:
@@ -333,6 +333,8 @@ class Store:
 
     async def get(self, workspace_id: str, sha256: str) -> bytes:
         self.asked += 1
+        if self.silent:
+            await asyncio.Event().wait()
         if self.away:
             raise ObjectsUnavailable("away")
         return await self._objects.get(workspace_id, sha256)
@@ -386,31 +388,37 @@ async def test_what_nobody_wants_is_not_fetched(bench: Bench) -> None:
     assert store.asked == 0 and not hub._held
 
 
+@pytest.mark.parametrize("how", ["away", "silent"])
 async def test_who_waits_too_long_for_contents_is_closed_and_resumes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr("parley_gateway.feed.hub.CONTENTS_S", 0.05)
+    monkeypatch.setattr("parley_gateway.feed.hub._CONTENTS_LOOK_S", 0.01)
     store = bench.objects = Store(bench.objects)
     epoch = await bench.claim()
     hub = await bench.start()
     listener = hub.listen(THREAD)
-    store.away = True
+    setattr(store, how, True)
     await large(bench, 1, epoch)
     await until(lambda: listener.closed)
     assert await listener.take(0) == [], "never the next fact without this one"
-    store.away = False
+    setattr(store, how, False)
     again = hub.listen(THREAD)
     await until(lambda: not hub._held)
     await bench.fact(2, created(), epoch)
     assert [fact.seq for fact in await heard(again, 1)] == [2]
 
 
-async def test_what_is_held_behind_a_fact_that_waits_is_bounded_in_bytes(bench: Bench) -> None:
+@pytest.mark.parametrize("how", ["away", "silent"])
+async def test_what_is_held_behind_a_fact_that_waits_is_bounded_in_bytes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("parley_gateway.feed.hub._CONTENTS_LOOK_S", 0.01)
     store = bench.objects = Store(bench.objects)
     epoch = await bench.claim()
     hub = await bench.start(queue_bytes=100_000)
     listener = hub.listen(THREAD)
-    store.away = True
+    setattr(store, how, True)
     await large(bench, 1, epoch)
     await bench.fact(2, returned(2, "x" * 50_000), epoch)
     await until(lambda: listener.closed and not hub._held)

@@ -244,6 +244,28 @@ async def test_what_comes_in_one_turn_for_one_that_takes_nothing_is_bounded_too(
     assert asyncio.get_running_loop().time() < now + 10
 
 
+async def test_what_comes_for_one_that_was_just_given_up_harms_nobody() -> None:
+    """Whoever writes to it writes to others, too, and must not learn of it by an error."""
+
+    async def never() -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    outlet, written = Outlet(lambda message: never(), never, 30.0, 100), list[bool]()
+    now = asyncio.get_running_loop().time()
+
+    def write() -> None:
+        written.append(outlet.write(message_of(b"x" * 60), now))
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(20), outlet.watched():
+            for _ in range(3):
+                write()
+            # Its time is over by then, and its task has not heard of that.
+            asyncio.get_running_loop().call_soon(write)
+            await outlet.catch_up()
+    assert written == [True] * 4
+
+
 async def test_a_socket_that_is_not_read_for_a_while_loses_nothing() -> None:
     """On a real server: its buffers are full, what comes waits, and comes in order, put together, once the client
     reads."""

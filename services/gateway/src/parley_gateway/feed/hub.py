@@ -45,6 +45,7 @@ _CALL_LIMIT = 4 * 1024 * 1024
 _WORKSPACES_LIMIT = 10_000
 CONTENTS_S = 30.0
 """How long the listeners of a stream wait for a fact's contents; then they are closed, and resume by their cursors."""
+_CONTENTS_LOOK_S = 1.0
 _CONTENTS_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 _AT_ONCE = (KeyCreated.type, KeyRotated.type, KeyRevoked.type)
@@ -559,25 +560,37 @@ class Hub:
     async def _whole(self, head: FactHead, record: Incoming) -> Incoming | None:
         """The record with its contents. Who listens to the stream waits for `CONTENTS_S` and is closed then; a fact
         that keeps a cache current is waited for however long it takes. None: nobody waits for it any more."""
-        until = asyncio.get_running_loop().time() + CONTENTS_S
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CONTENTS_S
         tries = 0
-        while True:
-            try:
-                return await self._contents.whole(record)
-            except Undecodable as error:
-                log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
-                return None
-            except ObjectError as error:
-                if tries % 10 == 0:
-                    log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
-            if asyncio.get_running_loop().time() > until or self._crowded(head.stream):
-                for heard in _heard_by(head):
-                    for listener in self._listeners.get(heard, ()):
-                        listener.close()
-                if head.type not in self._watchers:
-                    return None
-            await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
-            tries += 1
+        asking: asyncio.Task[Incoming] | None = None
+        try:
+            while True:
+                asking = asking or loop.create_task(self._contents.whole(record))
+                # A store may also say nothing for long: that is no reason to wait longer, or to hold more.
+                await asyncio.wait((asking,), timeout=_CONTENTS_LOOK_S)
+                if asking.done():
+                    try:
+                        return asking.result()
+                    except Undecodable as error:
+                        log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+                        return None
+                    except ObjectError as error:
+                        asking = None
+                        if tries % 10 == 0:
+                            log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+                if loop.time() > until or self._crowded(head.stream):
+                    for heard in _heard_by(head):
+                        for listener in self._listeners.get(heard, ()):
+                            listener.close()
+                    if head.type not in self._watchers:
+                        return None
+                if asking is None:
+                    await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
+                    tries += 1
+        finally:
+            if asking is not None:
+                asking.cancel()
 
     def _crowded(self, stream: str) -> bool:
         """Whether more of a stream is held than a listener's queue would take."""

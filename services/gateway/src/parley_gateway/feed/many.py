@@ -1,14 +1,15 @@
 """A client's feed of many threads: all of its workspace that the key may see, or some that it names (DESIGN §5).
 
 Facts come in the order of the log within each partition, and so within each thread; between partitions there is none.
-So the cursor is a vector of offsets (`vector`), on every fact. A feed that goes on from a cursor reads, partition by
+So the cursor is a vector of offsets (`vector`), on every frame. A feed that goes on from a cursor reads, partition by
 partition, what history has from there on, first without listening, then up to where the hub stood when it began to
 listen, and takes what the hub queued from there. What is missing or cannot be read ends it: the client comes back with
 its cursor, and the rest is read.
 
-Texts are shown as they grow where that is wanted, but not resumed: their frames say where in their block they belong,
-and the fact that closes a block is preceded by what is missing of it. Above it: `many_stream`, and `many_channel` for
-those who watch the same. Beside it: `join`, which follows one thread. Below: `opened`, `owners`, `order`.
+Texts are shown as they grow where that is wanted, but not resumed: their frames repeat the cursor of what came before,
+and say where in their block they belong, and the fact that closes a block is preceded by what is missing of it. Above
+it: `many_stream`, and `many_channel` for those who watch the same. Beside it: `join`, which follows one thread. Below:
+`opened`, `owners`, `order`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from parley_gateway.auth import Principal
 from parley_gateway.errors import GatewayError, Unavailable
 from parley_gateway.feed.cursor import bad_cursor, cursor_ahead
 from parley_gateway.feed.follow import Shown, ShownFact, merged
-from parley_gateway.feed.frames import Show
+from parley_gateway.feed.frames import Frame, Show
 from parley_gateway.feed.hub import Hub, Item, every_thread
 from parley_gateway.feed.opened import Opened
 from parley_gateway.feed.order import InOrder, tap
@@ -71,6 +72,8 @@ class Many:
         self._ready: list[bytes] = []
         self._busy = False
         """Whether what came is being made into frames."""
+        self._cursor = b"" if after is None else str(after).encode()
+        """The one that was given last."""
         self.over = False
         """Whether nothing comes any more."""
 
@@ -186,7 +189,8 @@ class Many:
 
     def _place(self) -> bytes:
         """An event of an id alone: it tells browsers, too, where they are, and is shown to nobody."""
-        return b"id: %s\n\n" % str(Vector(self._next)).encode()
+        self._cursor = str(Vector(self._next)).encode()
+        return b"id: %s\n\n" % self._cursor
 
     def _ends(self) -> dict[int, int]:
         reached = self._hub.reached
@@ -195,6 +199,8 @@ class Many:
     def _listen(self) -> None:
         self._hub.attend(self._listener)
         self._listening, self._goal = True, self._ends()
+        # A cursor of a gateway that is further: what this one hears before it is passed over.
+        self._owners.meets({partition: max(end, self._next.get(partition, 0)) for partition, end in self._goal.items()})
 
     async def _check_not_ahead(self) -> None:
         reached, known = self._hub.reached, dict(self._next)
@@ -257,12 +263,12 @@ class Many:
                     texts.setdefault(item.thread_id, (opened, []))[1].extend(opened.piece(item))
             elif self._matters(item):
                 if item.stream in texts:
-                    out += _texts(*texts.pop(item.stream))
+                    out += self._texts(*texts.pop(item.stream))
                 if not await self._new(item, out):
                     return
         # Between threads there is no order: what came of each meanwhile is shown together.
         for told in texts.values():
-            out += _texts(*told)
+            out += self._texts(*told)
 
     def _matters(self, fact: Fact) -> bool:
         """Whether a fact was not there when it began to listen."""
@@ -309,10 +315,10 @@ class Many:
             if not isinstance(shown, ShownFact):
                 texts.append(shown)
                 continue
-            out += _texts(opened, texts)
+            out += self._texts(opened, texts)
             texts = []
             out += self._framed(partition, fact.offset, opened, shown)
-        out += _texts(opened, texts)
+        out += self._texts(opened, texts)
         if not opened.speaking:
             opened.leave()
         if not opened.open:
@@ -335,19 +341,27 @@ class Many:
         places = {**self._next, partition: offset}
         for number, frame in enumerate(frames, 1):
             if number == len(frames):
-                cursor = Vector({**places, partition: offset + 1})
+                place = Vector({**places, partition: offset + 1})
             elif number <= sent:
                 continue
             else:
-                cursor = Vector(places, partition, number)
-            yield b"id: %s\ndata: %s\n\n" % (str(cursor).encode(), orjson.dumps(frame.data))
+                place = Vector(places, partition, number)
+            self._cursor = str(place).encode()
+            yield self._frame(frame)
+
+    def _texts(self, opened: Opened, texts: Iterable[Shown]) -> list[bytes]:
+        """The frames of texts of one thread. Their cursor is that of what came before: who goes on misses no fact."""
+        return [self._frame(frame) for shown in merged(texts) for frame in opened.show(shown)]
+
+    def _frame(self, frame: Frame) -> bytes:
+        return b"id: %s\ndata: %s\n\n" % (self._cursor, orjson.dumps(frame.data))
 
     def _tapped(self, thread_id: str, opened: Opened) -> Iterable[bytes]:
         """Have the pieces of a thread come, if there are any; the texts that they begin with."""
         if not self._pieces or not opened.speaking or opened.untap is not None:
             return ()
         opened.untap = tap(self._hub, thread_id, self._listener)
-        return _texts(opened, [shown for piece in self._hub.kept(thread_id) for shown in opened.piece(piece)])
+        return self._texts(opened, [shown for piece in self._hub.kept(thread_id) for shown in opened.piece(piece)])
 
 
 def _by_partition(hub: Hub, threads: Sequence[str] | None) -> dict[int, list[str] | None]:
@@ -359,8 +373,3 @@ def _by_partition(hub: Hub, threads: Sequence[str] | None) -> dict[int, list[str
         partition = hub.partition(thread_id)
         found[partition] = [*(found.get(partition) or ()), thread_id]
     return found
-
-
-def _texts(opened: Opened, texts: Iterable[Shown]) -> list[bytes]:
-    """The frames of texts of one thread; they have no cursor."""
-    return [b"data: %s\n\n" % orjson.dumps(frame.data) for shown in merged(texts) for frame in opened.show(shown)]

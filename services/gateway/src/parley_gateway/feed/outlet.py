@@ -62,7 +62,7 @@ class Outlet:
                 self._stuck.close()
 
     def _give_up(self) -> None:
-        if self._stall is not None:
+        if self._stall is not None and not self._stall.expired():
             self._stall.reschedule(self._loop.time())
 
     # ---- in the stream's own task

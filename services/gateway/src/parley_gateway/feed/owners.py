@@ -2,13 +2,14 @@
 
 Of a thread that begins while the feed is open its first fact says it; of others history is asked, once. What it answers
 is as of the fact that was met, and so tells a record that was sent twice (after an outage) from a new one, also where
-the first of the two lies before the client's cursor.
+the first of the two lies before the client's cursor. For that its view must have come to where the feed began to
+meet facts: what is of a thread that was not met lies before that.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parley_events.body import ThreadSeed
@@ -39,6 +40,12 @@ class Owners:
     def __init__(self, hub: Hub, history: History, principal: Principal, *, fresh: bool) -> None:
         self._hub, self._history, self._principal, self._fresh = hub, history, principal, fresh
         self._met: OrderedDict[str, Met] = OrderedDict()
+        self._since: Mapping[int, int] = {}
+        self._forgot = False
+
+    def meets(self, since: Mapping[int, int]) -> None:
+        """From these places on every fact of its partitions is met."""
+        self._since = since
 
     def get(self, thread_id: str) -> Met | None:
         met = self._met.get(thread_id)
@@ -71,12 +78,8 @@ class Owners:
 
     async def _ask(self, facts: Sequence[Fact]) -> None:
         workspace_id = self._principal.workspace_id
-        owners = await self._history.owners(workspace_id, [_place(fact) for fact in facts])
-        early = [fact for fact in facts if (owners[fact.stream].seq if fact.stream in owners else 0) < _before(fact)]
-        if early:
-            # The view has not come so far: it must have all that lies before the fact.
-            ends = sorted({f"{self._hub.partition(fact.stream)}.{fact.offset}" for fact in early})
-            owners |= await self._history.owners(workspace_id, [_place(fact) for fact in early], ends)
+        ends = sorted({self._known_to(fact) for fact in facts})
+        owners = await self._history.owners(workspace_id, [_place(fact) for fact in facts], ends)
         for fact in facts:
             owner, seed = owners.get(fact.stream), _seed(fact)
             if owner is not None and owner.seq >= _before(fact):
@@ -86,6 +89,11 @@ class Owners:
             else:
                 raise Behind
 
+    def _known_to(self, fact: Fact) -> str:
+        """Up to where the view must have come: before that is all that the thread had before this fact."""
+        partition = self._hub.partition(fact.stream)
+        return f"{partition}.{fact.offset if self._forgot else self._since[partition]}"
+
     def _know(self, thread_id: str, whose: ThreadSeed | OwnerView, seq: int) -> None:
         self._put(thread_id, Met(self._principal.sees(whose.user_id, whose.agent_id, whose.team_id), seq))
 
@@ -94,6 +102,7 @@ class Owners:
         self._met.move_to_end(thread_id)
         if len(self._met) > THREADS_LIMIT:
             self._met.popitem(last=False)
+            self._forgot = True
 
 
 def _place(fact: Fact) -> str:

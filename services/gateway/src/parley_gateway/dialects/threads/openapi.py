@@ -255,8 +255,8 @@ _THREADS = (
         "The facts of many threads: of all that the key may see, or of those that are named. The stream stays open.",
         {200: Answer("The stream.", events=shapes.Frame, stream=MANY_STREAM)},
         more="It begins now, or goes on from a cursor of such a stream. Facts come in the order of their thread; "
-        "between threads there is no order. Texts are not resumed: a `text.delta` has no id, and `block` and `at` say "
-        "where its text belongs.",
+        "between threads there is no order. Texts are not resumed: a `text.delta` has the id of what came before it, "
+        "and `block` and `at` say where its text belongs.",
         parameters=(
             Parameter("threads", str, "At most 100 threads, with commas between; each must be visible."),
             Parameter("deltas", Flag, "Show texts as they grow, too."),
