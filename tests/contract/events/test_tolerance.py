@@ -225,6 +225,20 @@ def test_a_numbered_fact_needs_a_seq_and_a_stream() -> None:
             head_of(with_header(record, name, None))
 
 
+@pytest.mark.parametrize(
+    "name", ["ce_type", "ce_subject", "ce_time", "ce_dataschema", "ce_causationid", "ce_bodyhash", "ce_correlationid"]
+)
+@pytest.mark.parametrize("value", [b"\xff", None])
+def test_a_header_of_a_fact_is_text_and_one_of_others_may_be_anything(name: str, value: bytes | None) -> None:
+    record = back(encoded(COMPLETED))
+    headers = (*(item for item in record.headers if item[0] != name), (name, value))
+    with pytest.raises(Undecodable):
+        decode_fact(replace(record, headers=headers))  # type: ignore[arg-type]
+    other = replace(record, headers=(*record.headers, ("x-other", value)))  # type: ignore[arg-type]
+    assert decode_fact(other) == decode_fact(record)
+    assert head_of(other).headers["x-other"] == ("" if value is None else "\ufffd")
+
+
 HEADER_NAMES = [
     "ce_id",
     "ce_type",
