@@ -1,5 +1,4 @@
--- What the projector runs in its one transaction per batch. Rows come as one array per column. Where they become rows,
--- `unnest` stands in the select list: in FROM each of the columns would be put aside in a store of its own first.
+-- What the projector runs in its one transaction per batch. Rows come as one array per column.
 
 -- name: start_positions
 INSERT INTO positions (projection, partition, next_offset, epoch, last_number)
@@ -61,12 +60,12 @@ FROM workspaces WHERE workspace_id = ANY($1::uuid[])
 
 -- name: put_facts
 INSERT INTO facts (stream, seq, partition, "offset", type, run_id, workspace_id, time_ms, headers, body)
-SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::int[]), unnest($4::bigint[]), unnest($5::text[]),
-       unnest($6::text[]), unnest($7::uuid[]), unnest($8::bigint[]), unnest($9::json[]), unnest($10::bytea[])
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::uuid[],
+                     $8::bigint[], $9::json[], $10::bytea[])
 
 -- name: put_streams
 INSERT INTO streams (key, partition, workspace_id, seq)
-SELECT unnest($1::text[]), unnest($2::int[]), unnest($3::uuid[]), unnest($4::bigint[])
+SELECT * FROM unnest($1::text[], $2::int[], $3::uuid[], $4::bigint[])
 ON CONFLICT (key) DO UPDATE SET seq = excluded.seq
 
 -- name: put_threads
@@ -74,12 +73,10 @@ INSERT INTO threads (id, workspace_id, title, agent_id, team_id, user_id, channe
                      created_ms, updated_ms, active_ms, pinned, archived, forked_from, forked_at, last_message_ms,
                      message_count, cleared_seq, expired, deleted, idle_s, open_runs, end_user, read_seq,
                      answered_seq)
-SELECT unnest($1::text[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
-       unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::json[]), unnest($10::json[]),
-       unnest($11::bigint[]), unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::bool[]), unnest($15::bool[]),
-       unnest($16::text[]), unnest($17::bigint[]), unnest($18::bigint[]), unnest($19::int[]), unnest($20::bigint[]),
-       unnest($21::bool[]), unnest($22::bool[]), unnest($23::int[]), unnest($24::int[]), unnest($25::text[]),
-       unnest($26::bigint[]), unnest($27::bigint[])
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::json[], $10::json[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bool[], $15::bool[],
+                     $16::text[], $17::bigint[], $18::bigint[], $19::int[], $20::bigint[], $21::bool[], $22::bool[],
+                     $23::int[], $24::int[], $25::text[], $26::bigint[], $27::bigint[])
 ON CONFLICT (id) DO UPDATE SET
     title = excluded.title, pinned = excluded.pinned, archived = excluded.archived, metadata = excluded.metadata,
     updated_ms = excluded.updated_ms, active_ms = excluded.active_ms, last_message_ms = excluded.last_message_ms,
@@ -101,18 +98,17 @@ WHERE a.thread_id = c.thread_id AND a.seq < c.seq
 
 -- name: put_files
 INSERT INTO files (thread_id, seq, name, workspace_id, kind, content_type, size, sha256, run_id, created_ms)
-SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::text[]), unnest($4::uuid[]), unnest($5::text[]),
-       unnest($6::text[]), unnest($7::bigint[]), unnest($8::text[]), unnest($9::text[]), unnest($10::bigint[])
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::bigint[],
+                     $8::text[], $9::text[], $10::bigint[])
 
 -- name: put_messages
 INSERT INTO messages (thread_id, seq, part, id, workspace_id, number, run_id, role, content, created_ms, tool_call_id,
                       tool_name, tool_arguments, tool_status, author, attachments, metadata, lead_context,
                       knowledge_ids, client, beside, before, told)
-SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::smallint[]), unnest($4::text[]), unnest($5::uuid[]),
-       unnest($6::bigint[]), unnest($7::text[]), unnest($8::text[]), unnest($9::text[]), unnest($10::bigint[]),
-       unnest($11::text[]), unnest($12::text[]), unnest($13::json[]), unnest($14::text[]), unnest($15::json[]),
-       unnest($16::json[]), unnest($17::json[]), unnest($18::json[]), unnest($19::json[]), unnest($20::bool[]),
-       unnest($21::bigint[]), unnest($22::text[]), unnest($23::int[])
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::smallint[], $4::text[], $5::uuid[], $6::bigint[], $7::text[],
+                     $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::json[], $14::text[],
+                     $15::json[], $16::json[], $17::json[], $18::json[], $19::json[], $20::bool[], $21::bigint[],
+                     $22::text[], $23::int[])
 
 -- name: put_call_statuses
 UPDATE messages m SET tool_status = c.status FROM unnest($1::text[], $2::bigint[], $3::text[]) AS c (thread_id, seq, status)
@@ -123,12 +119,10 @@ INSERT INTO runs (id, workspace_id, thread_id, partition, parent_run_id, agent_i
                   question_id, answer_number, posted_seq, created_ms, attempt, input_tokens, output_tokens,
                   cache_read_tokens, cache_write_tokens, stop_reason, error_code, error_message, answer, last_text,
                   calls, ended_seq, ended_ms, told)
-SELECT unnest($1::text[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::int[]), unnest($5::text[]),
-       unnest($6::text[]), unnest($7::int[]), unnest($8::text[]), unnest($9::text[]), unnest($10::text[]),
-       unnest($11::bigint[]), unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::int[]),
-       unnest($15::bigint[]), unnest($16::bigint[]), unnest($17::bigint[]), unnest($18::bigint[]),
-       unnest($19::text[]), unnest($20::text[]), unnest($21::text[]), unnest($22::text[]), unnest($23::text[]),
-       unnest($24::json[]), unnest($25::bigint[]), unnest($26::bigint[]), unnest($27::int[])
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::text[],
+                     $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::int[], $15::bigint[],
+                     $16::bigint[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::text[], $22::text[],
+                     $23::text[], $24::json[], $25::bigint[], $26::bigint[], $27::int[])
 ON CONFLICT (id) DO UPDATE SET
     agent_id = excluded.agent_id, agent_version = excluded.agent_version, status = excluded.status,
     message_id = excluded.message_id, attempt = excluded.attempt, input_tokens = excluded.input_tokens,
@@ -146,10 +140,9 @@ FROM approvals WHERE id = ANY($1::text[])
 -- name: put_approvals
 INSERT INTO approvals (id, workspace_id, thread_id, run_id, agent_id, seq, tool_call_id, name, arguments, question,
                        input_schema, who, created_ms, due_ms, status, answered_by, comment, edited, answered_ms)
-SELECT unnest($1::text[]), unnest($2::uuid[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
-       unnest($6::bigint[]), unnest($7::text[]), unnest($8::text[]), unnest($9::json[]), unnest($10::text[]),
-       unnest($11::json[]), unnest($12::json[]), unnest($13::bigint[]), unnest($14::bigint[]), unnest($15::text[]),
-       unnest($16::text[]), unnest($17::text[]), unnest($18::json[]), unnest($19::bigint[])
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+                     $9::json[], $10::text[], $11::json[], $12::json[], $13::bigint[], $14::bigint[], $15::text[],
+                     $16::text[], $17::text[], $18::json[], $19::bigint[])
 ON CONFLICT (id) DO UPDATE SET
     status = excluded.status, answered_by = excluded.answered_by, comment = excluded.comment,
     edited = excluded.edited, answered_ms = excluded.answered_ms
@@ -161,8 +154,7 @@ WHERE a.run_id = c.run_id AND a.status = 'open'
 
 -- name: put_dues
 INSERT INTO dues (stream, due_key, partition, workspace_id, run_id, due_ms)
-SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::int[]), unnest($4::uuid[]), unnest($5::text[]),
-       unnest($6::bigint[])
+SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::uuid[], $5::text[], $6::bigint[])
 ON CONFLICT (stream, due_key) DO UPDATE SET due_ms = excluded.due_ms
 
 -- name: drop_dues
@@ -175,14 +167,13 @@ WHERE d.stream = c.stream AND d.run_id = c.run_id
 
 -- name: put_notes
 INSERT INTO notes (workspace_id, id, kind, title, body, agent_id, run_id, thread_id, seq, created_ms)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
-       unnest($6::text[]), unnest($7::text[]), unnest($8::text[]), unnest($9::bigint[]), unnest($10::bigint[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::bigint[], $10::bigint[])
 ON CONFLICT (workspace_id, id) DO NOTHING
 
 -- name: put_skills
 INSERT INTO skills AS s (workspace_id, agent_id, slug, id, name, description, body, updated_ms)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::text[]),
-       unnest($6::text[]), unnest($7::text[]), unnest($8::bigint[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
 ON CONFLICT (workspace_id, agent_id, slug) DO UPDATE SET
     id = excluded.id, name = excluded.name, description = excluded.description, body = excluded.body,
     updated_ms = excluded.updated_ms
@@ -198,8 +189,7 @@ WHERE p.workspace_id = c.workspace_id AND p.knowledge_id = c.id
 
 -- name: put_knowledge
 INSERT INTO knowledge (workspace_id, id, title, content_type, characters, created_ms)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::int[]),
-       unnest($6::bigint[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[])
 
 -- name: put_passages
 INSERT INTO passages (workspace_id, knowledge_id, number, text, words)
@@ -210,22 +200,19 @@ FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[])
 
 -- name: put_workspaces
 INSERT INTO workspaces (workspace_id, name, context, structures, mcp_servers, connectors)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::json[]), unnest($5::json[]),
-       unnest($6::json[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::json[], $5::json[], $6::json[])
 ON CONFLICT (workspace_id) DO UPDATE SET
     name = excluded.name, context = excluded.context, structures = excluded.structures,
     mcp_servers = excluded.mcp_servers, connectors = excluded.connectors
 
 -- name: put_keys
 INSERT INTO keys (workspace_id, id, key_hash, user_id, scopes, rate_limit, created_ms, revoked)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]), unnest($5::json[]),
-       unnest($6::text[]), unnest($7::bigint[]), unnest($8::bool[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::json[], $6::text[], $7::bigint[], $8::bool[])
 ON CONFLICT (workspace_id, id) DO UPDATE SET key_hash = excluded.key_hash, revoked = excluded.revoked
 
 -- name: put_agents
 INSERT INTO agents (workspace_id, id, version, uuid, spec, seq, deleted)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::int[]), unnest($4::text[]), unnest($5::json[]),
-       unnest($6::bigint[]), unnest($7::bool[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::json[], $6::bigint[], $7::bool[])
 ON CONFLICT (workspace_id, id, version) DO UPDATE SET
     spec = excluded.spec, seq = excluded.seq, deleted = excluded.deleted
 
@@ -235,7 +222,7 @@ WHERE a.workspace_id = c.workspace_id AND a.id = c.id AND a.seq < c.seq
 
 -- name: put_teams
 INSERT INTO teams (workspace_id, id, version, uuid, spec)
-SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::int[]), unnest($4::text[]), unnest($5::json[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::json[])
 ON CONFLICT (workspace_id, id) DO UPDATE SET version = excluded.version, spec = excluded.spec
 
 -- name: drop_teams
