@@ -195,6 +195,8 @@ def test_a_command_without_a_subject_a_time_or_a_version_is_read_from_its_key_an
     command = decode_command(replace(record, time_ms=77))
     assert (command.stream, command.time_ms, command.source) == (THREAD, 77, "")
     assert command.body == COMMAND_SAMPLES[CANCEL].body
+    no_values: Any = (("ce_time", None), ("ce_dataschema", None))
+    assert decode_command(replace(record, time_ms=77, headers=(*record.headers, *no_values))) == command
 
 
 @pytest.mark.parametrize(

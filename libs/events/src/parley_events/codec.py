@@ -449,8 +449,7 @@ def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
 
 
 def _version(heads: Mapping[str, bytes | None]) -> int:
-    schema = _maybe(heads, "ce_dataschema")
-    return 1 if schema is None else _version_in(schema)
+    return 1 if heads.get("ce_dataschema") is None else _version_in(_text(heads, "ce_dataschema"))
 
 
 def _version_in(schema: str) -> int:
@@ -468,8 +467,7 @@ _known_version = lru_cache(maxsize=256)(_last_number)
 
 
 def _time(heads: Mapping[str, bytes | None], fallback: int) -> int:
-    text = _maybe(heads, "ce_time")
-    return fallback if text is None else _time_in(text)
+    return fallback if heads.get("ce_time") is None else _time_in(_text(heads, "ce_time"))
 
 
 def _time_in(text: str) -> int:
