@@ -1,5 +1,6 @@
 """How fast the view is folded, live and by a rebuild, beside what PostgreSQL takes of the same rows from memory in one
-run: UNNEST in the live fold's transactions, COPY into a rebuild's tables.
+run: UNNEST in the live fold's transactions (of lists, as asyncpg takes them, and of columns, as the fold hands them
+over), COPY into a rebuild's tables.
 
 `python -m tests.bench.rebuild [facts]`. A made-up history of runs of eight facts each is folded live from a log in
 memory, and rebuilt from an embedded log (a file), in one process and in one per core. PostgreSQL is a local server that
@@ -16,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,14 +33,14 @@ from parley_events.log.embedded import EmbeddedLog
 from parley_events.log.embedded_reader import EmbeddedReader
 from parley_events.log.port import Incoming, Outgoing
 from parley_events.objects import open_objects
-from parley_history.db import connect
+from parley_history.db import Connection, connect
 from parley_history.migrate import migrate
 from parley_history.rebuild import schemas
 from parley_history.rebuild.fill import Progress
 from parley_history.rebuild.load import CHUNK, columns_of
 from parley_history.rebuild.run import rebuild
 from parley_history.settings import Settings
-from parley_history.writes import upsert
+from parley_history.writes import SQL, upsert
 from tests.contract.history.conftest import running, settings_for
 from tests.contract.history.listlog import ListLog
 from tests.contract.history.story import Writer, thread, workspace
@@ -161,7 +163,16 @@ async def raw_copy(settings: Settings, rows: Rows, postgres: int) -> Figures:
     return result
 
 
-async def raw_unnest(settings: Settings, rows: Rows, postgres: int) -> Figures:
+Put = Callable[[Connection, str, list[tuple[Any, ...]]], Awaitable[None]]
+
+
+async def lists(connection: Connection, name: str, rows: list[tuple[Any, ...]]) -> None:
+    """A statement that takes one array per column, with lists for them."""
+    if rows:
+        await connection.run(SQL[name], *map(list, zip(*rows, strict=True)))
+
+
+async def raw_unnest(settings: Settings, rows: Rows, postgres: int, put: Put) -> Figures:
     """The live fold's statements with the same rows from memory, in as many transactions, and each row once."""
     await schemas.make_ready(settings, "parley_raw", await schemas.make(settings, "parley_raw"))
     con = await connect(settings.postgres_projector, schema="parley_raw", timeout_s=60)
@@ -171,7 +182,7 @@ async def raw_unnest(settings: Settings, rows: Rows, postgres: int) -> Figures:
         await con.run("BEGIN")
         for name, (_, of) in rows.items():
             begin, end = (len(of) * n // transactions for n in (number, number + 1))
-            await upsert(con, f"put_{name}", of[begin:end])
+            await put(con, f"put_{name}", of[begin:end])
         await con.run("COMMIT")
     result = spent()
     await con.close()
@@ -216,9 +227,11 @@ async def main(count: int, profile: bool) -> None:
                     await asyncio.sleep(0.1)
                 folded = live()
         rows = await made(settings)
-        unnested = await raw_unnest(settings, rows, server.pid)
+        unnested = await raw_unnest(settings, rows, server.pid, lists)
+        by_columns = await raw_unnest(settings, rows, server.pid, upsert)
         _say("live fold", facts, folded, unnested)
         _say("raw UNNEST", facts, unnested)
+        _say("the same, of columns", facts, by_columns)
         if profile:
             print(f"py-spy record -p {os.getpid()}", flush=True)
             await asyncio.sleep(3)

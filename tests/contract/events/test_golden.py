@@ -194,7 +194,7 @@ def test_a_fact_of_the_catalogue_is_read_and_written_as_it_was(name: str) -> Non
     assert not head.objects
     shared = set(head._fields) - {"objects", "headers"}
     assert {field: getattr(fact, field) for field in shared} == {field: getattr(head, field) for field in shared}
-    assert fact_from(dict(record.headers), record.value or b"", OFFSET, RECORD_MS) == fact
+    assert fact_from(head.headers, record.value or b"", OFFSET, RECORD_MS) == fact
 
 
 def test_a_record_of_an_old_version_is_read_as_todays() -> None:

@@ -195,6 +195,8 @@ def test_a_command_without_a_subject_a_time_or_a_version_is_read_from_its_key_an
     command = decode_command(replace(record, time_ms=77))
     assert (command.stream, command.time_ms, command.source) == (THREAD, 77, "")
     assert command.body == COMMAND_SAMPLES[CANCEL].body
+    no_values: Any = (("ce_time", None), ("ce_dataschema", None))
+    assert decode_command(replace(record, time_ms=77, headers=(*record.headers, *no_values))) == command
 
 
 @pytest.mark.parametrize(
@@ -223,6 +225,20 @@ def test_a_numbered_fact_needs_a_seq_and_a_stream() -> None:
             decode_fact(with_header(record, name, None))
         with pytest.raises(Undecodable):
             head_of(with_header(record, name, None))
+
+
+@pytest.mark.parametrize(
+    "name", ["ce_type", "ce_subject", "ce_time", "ce_dataschema", "ce_causationid", "ce_bodyhash", "ce_correlationid"]
+)
+@pytest.mark.parametrize("value", [b"\xff", None])
+def test_a_header_of_a_fact_is_text_and_one_of_others_may_be_anything(name: str, value: bytes | None) -> None:
+    record = back(encoded(COMPLETED))
+    headers = (*(item for item in record.headers if item[0] != name), (name, value))
+    with pytest.raises(Undecodable):
+        decode_fact(replace(record, headers=headers))  # type: ignore[arg-type]
+    other = replace(record, headers=(*record.headers, ("x-other", value)))  # type: ignore[arg-type]
+    assert decode_fact(other) == decode_fact(record)
+    assert head_of(other).headers["x-other"] == ("" if value is None else "\ufffd")
 
 
 HEADER_NAMES = [

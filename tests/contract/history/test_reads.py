@@ -33,7 +33,7 @@ async def test_a_stored_fact_decodes_to_the_fact_that_was_written(settings: Sett
         page = reads.FactsPage.model_validate(await client.get(f"/streams/{T1}/facts"))
         found = [
             fact_from(
-                {name: value.encode() for name, value in item.headers.items()},
+                item.headers,
                 orjson.dumps(item.body),
                 item.offset,
                 item.time_ms,

@@ -322,7 +322,7 @@ def test_a_fork_survives_the_log() -> None:
     fact = Fact(body.type, FORK, 1, 7, "11111111-2222-4333-8444-555555555555", 5, body)
     record = encode_fact(fact, 0)
     assert isinstance(record, Outgoing)
-    read = fact_from(dict(record.headers), record.value or b"", 0, 0)
+    read = fact_from({name: value.decode() for name, value in record.headers}, record.value or b"", 0, 0)
     assert read.body == body
     states = [ThreadState(FORK), ThreadState(FORK)]
     for state, one in zip(states, (fact, read), strict=True):

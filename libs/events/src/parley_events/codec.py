@@ -12,7 +12,7 @@ leave the body (`large`); only a record that `contents` made whole again can be 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -42,7 +42,7 @@ _CONTENT_TYPE = ("content-type", b"application/json")
 _SPEC = ("ce_specversion", b"1.0")
 _MOST_HEADER_BYTES = 1000
 """The longest optional header of a command: they are copied to its outcome, which must fit whatever came."""
-_MOST_SCHEMA_BYTES = 200
+_LONGEST_SCHEMA = 200
 """The longest `ce_dataschema` that is remembered with its version."""
 
 
@@ -126,8 +126,8 @@ class FactHead(NamedTuple):
     command_offset: int | None = None
     objects: bool = False
     """Whether the body leaves contents to the object store."""
-    headers: Mapping[str, bytes] = MappingProxyType({})
-    """All that the record has, by name."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """All that the record has, by name, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +271,7 @@ def encode_fact(fact: Fact, partition: int, stored: Stored = nothing_stored) -> 
 
 def head_of(record: Incoming) -> FactHead:
     """The headers of a fact, read without its body. Undecodable when it is no fact."""
-    heads = _heads(record)
-    return _head(heads, record.offset)
+    return _head(_texts(record), record.offset)
 
 
 def decode_fact(record: Incoming, head: FactHead | None = None) -> Fact:
@@ -283,38 +282,42 @@ def decode_fact(record: Incoming, head: FactHead | None = None) -> Fact:
     return _fact(head.headers, head, record.value or b"", record.time_ms)
 
 
-def fact_from(heads: Mapping[str, bytes], value: bytes, offset: int, time_ms: int) -> Fact:
+def fact_from(heads: Mapping[str, str], value: bytes, offset: int, time_ms: int) -> Fact:
     """A fact from its headers and its body's bytes, wherever they were kept."""
     return _fact(heads, _head(heads, offset), value, time_ms)
 
 
-def _fact(heads: Mapping[str, bytes], head: FactHead, value: bytes, time_ms: int) -> Fact:
+def _fact(heads: Mapping[str, str], head: FactHead, value: bytes, time_ms: int) -> Fact:
     _check_whole(heads)
+    get = heads.get
     kind = head.type
-    version = _version(heads)
+    schema, time, parent = get("ce_dataschema"), get("ce_time"), get("ce_traceparent")
+    version = 1 if schema is None else _version_in(schema)
     body_class = FACTS.get(kind)
     if body_class is None or version > body_class.version:
         body: FactBody = UnknownBody(raw=value)
     else:
         body = _parse(body_class, kind, version, value)
-    # By place: names cost more than all that is done here with the values.
-    return Fact(
-        kind,
-        head.stream,
-        head.seq,
-        head.epoch,
-        head.workspace_id,
-        _time(heads, time_ms),
-        body,
-        head.run_id,
-        head.call,
-        head.causation_id,
-        _maybe(heads, "ce_bodyhash"),
-        _maybe(heads, "ce_correlationid"),
-        traceparent(_maybe(heads, "ce_traceparent")),
-        head.offset,
-        version,
-        head.command_offset,
+    # By place, and not as arguments: those cost more than all that is done here with the values.
+    return Fact._make(
+        (
+            kind,
+            head.stream,
+            head.seq,
+            head.epoch,
+            head.workspace_id,
+            time_ms if time is None else _time_in(time),
+            body,
+            head.run_id,
+            head.call,
+            head.causation_id,
+            get("ce_bodyhash"),
+            get("ce_correlationid"),
+            None if parent is None else traceparent(parent),
+            head.offset,
+            version,
+            head.command_offset,
+        )
     )
 
 
@@ -353,7 +356,7 @@ def _check_size(value: bytes) -> None:
         raise RecordTooLarge(f"a body of {len(value)} bytes; {MAX_VALUE_BYTES} fit")
 
 
-def _check_whole(heads: Mapping[str, bytes]) -> None:
+def _check_whole(heads: Container[str]) -> None:
     """A body that refers to objects would be read as if the references were what somebody wrote."""
     if OBJECTS_HEADER in heads:
         raise Undecodable("contents of the record lie in the object store, and were not fetched")
@@ -363,27 +366,61 @@ def _heads(record: Incoming) -> dict[str, bytes]:
     return dict(record.headers)
 
 
-def _head(heads: Mapping[str, bytes], offset: int) -> FactHead:
+def _texts(record: Incoming) -> dict[str, str]:
+    """The headers of a fact as text. Ours must be text and have a value; Undecodable when one is not. What is no text
+    in another's is U+FFFD."""
+    try:
+        return {name: value.decode() for name, value in record.headers}
+    except (UnicodeDecodeError, AttributeError):  # a header may have no value: None
+        heads: dict[str, bytes | None] = dict(record.headers)
+        for name in _OF_A_FACT & heads.keys():
+            _text(heads, name)
+        return {name: (value or b"").decode("utf-8", "replace") for name, value in heads.items()}
+
+
+_OF_A_FACT = frozenset(
+    {
+        "ce_type",
+        "ce_dataschema",
+        "ce_subject",
+        "ce_time",
+        "ce_epoch",
+        "ce_seq",
+        "ce_call",
+        "ce_runid",
+        "ce_causationid",
+        "ce_commandoffset",
+        "ce_workspaceid",
+        "ce_bodyhash",
+        "ce_correlationid",
+        "ce_traceparent",
+    }
+)
+"""The headers of a fact that are read."""
+
+
+def _head(heads: Mapping[str, str], offset: int) -> FactHead:
     get = heads.get
     try:
-        kind = heads["ce_type"].decode()
+        kind = heads["ce_type"]
         seq, call, place = get("ce_seq"), get("ce_call"), get("ce_commandoffset")
-        run_id, cause = get("ce_runid"), get("ce_causationid")
-        head = FactHead(
-            offset,
-            kind,
-            int(heads["ce_epoch"]),
-            get("ce_subject", b"").decode(),
-            None if seq is None else int(seq),
-            None if run_id is None else run_id.decode(),
-            None if call is None else int(call),
-            None if cause is None else cause.decode(),
-            get("ce_workspaceid", b"").decode(),
-            None if place is None else int(place),
-            OBJECTS_HEADER in heads,
-            heads,
+        head = FactHead._make(
+            (
+                offset,
+                kind,
+                int(heads["ce_epoch"]),
+                get("ce_subject", ""),
+                None if seq is None else int(seq),
+                get("ce_runid"),
+                None if call is None else int(call),
+                get("ce_causationid"),
+                get("ce_workspaceid", ""),
+                None if place is None else int(place),
+                OBJECTS_HEADER in heads,
+                heads,
+            )
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:  # a header may have no value: None
+    except (KeyError, ValueError) as error:
         raise Undecodable(f"not a fact: {type(error).__name__} in its headers") from error
     if seq is None:
         if kind in FACTS and kind not in UNNUMBERED:
@@ -411,34 +448,36 @@ def _parse(body_class: type[Any], kind: str, version: int, value: bytes) -> Any:
         raise Undecodable(f"{kind}: the body is not what its version says ({type(error).__name__})") from None
 
 
-def _version(heads: Mapping[str, bytes]) -> int:
-    schema = heads.get("ce_dataschema")
-    if schema is None:
-        return 1
-    return _known_version(schema) if len(schema) <= _MOST_SCHEMA_BYTES else _version_in(schema)
+def _version(heads: Mapping[str, bytes | None]) -> int:
+    return 1 if heads.get("ce_dataschema") is None else _version_in(_text(heads, "ce_dataschema"))
 
 
-def _version_in(schema: bytes) -> int:
-    number = schema.rpartition(b":")[2]
-    if not number.isdigit() or len(number) > 9:
+def _version_in(schema: str) -> int:
+    return _known_version(schema) if len(schema) <= _LONGEST_SCHEMA else _last_number(schema)
+
+
+def _last_number(schema: str) -> int:
+    number = schema.rpartition(":")[2]
+    if not number.isascii() or not number.isdecimal() or len(number) > 9:
         raise Undecodable("ce_dataschema does not end in a version")
     return int(number)
 
 
-_known_version = lru_cache(maxsize=256)(_version_in)
+_known_version = lru_cache(maxsize=256)(_last_number)
 
 
-def _time(heads: Mapping[str, bytes], fallback: int) -> int:
-    text = heads.get("ce_time")
-    if text is None:
-        return fallback
+def _time(heads: Mapping[str, bytes | None], fallback: int) -> int:
+    return fallback if heads.get("ce_time") is None else _time_in(_text(heads, "ce_time"))
+
+
+def _time_in(text: str) -> int:
     try:
-        return parse_rfc3339(text.decode())
+        return parse_rfc3339(text)
     except ValueError:
         raise Undecodable("ce_time is not an RFC 3339 time") from None
 
 
-def _text(heads: Mapping[str, bytes], name: str) -> str:
+def _text(heads: Mapping[str, bytes | None], name: str) -> str:
     value = heads.get(name)
     if value is None:
         raise Undecodable(f"no {name} header")
@@ -448,7 +487,7 @@ def _text(heads: Mapping[str, bytes], name: str) -> str:
         raise Undecodable(f"{name} is not UTF-8") from None
 
 
-def _maybe(heads: Mapping[str, bytes], name: str) -> str | None:
+def _maybe(heads: Mapping[str, bytes | None], name: str) -> str | None:
     # Nearly always there is none: one look tells.
     return _text(heads, name) if heads.get(name) is not None or name in heads else None
 

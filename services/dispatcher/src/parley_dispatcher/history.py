@@ -78,9 +78,9 @@ class History:
         found: list[Fact] = []
         while True:
             page = await self._need(f"/streams/{stream}/facts", FactsPage, after=str(after), limit=str(_PAGE))
-            for item in page.items:
-                heads = {name: value.encode() for name, value in item.headers.items()}
-                found.append(fact_from(heads, json_bytes(item.body), item.offset, item.time_ms))
+            found.extend(
+                fact_from(item.headers, json_bytes(item.body), item.offset, item.time_ms) for item in page.items
+            )
             last = found[-1].seq if page.items else page.last_seq
             if last is None:
                 raise HistoryUnavailable(f"{stream}: a stored fact without a seq")

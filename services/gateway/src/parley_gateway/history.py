@@ -305,8 +305,7 @@ class History:
 
 
 def _fact(item: reads.StoredFact) -> Fact:
-    heads = {name: value.encode() for name, value in item.headers.items()}
-    return fact_from(heads, json_bytes(item.body), item.offset, item.time_ms)
+    return fact_from(item.headers, json_bytes(item.body), item.offset, item.time_ms)
 
 
 def _code(content: bytes) -> str:

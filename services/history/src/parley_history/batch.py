@@ -179,15 +179,17 @@ def _row(fact: Fact, head: FactHead, record: Incoming, partition: int) -> FactRo
             orjson.loads(value)
         except ValueError:
             raise Undecodable(f"{fact.type[:100]}: the body is not JSON") from None
-    return FactRow(
-        clean(fact.stream),
-        fact.seq or 0,
-        partition,
-        record.offset,
-        clean(fact.type),
-        clean(fact.run_id),
-        fact.workspace_id,
-        record.time_ms,
-        as_text({name: text.decode("utf-8", "replace") for name, text in head.headers.items()}),
-        value,
+    return FactRow._make(
+        (
+            clean(fact.stream),
+            fact.seq or 0,
+            partition,
+            record.offset,
+            clean(fact.type),
+            clean(fact.run_id),
+            fact.workspace_id,
+            record.time_ms,
+            as_text(head.headers),
+            value,
+        )
     )

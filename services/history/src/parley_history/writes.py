@@ -51,7 +51,7 @@ async def load(connection: Connection, needs: Needs) -> View:
 async def upsert(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run a statement that takes one array per column."""
     if rows:
-        await connection.run(SQL[name], *(list(column) for column in zip(*rows, strict=True)))
+        await connection.put(SQL[name], rows)
 
 
 async def store(

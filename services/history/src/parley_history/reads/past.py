@@ -144,5 +144,4 @@ def _columns(row: Any) -> dict[str, Any]:
 
 
 def _fact(row: Row) -> Fact:
-    heads = {name: value.encode() for name, value in orjson.loads(row["headers"]).items()}
-    return fact_from(heads, row["body"], row["offset"], row["time_ms"])
+    return fact_from(orjson.loads(row["headers"]), row["body"], row["offset"], row["time_ms"])

@@ -18,6 +18,8 @@ LONG_S = 3600.0
 """The longest that one statement of a rebuild may take: an index, the checksum of a table."""
 BULK = ("facts", "messages", "files", "threads", "runs")
 """Tables that are filled by COPY; their indexes beside the primary keys are made afterwards."""
+UNSEEN = ("facts",)
+"""Those of them that nothing looks into meanwhile: their primary keys are made afterwards, too."""
 TAKEN_OVER = ("skips",)
 """Tables that no fact says: their rows are copied from the live schema."""
 
@@ -50,7 +52,7 @@ async def drop(connection: Connection, schema: str) -> None:
 
 
 async def make(settings: Settings, schema: str) -> list[str]:
-    """A fresh schema, open to COPY by its owner; the statements that make the indexes it lacks for now."""
+    """A fresh schema, open to COPY by its owner; the statements that make the indexes and keys it lacks for now."""
     connection = await connect(owner_dsn(settings), schema=schema, timeout_s=LONG_S)
     try:
         await drop(connection, schema)
@@ -61,13 +63,19 @@ async def make(settings: Settings, schema: str) -> list[str]:
         indexes = await connection.fetch(SQL["indexes"], schema, list(BULK))
         for row in indexes:
             await connection.run(f"DROP INDEX {row['name']}")
-        return [row["made_by"] for row in indexes]
+        keys = await connection.fetch(SQL["keys"], schema, list(UNSEEN))
+        for row in keys:
+            await connection.run(f"ALTER TABLE {row['table']} DROP CONSTRAINT {row['name']}")
+        return [
+            *(f"ALTER TABLE {row['table']} ADD CONSTRAINT {row['name']} {row['made_by']}" for row in keys),
+            *(row["made_by"] for row in indexes),
+        ]
     finally:
         await connection.close()
 
 
 async def make_ready(settings: Settings, schema: str, indexes: Iterable[str]) -> None:
-    """Indexes, row policies for its owner too, and what the planner must know of the tables."""
+    """Indexes and keys, row policies for its owner too, and what the planner must know of the tables."""
     connection = await connect(owner_dsn(settings), schema=schema, timeout_s=LONG_S)
     try:
         for statement in indexes:

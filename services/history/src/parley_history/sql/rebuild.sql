@@ -11,6 +11,12 @@ WHERE t.relnamespace = to_regnamespace($1) AND t.relname = ANY($2::text[])
   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.oid)
 ORDER BY 1
 
+-- name: keys
+SELECT t.relname AS "table", k.conname AS name, pg_get_constraintdef(k.oid) AS made_by
+FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid
+WHERE t.relnamespace = to_regnamespace($1) AND t.relname = ANY($2::text[]) AND k.contype = 'p'
+ORDER BY 1
+
 -- name: tables
 -- Those that facts alone say: rows of a workspace, with their columns and those of the primary key.
 SELECT c.relname AS name,
