@@ -13,6 +13,7 @@ from parley_events.contents import Contents
 from parley_events.pieces import DELTAS_TOPIC, Piece
 from parley_gateway.feed.channel import Channels
 from parley_gateway.feed.hub import CONTENTS_S, Counts, Hub, HubLimits, Listener
+from parley_gateway.feed.many_channel import ManyChannels
 from parley_gateway.feed.rotation import Rotation
 from parley_gateway.told import Told
 from tests.unit.gateway.feed.readings import Reading
@@ -34,13 +35,14 @@ class Gateway:
         limits = HubLimits(queue_items=chance.choice([3, 10, 20_000]), kept_bytes=chance.choice([0, 400, 1 << 26]))
         opened: Callable[[], Awaitable[Any]] = self._open
         self.hub = Hub(opened, stage.past.positions, lambda: 0, limits, Contents(stage.shelf))
-        self.channels = Channels()
+        self.channels, self.many_channels = Channels(), ManyChannels()
         self.rotation = Rotation(chance.random)
         settings = SimpleNamespace(beat_s=chance.choice([1.0, 15.0]), stall_s=30.0, queue_mb=chance.choice([0.002, 16]))
         self.core: Any = SimpleNamespace(
             hub=self.hub,
             history=stage.past,
             channels=self.channels,
+            many_channels=self.many_channels,
             settings=settings,
             sender=SimpleNamespace(told=Told()),
             instruments=SimpleNamespace(first_delta=lambda made: None),

@@ -214,7 +214,7 @@ class Stage:
         for gateway in self.gateways:
             gateway.dismiss()
             assert gateway.hub.listening == 0 and not gateway.hub._muted and len(gateway.channels) == 0
-            assert gateway.hub.counts.streams == 0
+            assert gateway.hub.counts.streams == 0 and len(gateway.many_channels) == 0
 
     def end(self) -> None:
         for task in asyncio.all_tasks(self.loop):
