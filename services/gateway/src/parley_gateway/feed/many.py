@@ -130,7 +130,7 @@ class Many:
     def beat(self) -> bytes:
         """What is sent when there is nothing to tell: the cursor, so that who goes on much later need not read again
         that there was nothing."""
-        if self._idle():
+        if self.idle:
             self._pass_by()
         return self._place()
 
@@ -143,7 +143,7 @@ class Many:
     def place(self) -> object:
         """What was shown, to the character: of two feeds about the same at one place each can speak for the other. None
         while there is something to be shown."""
-        if not self._idle():
+        if not self.idle:
             return None
         self._pass_by()
         if not self._pieces:
@@ -165,7 +165,8 @@ class Many:
         self._hub.mute(feed._listener)  # its key may be revoked before it is started
         return feed
 
-    def _idle(self) -> bool:
+    @property
+    def idle(self) -> bool:
         """Whether all that it has heard was shown."""
         waits = self._ready or self._busy or not self._listener.empty
         return self._live and not waits and not self._listener.closed

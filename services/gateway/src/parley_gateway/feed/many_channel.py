@@ -65,7 +65,7 @@ class ManyChannel:
 
     def beat(self) -> bytes | None:
         """What a member is sent when there is nothing to tell; None: something is being told just now."""
-        return None if self._feed.place is None else self._feed.beat()
+        return self._feed.beat() if self._feed.idle else None
 
     async def _run(self) -> None:
         while not self._feed.over:
