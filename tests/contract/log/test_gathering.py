@@ -9,7 +9,7 @@ from typing import Any
 from parley_events.log import Outgoing
 from parley_events.log.kafka_producer import KafkaProducer
 from parley_events.log.kafka_topics import apply_topics
-from parley_events.log.pace import Pace
+from parley_events.log.pace import FULL, Pace
 from parley_standalone.parts.kafka import Kafka
 from tests.contract.log.conftest import PARTITIONS
 from tests.contract.log.reading import LIMIT_S, TOPIC
@@ -76,6 +76,16 @@ async def test_what_must_leave_now_takes_along_what_waits(kafka: Kafka) -> None:
     assert made.batches == [1], "it waits for the next turn"
     assert await all_of([*waiting, made.send(of("c"), now=True)]) == [1, 2]
     assert await all_of([made.send(of("d"), now=True)]) == [3]
+    await made.close()
+
+
+async def test_what_fills_a_turn_leaves_at_once(kafka: Kafka) -> None:
+    made = await producer(kafka, "full.", AN_HOUR)
+    await all_of([made.send(of("a"))])
+    waiting = [made.send(of(f"b{number}")) for number in range(FULL)]
+    await some_turns_of_the_loop()
+    assert made.batches == [1], "one more is needed"
+    assert await all_of([*waiting, made.send(of("c"))]) == list(range(1, FULL + 2))
     await made.close()
 
 

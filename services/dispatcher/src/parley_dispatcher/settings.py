@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from parley_events.declared import OURS
 from parley_events.log.kafka_address import check_address
+from parley_events.log.pace import BATCHES_PER_S
 
 Number = TypeVar("Number", int, float)
 
@@ -37,7 +38,7 @@ class Settings:
     log_level: str = "INFO"
     group: str = "parley.dispatcher"
     session_ms: int = 6000
-    batches_per_s: int = 50
+    batches_per_s: int = BATCHES_PER_S
     run_slots: int = 2000
     anthropic_api_key: str = field(default="", repr=False)
     anthropic_base_url: str = ""
@@ -49,7 +50,7 @@ class Settings:
     mcp_commands: bool = False
     mcp_start_s: float = 5.0
     mcp_idle_s: float = 600.0
-    delta_tick_ms: int = 50
+    delta_tick_ms: int = 45
     timer_ms: int = 1000
     cache_mb: int = 256
     window_mb: int = 64

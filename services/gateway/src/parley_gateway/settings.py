@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from parley_events.log.kafka_address import check_address
+from parley_events.log.pace import BATCHES_PER_S
 from parley_events.rates import Rate, parse_rate
 
 Number = TypeVar("Number", int, float)
@@ -36,7 +37,7 @@ class Settings:
     objects: str = ""
     partitions: int = 8
     group: str = "parley.dispatcher"
-    batches_per_s: int = 50
+    batches_per_s: int = BATCHES_PER_S
     history_url: tuple[str, ...] = ("http://127.0.0.1:8082",)
     internal_token: str = field(default="", repr=False)
     host: str = "127.0.0.1"

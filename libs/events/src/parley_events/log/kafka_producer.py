@@ -54,6 +54,7 @@ class KafkaProducer:
         self._flying: dict[Future[int], float] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._turn: asyncio.Handle | None = None
+        self._soon = False
         self._broken = False
         self._ending: asyncio.Task[None] | None = None
 
@@ -84,8 +85,7 @@ class KafkaProducer:
         place = (record.topic, record.partition)
         self._queues.setdefault(place, deque()).append((record, future))
         if self._turn is not None:
-            self._pace.came(record.key)
-            if now:
+            if self._pace.came(record.key, sent_at) or now:
                 self._hurry()
         elif place not in self._pumps:
             wait_s = 0.0 if now else self._pace.take(sent_at, record.key)
@@ -93,6 +93,7 @@ class KafkaProducer:
             # would keep the records after it waiting for a whole round trip.
             later = self._loop.call_later
             self._turn = later(wait_s, self._leave) if wait_s else self._loop.call_soon(self._leave)
+            self._soon = not wait_s
         if self._watch is None:
             self._watch = self._loop.call_later(1.0, self._look)
         return future
@@ -106,9 +107,9 @@ class KafkaProducer:
             await asyncio.wait({self._ending}, timeout=3.0)
 
     def _hurry(self) -> None:
-        if self._turn is not None:
+        if self._turn is not None and not self._soon:
             self._turn.cancel()
-            self._turn = self._loop.call_soon(self._leave)
+            self._turn, self._soon = self._loop.call_soon(self._leave), True
 
     def _leave(self) -> None:
         """Send what waits, of every partition."""
