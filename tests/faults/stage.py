@@ -99,10 +99,17 @@ class Round:
         return await self.struck(fault, blow.name, victim, partition, timed=timed), victim
 
     async def struck(
-        self, fault: Placed, name: str, victim: Talk | None, partition: int | None, *, timed: bool = False
+        self,
+        fault: Placed,
+        name: str,
+        victim: Talk | None = None,
+        partition: int | None = None,
+        *,
+        timed: bool = False,
     ) -> Hit:
-        """Wait for a hit, and heal what it did in the background. `timed`: nothing else is broken at the time, so that
-        how long the takeover takes says something."""
+        """Wait for a hit, and heal what it did in the background: another claims the partition (of a fault at a claim:
+        the one that was claimed). `timed`: nothing else is broken at the time, so that how long the takeover takes says
+        something."""
         control = self.cluster.control
         try:
             hit = await control.hit(fault.id, HIT_S)
@@ -110,6 +117,9 @@ class Round:
             self.wrong.append(f"{name} never struck: nothing passed there within {HIT_S:g} s")
             await control.lift(fault.id)
             raise
+        claiming = fault.boundary.startswith("claim.")
+        if claiming:
+            partition = int(hit.kind)
         moved = int(hit.mono_s * 1000) - MOVES_MS
         owned = {talk.thread_id: self._claim(talk) for talk in self.steady if _last_ms(talk) > moved}
         self._broken.append(hit.name)
@@ -125,6 +135,9 @@ class Round:
                     await control.claimed(partition, beyond, TAKEN_OVER_S)
             if fault.action == "stop":
                 process.signal(signal.SIGCONT)
+            if claiming:
+                # Others were on their way to the same process, whose claims still stand as if nothing had happened.
+                await self.cluster.ready()
             # Whose owner was whole, and stayed it all the time, must have kept moving.
             also = {other.name for other in control.hits if other.mono_s >= hit.mono_s}
             moving = [

@@ -21,7 +21,7 @@ async def answer_lost(going: Round) -> None:
             going.work.saying(
                 talk, f"/text {contract} \n/stream 10 20\n{tool('ledger__pay', note=going.work.number())}"
             )
-            await going.struck(fault, f"kill at {place}", None, None)
+            await going.struck(fault, f"kill at {place}")
 
 
 async def model_errors(going: Round) -> None:

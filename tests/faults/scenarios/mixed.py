@@ -26,7 +26,7 @@ async def mixed(going: Round) -> None:
         )
         await going.cluster.control.place(fault, kind)
         going.work.saying(talk, whole(f"{going.name} {kind}"))
-        await going.struck(fault, f"kill at {boundary}", None, None)
+        await going.struck(fault, f"kill at {boundary}")
     echoes = "\n".join(tool("echo", n=number) for number in range(12))
     await going.strike(Blow("append.before", "stop", "model.returned"), f"/text said \n{echoes}\n/text done")
     await going.strike(Blow("commit.before", "kill"))

@@ -20,7 +20,7 @@ async def projector(boundary: str, action: Action, going: Round) -> None:
     fault = Placed(id=going.work.number(), boundary=boundary, action=action, stream=talk.thread_id)
     await going.cluster.control.place(fault, "history")
     going.work.saying(talk, whole(going.name))
-    await going.struck(fault, f"{action} at {boundary}", None, None)
+    await going.struck(fault, f"{action} at {boundary}")
 
 
 async def two_projectors(going: Round) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from parley_events.partition import partition_of
 from tests.faults.boundaries import Action, Placed
-from tests.faults.cluster import PARTITIONS
 from tests.faults.stage import Blow, Round
 from tests.faults.workload import whole
 
@@ -61,11 +59,10 @@ async def claiming(action: Action, going: Round) -> None:
     """The one that takes over is struck itself, before and after its claim."""
     await going.begin(crowd=3, bystanders=2)
     for place in ("before", "after"):
-        _, victim = await going.strike(Blow("append.after", "kill", "model.called"))
+        await going.strike(Blow("append.after", "kill", "model.called"))
         fault = Placed(id=going.work.number(), boundary=f"claim.{place}", action=action)
         await going.cluster.control.place(fault, "dispatcher")
-        partition = partition_of(victim.thread_id.encode(), PARTITIONS)
-        await going.struck(fault, f"{action} at claim.{place}", victim, partition if action == "stop" else None)
+        await going.struck(fault, f"{action} at claim.{place}")
 
 
 async def kill_all(going: Round) -> None:

@@ -562,35 +562,36 @@ class Hub:
         that keeps a cache current is waited for however long it takes. None: nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         until = loop.time() + CONTENTS_S
-        tries = 0
-        asking: asyncio.Task[Incoming] | None = None
+        asking = loop.create_task(self._asked_for(record))
         try:
             while True:
-                asking = asking or loop.create_task(self._contents.whole(record))
                 # A store may also say nothing for long: that is no reason to wait longer, or to hold more.
                 await asyncio.wait((asking,), timeout=_CONTENTS_LOOK_S)
                 if asking.done():
-                    try:
-                        return asking.result()
-                    except Undecodable as error:
-                        log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
-                        return None
-                    except ObjectError as error:
-                        asking = None
-                        if tries % 10 == 0:
-                            log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+                    return asking.result()
                 if loop.time() > until or self._crowded(head.stream):
                     for heard in _heard_by(head):
                         for listener in self._listeners.get(heard, ()):
                             listener.close()
                     if head.type not in self._watchers:
                         return None
-                if asking is None:
-                    await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
-                    tries += 1
         finally:
-            if asking is not None:
-                asking.cancel()
+            asking.cancel()
+
+    async def _asked_for(self, record: Incoming) -> Incoming | None:
+        """The record with its contents, asked for until they are there. None: what is there is no record."""
+        tries = 0
+        while True:
+            try:
+                return await self._contents.whole(record)
+            except Undecodable as error:
+                log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+                return None
+            except ObjectError as error:
+                if tries % 10 == 0:
+                    log.warning("%s[%d]@%d waits: %s", EVENTS_TOPIC, record.partition, record.offset, error)
+            await asyncio.sleep(_CONTENTS_PAUSES_S[min(tries, len(_CONTENTS_PAUSES_S) - 1)])
+            tries += 1
 
     def _crowded(self, stream: str) -> bool:
         """Whether more of a stream is held than a listener's queue would take."""
