@@ -32,7 +32,8 @@ from parley_gateway.auth import Auth
 from parley_gateway.core import Core, forget_deleted
 from parley_gateway.dialects import DIALECTS
 from parley_gateway.errors import Problem
-from parley_gateway.feed.hub import Hub, HubLimits
+from parley_gateway.feed.hub import Hub
+from parley_gateway.feed.listener import HubLimits
 from parley_gateway.feed.rotation import Rotation
 from parley_gateway.history import History
 from parley_gateway.http import failure

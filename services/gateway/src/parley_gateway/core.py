@@ -30,8 +30,9 @@ from parley_gateway.feed.channel import Channels
 from parley_gateway.feed.cursor import START, Cursor, parse_cursor
 from parley_gateway.feed.follow import Follow, Shown, ShownFact, run_of
 from parley_gateway.feed.frames import Show
-from parley_gateway.feed.hub import Hub, Listener
+from parley_gateway.feed.hub import Hub
 from parley_gateway.feed.join import PAGE, Feed
+from parley_gateway.feed.listener import Listener
 from parley_gateway.feed.many import Many
 from parley_gateway.feed.many_channel import ManyChannels
 from parley_gateway.feed.many_stream import ManyStream

@@ -218,7 +218,7 @@ class Instruments:
         self._telemetry.watch(LISTENERS, lambda: [(hub.listening, {})])
         self._telemetry.watch(QUEUED, lambda: [(hub.queued()[0], {})])
         self._telemetry.watch(QUEUED_BYTES, lambda: [(hub.queued()[1], {})])
-        self._telemetry.watch(KEPT_BYTES, lambda: [(hub.kept_bytes, {})])
+        self._telemetry.watch(KEPT_BYTES, lambda: [(hub.unfinished.bytes, {})])
         self._telemetry.watch(
             LOST,
             lambda: [

@@ -12,7 +12,8 @@ from parley_events.codec import EVENTS_TOPIC
 from parley_events.contents import Contents
 from parley_events.pieces import DELTAS_TOPIC, Piece
 from parley_gateway.feed.channel import Channels
-from parley_gateway.feed.hub import CONTENTS_S, Counts, Hub, HubLimits, Listener
+from parley_gateway.feed.hub import CONTENTS_S, Hub
+from parley_gateway.feed.listener import Counts, HubLimits, Listener
 from parley_gateway.feed.many_channel import ManyChannels
 from parley_gateway.feed.rotation import Rotation
 from parley_gateway.told import Told

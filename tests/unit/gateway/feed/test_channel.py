@@ -13,7 +13,7 @@ from parley_events.body import Block
 from parley_events.codec import Fact
 from parley_events.commands import MarkRead
 from parley_events.pieces import Piece
-from parley_gateway.feed.hub import Item
+from parley_gateway.feed.listener import Item
 from tests.contract.dialects.test_rights import new_key
 from tests.support.asgi import Exchange, ask, exchange
 from tests.support.sse import Frame, frame_of, text_of

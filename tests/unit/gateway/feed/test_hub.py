@@ -23,7 +23,8 @@ from parley_events.partition import partition_of
 from parley_events.pieces import Piece, encode_pieces
 from parley_events.reads import PartitionPositionView, Positions
 from parley_gateway.errors import Unavailable
-from parley_gateway.feed.hub import Counts, Hub, HubLimits, Listener, every_thread, kept_sizes
+from parley_gateway.feed.hub import Hub, every_thread
+from parley_gateway.feed.listener import Counts, HubLimits, Listener
 
 THREAD = "0f0f0f0f-1111-4222-8333-444444444444"
 OTHER = "0f0f0f0f-1111-4222-8333-444444444445"
@@ -210,15 +211,15 @@ async def test_pieces_are_let_go_of_when_their_turn_is_on_record(bench: Bench) -
     await bench.fact(2, failed, epoch, call=1)
     await bench.fact(3, called(2), epoch)
     await bench.piece(3, 0, "one two", epoch)
-    await until(lambda: kept_sizes(hub)["calls"] == 2)
+    await until(lambda: hub.unfinished.sizes()["calls"] == 2)
     await bench.fact(4, returned(3, "one two"), epoch, call=3)
-    await until(lambda: kept_sizes(hub)["calls"] == 0)
+    await until(lambda: hub.unfinished.sizes()["calls"] == 0)
     listener = hub.listen(THREAD)
     await bench.piece(3, 0, "late", epoch)
     await bench.piece(9, 0, "another", epoch)
     [piece] = await heard(listener, 1)
     assert piece.text == "another"
-    assert kept_sizes(hub)["calls"] == 1
+    assert hub.unfinished.sizes()["calls"] == 1
 
 
 async def test_what_is_kept_is_bounded(bench: Bench) -> None:
@@ -227,7 +228,7 @@ async def test_what_is_kept_is_bounded(bench: Bench) -> None:
     for call in range(1, 40):
         await bench.piece(call, 0, "x" * 2000, epoch)
     await until(lambda: hub.kept(THREAD) and hub.kept(THREAD)[-1].call == 39)
-    assert kept_sizes(hub)["bytes"] <= 100_000
+    assert hub.unfinished.sizes()["bytes"] <= 100_000
     assert hub.kept(THREAD)[0].call > 1, "the oldest went first"
 
 

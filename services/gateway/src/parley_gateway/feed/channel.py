@@ -22,8 +22,8 @@ from starlette.types import Message
 
 from parley_gateway.feed.follow import HoleError, Shown, ShownFact, merged
 from parley_gateway.feed.frames import Show, encode
-from parley_gateway.feed.hub import Item
 from parley_gateway.feed.join import Feed
+from parley_gateway.feed.listener import Item
 from parley_gateway.feed.outlet import message_of
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,10 @@
 """The hub: one per process. It tails `parley.events` and `parley.deltas` once, and feeds everyone who listens.
 
 Above it: `join` (a client's feed), `send` (who waits for a command's outcome), `auth` and `workspaces` (who keep their
-caches current). Below it: the log port. Events start where history stands, with the epoch in force there; deltas two
-minutes back. Records are told apart by their headers; a body is decoded once, and only if someone wants it. The raw
-pieces of unfinished calls are kept, so that whoever joins in the middle of a call gets its beginning. A fact whose
-large contents must be fetched holds up the later facts of its stream, and nothing else.
+caches current). Below it: the log port, `listener` (the queues that it fills), `kept` (pieces of unfinished calls, so
+that whoever joins in the middle of one gets its beginning). Events start where history stands, with the epoch in force
+there; deltas two minutes back. Records are told apart by their headers; a body is decoded once, and only if someone
+wants it. A fact whose large contents must be fetched holds up the later facts of its stream, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,36 +12,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 
 from parley_events.clock import Clock, elapsed_s
 from parley_events.codec import EVENTS_TOPIC, Fact, FactHead, decode_fact, head_of
 from parley_events.contents import Contents
 from parley_events.errors import EventsError, LogUnavailable, ObjectError, Undecodable
-from parley_events.facts import (
-    RUN_ENDS,
-    KeyCreated,
-    KeyRevoked,
-    KeyRotated,
-    ModelCalled,
-    ModelReturned,
-    PartitionClaimed,
-)
+from parley_events.facts import KeyCreated, KeyRevoked, KeyRotated, PartitionClaimed
 from parley_events.fence import FactFence, PieceFence
 from parley_events.log import Incoming, Log, Tail
 from parley_events.partition import partition_of
 from parley_events.pieces import DELTAS_TOPIC, Piece, decode_pieces, pieces_epoch
 from parley_events.reads import Positions
 from parley_gateway.errors import GatewayError
+from parley_gateway.feed.kept import Kept
+from parley_gateway.feed.listener import Counts, HubLimits, Listener
 
 log = logging.getLogger(__name__)
 
 PIECES_BACK_MS = 120_000
 _PIECE_COST = 200
 _FACT_COST = 1000
-_CLOSED_LIMIT = 50_000
-_CALL_LIMIT = 4 * 1024 * 1024
 _WORKSPACES_LIMIT = 10_000
 CONTENTS_S = 30.0
 """How long the listeners of a stream wait for a fact's contents; then they are closed, and resume by their cursors."""
@@ -50,137 +41,6 @@ _CONTENTS_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 _AT_ONCE = (KeyCreated.type, KeyRotated.type, KeyRevoked.type)
 """Facts that depend on no other fact of their stream: a revoked key must not go on while an object store is away."""
-
-Item = Fact | Piece
-
-
-@dataclass(frozen=True, slots=True)
-class HubLimits:
-    """Bytes are what the texts and objects roughly take in memory."""
-
-    queue_items: int = 20_000
-    queue_bytes: int = 16 * 1024 * 1024
-    kept_bytes: int = 64 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class Counts:
-    """Plain numbers, to be looked at. `streams`: open now. What slow clients lost: `pieces` left out, feeds `closed`,
-    streams `stalled`."""
-
-    streams: int = 0
-    pieces: int = 0
-    closed: int = 0
-    stalled: int = 0
-
-
-class Listener:
-    """One listener's bounded queue of a stream's facts and pieces.
-
-    A listener that lets more than its limit wait loses pieces first (they are hints: the fact carries the text), and
-    is closed when that does not help: never is a fact dropped silently. Whoever was closed resumes by its cursor.
-    """
-
-    __slots__ = (
-        "_bytes",
-        "_counts",
-        "_fact_bytes",
-        "_items",
-        "_limits",
-        "_wake",
-        "call",
-        "closed",
-        "owner",
-        "pieces",
-        "stream",
-    )
-
-    def __init__(self, stream: str, limits: HubLimits, owner: str, pieces: bool, counts: Counts) -> None:
-        self.stream, self.owner, self.pieces, self.closed = stream, owner, pieces, False
-        self._limits, self._counts = limits, counts
-        self._items: list[Item] = []
-        self._bytes = self._fact_bytes = 0
-        self._wake: asyncio.Future[None] | None = None
-        self.call: Callable[[], None] | None = None
-        """Called whenever there is something to take, beside waking who waits in `take`."""
-
-    def put(self, item: Item, cost: int) -> None:
-        """Queue an item, at once."""
-        if self.closed:
-            return
-        # One fact, however large, leaves room for those that come with it: who resumes would meet it again.
-        cost = min(cost, self._limits.queue_bytes // 2 + 1)
-        if len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes:
-            if isinstance(item, Piece):
-                self._counts.pieces += 1
-                return
-            facts: list[Item] = [waiting for waiting in self._items if not isinstance(waiting, Piece)]
-            self._counts.pieces += len(self._items) - len(facts)
-            self._items, self._bytes = facts, self._fact_bytes
-            full = len(self._items) >= self._limits.queue_items or self._bytes + cost > self._limits.queue_bytes
-            if self._items and full:
-                self._counts.closed += 1
-                self.close()
-                return
-        self._items.append(item)
-        self._bytes += cost
-        if not isinstance(item, Piece):
-            self._fact_bytes += cost
-        self._rouse()
-
-    def close(self) -> None:
-        """End the feed; what waits is still handed out, and `closed` says that nothing comes after it."""
-        self.closed = True
-        self._rouse()
-
-    async def take(self, timeout_s: float) -> list[Item]:
-        """Everything that waits, in order; [] when nothing came in time, or it was closed."""
-        if not self._items and not self.closed:
-            loop = asyncio.get_running_loop()
-            self._wake = loop.create_future()
-            timer = loop.call_later(timeout_s, self._rouse)
-            try:
-                await self._wake
-            finally:
-                timer.cancel()
-                self._wake = None
-        return self.grab()
-
-    def grab(self) -> list[Item]:
-        """Everything that waits now, in order."""
-        items, self._items = self._items, []
-        self._bytes = self._fact_bytes = 0
-        return items
-
-    @property
-    def queued(self) -> tuple[int, int]:
-        """How many items wait, and about how many bytes they take."""
-        return len(self._items), self._bytes
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """What it hears."""
-        return (self.stream,)
-
-    def held(self, partition: int, offset: int) -> None:
-        """A fact of what it hears comes later, when its contents are here; only who wants an order must know."""
-
-    def lost(self, partition: int, offset: int) -> None:
-        """It does not come."""
-
-    def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-        if self.call is not None:
-            self.call()
-
-
-@dataclass(slots=True)
-class _Kept:
-    run_id: str | None = None
-    pieces: list[Piece] = field(default_factory=list)
-    bytes: int = 0
-    full: bool = False
 
 
 class Hub:
@@ -208,14 +68,10 @@ class Hub:
         self._listeners: dict[str, list[Listener]] = {}
         self._muted: dict[Listener, None] = {}
         self._watchers: dict[str, list[Callable[[Fact], None]]] = {}
-        self._kept: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
-        self._kept_bytes = 0
+        self.unfinished = Kept(limits.kept_bytes)
         self._newest: OrderedDict[str, int] = OrderedDict()
         self._held: dict[str, deque[tuple[FactHead, Incoming]]] = {}
         self._fetching: set[asyncio.Task[None]] = set()
-        self._calls: dict[str, list[int]] = {}
-        self._run_calls: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
-        self._closed: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._polled_at: dict[str, float] = {}
         self.draining = False
         """Whether nothing new is begun here; what is open goes on until `drain`."""
@@ -349,10 +205,7 @@ class Hub:
 
     def kept(self, stream: str) -> list[Piece]:
         """The pieces of the stream's unfinished calls, in the order in which they came."""
-        pieces: list[Piece] = []
-        for call in self._calls.get(stream, ()):
-            pieces += self._kept[stream, call].pieces
-        return pieces
+        return self.unfinished.of(stream)
 
     def watch(self, kind: str, callback: Callable[[Fact], None]) -> None:
         """Call `callback` with every fact of that type, of any stream."""
@@ -389,11 +242,6 @@ class Hub:
         """How many items wait for all listeners, and about how many bytes they take."""
         queues = [listener.queued for listener in self._hearing()]
         return sum(items for items, _ in queues), sum(size for _, size in queues)
-
-    @property
-    def kept_bytes(self) -> int:
-        """What the kept pieces of unfinished calls take."""
-        return self._kept_bytes
 
     async def lag(self) -> list[tuple[str, int, int]]:
         """Topic, partition and number of records that the log has and the hub has not read; () before it has begun."""
@@ -523,7 +371,7 @@ class Hub:
                 for listener in listeners:
                     listener.put(fact, cost)
         if head.run_id is not None:
-            self._note_call(head, head.run_id)
+            self.unfinished.note(head, head.run_id)
 
     # ---- facts whose contents lie in the object store
 
@@ -548,7 +396,7 @@ class Hub:
                         self._pass_on(head, whole)
                         continue
                     if head.run_id is not None:
-                        self._note_call(head, head.run_id)
+                        self.unfinished.note(head, head.run_id)
                 except Undecodable as error:
                     log.error("%s[%d]@%d is no record: %s", EVENTS_TOPIC, record.partition, record.offset, error)
                 except Exception:
@@ -611,7 +459,7 @@ class Hub:
             return
         for piece in decode_pieces(record, epoch):
             place = (piece.thread_id, piece.call)
-            if place in self._closed:
+            if place in self.unfinished.over:
                 continue
             cost = _PIECE_COST + 4 * len(piece.text)
             listeners = self._listeners.get(piece.thread_id)
@@ -619,55 +467,7 @@ class Hub:
                 for listener in listeners:
                     if listener.pieces:
                         listener.put(piece, cost)
-            self._keep(place, piece, cost)
-
-    # ---- the pieces of unfinished calls
-
-    def _keep(self, place: tuple[str, int], piece: Piece, cost: int) -> None:
-        kept = self._kept.get(place)
-        if kept is None:
-            kept = self._kept[place] = _Kept()
-            self._calls.setdefault(place[0], []).append(place[1])
-        if kept.full:
-            return
-        if kept.bytes + cost > _CALL_LIMIT:
-            # What comes after a hole is of no use to a late joiner: it waits for the fact from here on.
-            kept.full = True
-            return
-        kept.pieces.append(piece)
-        kept.bytes += cost
-        self._kept_bytes += cost
-        while self._kept_bytes > self._limits.kept_bytes and self._kept:
-            self._drop(next(iter(self._kept)))
-
-    def _drop(self, place: tuple[str, int]) -> None:
-        kept = self._kept.pop(place, None)
-        if kept is None:
-            return
-        self._kept_bytes -= kept.bytes
-        calls = self._calls[place[0]]
-        calls.remove(place[1])
-        if not calls:
-            del self._calls[place[0]]
-
-    def _note_call(self, head: FactHead, run_id: str) -> None:
-        """Remember which calls a run has open, and let go of their pieces when their turn is on record.
-
-        A failed attempt's pieces stay until then: a contract without a word for a new attempt compares with them.
-        """
-        if head.type == ModelCalled.type and head.seq is not None:
-            self._run_calls.setdefault(run_id, []).append((head.stream, head.seq))
-            if len(self._run_calls) > _CLOSED_LIMIT:
-                self._run_calls.popitem(last=False)
-        elif head.type == ModelReturned.type or head.type in RUN_ENDS:
-            places = self._run_calls.pop(run_id, [])
-            if head.call is not None:
-                places.append((head.stream, head.call))
-            for place in places:
-                self._drop(place)
-                self._closed[place] = None
-            while len(self._closed) > _CLOSED_LIMIT:
-                self._closed.popitem(last=False)
+            self.unfinished.add(place, piece, cost)
 
 
 def every_thread(workspace_id: str) -> str:
@@ -680,8 +480,3 @@ def _heard_by(head: FactHead) -> tuple[str, ...]:
     if head.stream.startswith("ws:"):
         return (head.stream,)
     return head.stream, every_thread(head.workspace_id)
-
-
-def kept_sizes(hub: Hub) -> Mapping[str, int]:
-    """How much the hub holds, for health pages and tests."""
-    return {"calls": len(hub._kept), "bytes": hub._kept_bytes, "closed": len(hub._closed)}

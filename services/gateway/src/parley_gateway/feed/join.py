@@ -17,7 +17,8 @@ from parley_events.pieces import Piece
 from parley_gateway.errors import Behind, GatewayError, Unavailable
 from parley_gateway.feed.cursor import Cursor, cursor_ahead
 from parley_gateway.feed.follow import Follow, HoleError, Shown, ShownFact
-from parley_gateway.feed.hub import Hub, Item, Listener
+from parley_gateway.feed.hub import Hub
+from parley_gateway.feed.listener import Item, Listener
 from parley_gateway.feed.recall import open_at
 from parley_gateway.history import History
 

@@ -27,7 +27,8 @@ from parley_gateway.errors import GatewayError, Unavailable
 from parley_gateway.feed.cursor import bad_cursor, cursor_ahead
 from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.frames import Frame, Show
-from parley_gateway.feed.hub import Hub, Item, every_thread
+from parley_gateway.feed.hub import Hub, every_thread
+from parley_gateway.feed.listener import Item
 from parley_gateway.feed.opened import Opened
 from parley_gateway.feed.order import InOrder, tap
 from parley_gateway.feed.owners import Owners

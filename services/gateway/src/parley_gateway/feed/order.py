@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from parley_events.codec import Fact
 from parley_events.pieces import Piece
-from parley_gateway.feed.hub import Hub, Item, Listener
+from parley_gateway.feed.hub import Hub
+from parley_gateway.feed.listener import Item, Listener
 
 _PIECE_COST = 200
 

@@ -20,8 +20,8 @@ from parley_gateway.delivered import gone
 from parley_gateway.feed.channel import Channel, Channels
 from parley_gateway.feed.follow import Shown, ShownFact, merged
 from parley_gateway.feed.frames import Show, encode
-from parley_gateway.feed.hub import Counts
 from parley_gateway.feed.join import Feed
+from parley_gateway.feed.listener import Counts
 from parley_gateway.feed.many_channel import ManyChannels
 from parley_gateway.feed.outlet import Outlet
 from parley_gateway.feed.rotation import Rotation

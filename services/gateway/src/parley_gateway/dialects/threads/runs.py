@@ -20,7 +20,7 @@ from parley_gateway.dialects.threads import inbound, outbound, wire
 from parley_gateway.dialects.threads.access import BASE, WAIT_S, agent_named, command_of, may_change, thread_id_of
 from parley_gateway.errors import Behind, Missing, Problem, Unavailable, forbidden, invalid, not_found
 from parley_gateway.feed.follow import ShownFact
-from parley_gateway.feed.hub import Listener
+from parley_gateway.feed.listener import Listener
 from parley_gateway.feed.recall import open_at
 from parley_gateway.feed.sse import MEDIA_TYPE
 from parley_gateway.http import (
