@@ -9,7 +9,8 @@ import time
 import pytest
 
 from parley_events.errors import LogUnavailable, ProducerBroken
-from parley_events.log.embedded import EmbeddedLog, EmbeddedProducer
+from parley_events.log.embedded import EmbeddedLog
+from parley_events.log.embedded_producer import EmbeddedProducer
 from tests.contract.log.conftest import Place
 from tests.contract.log.reading import LIMIT_S, TOPIC, read, record, texts, until, write, written
 

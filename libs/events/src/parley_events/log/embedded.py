@@ -15,7 +15,6 @@ import fcntl
 import os
 import queue
 import sqlite3
-import struct
 import threading
 from asyncio import Future
 from collections import deque
@@ -30,12 +29,15 @@ from parley_events.errors import (
     LogError,
     LogInUse,
     LogUnavailable,
-    ProducerBroken,
     RecordTooLarge,
     RetentionGap,
     TopicMismatch,
 )
-from parley_events.log.port import Headers, Incoming, OnAssigned, OnRevoked, OnWanted, Outgoing
+from parley_events.log.embedded_group import EmbeddedGroup, Members
+from parley_events.log.embedded_headers import pack, unpack
+from parley_events.log.embedded_producer import EmbeddedProducer
+from parley_events.log.embedded_tail import EmbeddedTail
+from parley_events.log.port import Incoming, OnAssigned, OnRevoked, OnWanted, Outgoing
 from parley_events.topics import MAX_RECORD_BYTES, TOPICS
 
 SCHEMA_VERSION = 1
@@ -43,8 +45,6 @@ _RING_BYTES = 8 * 1024 * 1024
 _FALLBACK_ROWS = 2000
 _RETENTION_S = 600.0
 _CLOSE_S = 10.0
-_MOST_NAMES = 256
-_LONGEST_NAME = 64
 _CLOSE = object()
 _TABLES = (
     """CREATE TABLE records (
@@ -95,7 +95,7 @@ class EmbeddedLog:
             (topic, p): _Partition() for topic in TOPICS for p in range(partitions)
         }
         self._readers: dict[str, set[asyncio.Event]] = {topic: set() for topic in TOPICS}
-        self._groups: dict[tuple[str, str], _GroupState] = {}
+        self._groups: dict[tuple[str, str], Members] = {}
         self._offsets: dict[tuple[str, str, int], int] = {}
         self._jobs: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -156,7 +156,7 @@ class EmbeddedLog:
     ) -> EmbeddedGroup:
         """All members are in one process: partitions move at once, and none is ever asked for."""
         self._check_open()
-        state = self._groups.setdefault((topic, group_id), _GroupState())
+        state = self._groups.setdefault((topic, group_id), Members())
         member = EmbeddedGroup(self, topic, group_id, on_assigned, on_revoked)
         await state.change(self._partitions, add=member)
         return member
@@ -307,7 +307,7 @@ class EmbeddedLog:
                     offset = ahead.get(key, nexts[key])
                     ahead[key] = offset + 1
                     times[key] = max(times[key], now)
-                    rows.append((*key, offset, times[key], record.key, record.value, _pack(record.headers)))
+                    rows.append((*key, offset, times[key], record.key, record.value, pack(record.headers)))
                     written.append((record, job[2]))
                 elif isinstance(job, tuple):
                     group_id, topic, offsets, future = job
@@ -515,236 +515,3 @@ class EmbeddedLog:
 
 def _futures(jobs: list[object]) -> list[Future[int]]:
     return [job[-1] for job in jobs if isinstance(job, tuple)]
-
-
-def _pack(headers: Headers) -> bytes:
-    parts = []
-    for name, value in headers:
-        raw = name.encode()
-        parts.append(struct.pack(">II", len(raw), len(value)) + raw + value)
-    return b"".join(parts)
-
-
-class _Names(dict[bytes, str]):
-    """Names of headers by their bytes: there are few, and each comes with every record."""
-
-    def __missing__(self, raw: bytes) -> str:
-        name = raw.decode()
-        if len(self) < _MOST_NAMES and len(raw) <= _LONGEST_NAME:
-            self[raw] = name
-        return name
-
-
-_names = _Names()
-_lengths = struct.Struct(">II").unpack_from
-
-
-def unpack(data: bytes) -> Headers:
-    """Headers as a row keeps them."""
-    headers = []
-    names, lengths = _names, _lengths
-    at, end = 0, len(data)
-    while at < end:
-        length, size = lengths(data, at)
-        middle = at + 8 + length
-        name = names[data[at + 8 : middle]]
-        at = middle + size
-        headers.append((name, data[middle:at]))
-    return tuple(headers)
-
-
-class EmbeddedProducer:
-    """See `port.Producer`."""
-
-    def __init__(self, log: EmbeddedLog) -> None:
-        self._log = log
-        self._flying: set[Future[int]] = set()
-        self._broken = False
-        self.failed = False
-        """Set by the writing thread: a write failed, so none that was sent after it may land."""
-
-    @property
-    def broken(self) -> bool:
-        return self._broken
-
-    def send(self, record: Outgoing, *, now: bool = False) -> Future[int]:
-        if self._broken:
-            raise ProducerBroken("this producer failed before; make a new one")
-        future = self._log.publish(record, self)
-        if not future.done():
-            self._flying.add(future)
-        future.add_done_callback(self._landed)
-        return future
-
-    async def close(self, grace_s: float = 5.0) -> None:
-        if self._flying and grace_s > 0:
-            await asyncio.wait(set(self._flying), timeout=grace_s)
-        self._break()
-
-    def _landed(self, future: Future[int]) -> None:
-        self._flying.discard(future)
-        if not future.cancelled() and future.exception() is not None:
-            self._break()
-
-    def _break(self) -> None:
-        self._broken = True
-        flying, self._flying = self._flying, set()
-        for future in flying:
-            if not future.done():
-                future.set_exception(LogUnavailable("the producer was closed or broke; the outcome is unknown"))
-                future.exception()
-
-
-class EmbeddedTail:
-    """See `port.Tail`."""
-
-    def __init__(self, log: EmbeddedLog, topic: str) -> None:
-        self._log, self._topic = log, topic
-        self._positions: dict[int, int] = {}
-        self._grown = log.subscribe(topic)
-
-    async def batch(self, timeout_s: float = 1.0, limit: int = 5000) -> Sequence[Incoming]:
-        found = await self._read(limit)
-        if found:
-            return found
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._grown.wait()
-        return await self._read(limit)
-
-    async def _read(self, limit: int) -> Sequence[Incoming]:
-        self._grown.clear()
-        found: list[tuple[int, int, Sequence[Incoming]]] = []
-        room = limit
-        for partition, position in list(self._positions.items()):
-            if room <= 0:
-                self._grown.set()
-                break
-            records = self._log.read(self._topic, partition, position, room)
-            if records is None:
-                records = await asyncio.to_thread(self._log.read_older, self._topic, partition, position, room)
-                self._grown.set()
-            if records:
-                found.append((partition, position, records))
-                room -= len(records)
-        # Nothing waits or fails from here on, so that no position moves on without its records being returned.
-        # Meanwhile a partition may have been moved or removed.
-        answer: list[Incoming] = []
-        for partition, position, records in found:
-            if self._positions.get(partition) == position:
-                # To the end of the line, so that a partition with much to read does not hold up the others.
-                del self._positions[partition]
-                self._positions[partition] = records[-1].offset + 1
-                answer.extend(records)
-        return answer
-
-    def add(self, partition: int, offset: int) -> None:
-        self._positions[partition] = offset
-        self._grown.set()
-
-    def remove(self, partition: int) -> None:
-        self._positions.pop(partition, None)
-
-    def position(self, partition: int) -> int:
-        return self._positions[partition]
-
-    async def close(self) -> None:
-        self._log.unsubscribe(self._topic, self._grown)
-
-
-class _GroupState:
-    """The members of one group, and who has what."""
-
-    def __init__(self) -> None:
-        self._members: list[EmbeddedGroup] = []
-        self._turn = asyncio.Lock()
-
-    async def change(
-        self, partitions: int, add: EmbeddedGroup | None = None, remove: EmbeddedGroup | None = None
-    ) -> None:
-        async with self._turn:
-            for member in self._members:
-                await member.revoke()
-            if add is not None:
-                self._members.append(add)
-            if remove is not None and remove in self._members:
-                self._members.remove(remove)
-            for place, member in enumerate(self._members):
-                await member.assign(frozenset(range(place, partitions, len(self._members))))
-
-
-class EmbeddedGroup:
-    """See `port.Group`."""
-
-    def __init__(
-        self, log: EmbeddedLog, topic: str, group_id: str, on_assigned: OnAssigned, on_revoked: OnRevoked
-    ) -> None:
-        self._log, self._topic, self._group_id = log, topic, group_id
-        self._on_assigned, self._on_revoked = on_assigned, on_revoked
-        self._tail = EmbeddedTail(log, topic)
-        self._assigned: frozenset[int] = frozenset()
-        self._paused: dict[int, int] = {}
-        self._left = False
-
-    async def revoke(self) -> None:
-        if self._assigned:
-            await self._on_revoked(self._assigned)
-        for partition in self._assigned:
-            self._tail.remove(partition)
-        self._paused.clear()
-
-    async def assign(self, partitions: frozenset[int]) -> None:
-        self._assigned = partitions
-        for partition in partitions:
-            self._tail.add(partition, self._log.offset_of(self._group_id, self._topic, partition))
-        await self._on_assigned(partitions)
-
-    async def batch(self, timeout_s: float = 1.0, limit: int = 500) -> Sequence[Incoming]:
-        return await self._tail.batch(timeout_s, limit)
-
-    def pause(self, partition: int) -> None:
-        if partition in self._assigned and partition not in self._paused:
-            self._paused[partition] = self._tail.position(partition)
-            self._tail.remove(partition)
-
-    def resume(self, partition: int) -> None:
-        position = self._paused.pop(partition, None)
-        if position is not None:
-            self._tail.add(partition, position)
-
-    def give(self, partitions: frozenset[int]) -> None:
-        return None
-
-    async def committed(self, partition: int) -> int:
-        return self._log.offset_of(self._group_id, self._topic, partition)
-
-    async def owns(self, partition: int) -> bool:
-        return partition in self._assigned
-
-    async def rewind(self, partition: int) -> None:
-        offset = self._log.offset_of(self._group_id, self._topic, partition)
-        if partition in self._paused:
-            self._paused[partition] = offset
-        elif partition in self._assigned:
-            self._tail.add(partition, offset)
-
-    async def commit(self, offsets: Mapping[int, int]) -> None:
-        mine = {p: o for p, o in offsets.items() if p in self._assigned}
-        if not mine:
-            return
-        try:
-            async with asyncio.timeout(5.0):
-                await self._log.commit_offsets(self._group_id, self._topic, mine)
-        except TimeoutError:
-            raise LogUnavailable("the offsets were not on disk within 5 s") from None
-
-    def assignment(self) -> frozenset[int]:
-        return self._assigned
-
-    async def close(self) -> None:
-        if self._left:
-            return
-        self._left = True
-        await self._log.leave(self._topic, self._group_id, self)
-        self._assigned = frozenset()
-        await self._tail.close()

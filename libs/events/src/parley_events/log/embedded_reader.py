@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parley_events.errors import LogUnavailable, RetentionGap, TopicMismatch
-from parley_events.log.embedded import SCHEMA_VERSION, unpack
+from parley_events.log.embedded import SCHEMA_VERSION
+from parley_events.log.embedded_headers import unpack
 from parley_events.log.port import Incoming
 
 _LOOK_S = 0.05
