@@ -130,7 +130,7 @@ def wrap_dispatcher(at: Boundaries) -> None:
     from parley_dispatcher.owner import Owner
     from parley_dispatcher.sender import Sender
     from parley_dispatcher.tool_calls import ToolCalls
-    from parley_events.log.kafka import KafkaGroup
+    from parley_events.log.kafka_group import KafkaGroup
 
     def append(inner: Any) -> Any:
         def wrapped(self: Any, state: Any, body: Any, **envelope: Any) -> Any:

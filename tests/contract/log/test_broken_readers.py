@@ -13,8 +13,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.memory_records import MemoryRecords
 
 from parley_events.errors import LogUnavailable
-from parley_events.log.kafka import KafkaGroup, KafkaLog, KafkaTail
+from parley_events.log.kafka import KafkaLog
+from parley_events.log.kafka_group import KafkaGroup
 from parley_events.log.kafka_producer import KafkaProducer
+from parley_events.log.kafka_tail import KafkaTail
 from parley_events.log.kafka_topics import apply_topics
 from parley_standalone.parts.kafka import Kafka
 from tests.contract.log.conftest import PARTITIONS

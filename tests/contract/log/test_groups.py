@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from parley_events.log import Group, Incoming, Log
-from parley_events.log.kafka import KafkaGroup
+from parley_events.log.kafka_group import KafkaGroup
 from tests.contract.log.conftest import PARTITIONS, Place
 from tests.contract.log.reading import LIMIT_S, TOPIC, read, read_until, record, texts, until, write
 
