@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ ANSWER_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that struck: in which process, at what, and when."""
+    """A fault that struck: in which process, at what, and when. `epochs`: each partition's newest claim at that time;
+    whoever waits for the hit may hear of it seconds later."""
 
     fault: str
     name: str
@@ -26,6 +27,7 @@ class Hit:
     kind: str
     wall_ms: int
     mono_s: float
+    epochs: Mapping[int, int]
 
 
 @dataclass(slots=True)
@@ -152,13 +154,14 @@ class Control:
         writer.close()
 
     async def _struck(self, line: _Line, said: dict[str, Any]) -> None:
+        epochs = {partition: epoch for partition, (epoch, _) in self.owners.items()}
         found = self._wanted.get(said["hit"])
         line.halted = found is not None and found[0].action == "stop"
         if found is not None and not found[0].every:
             # It has struck: nowhere else, then.
             await self.lift(said["hit"], but=line.pid)
         now = asyncio.get_running_loop().time()
-        hit = Hit(said["hit"], line.name, line.pid, said["boundary"], said["kind"], said["wall_ms"], now)
+        hit = Hit(said["hit"], line.name, line.pid, said["boundary"], said["kind"], said["wall_ms"], now, epochs)
         async with self._news:
             self._hits.setdefault(hit.fault, []).append(hit)
             self.hits.append(hit)

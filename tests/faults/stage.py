@@ -121,11 +121,11 @@ class Round:
         if claiming:
             partition = int(hit.kind)
         moved = int(hit.mono_s * 1000) - MOVES_MS
-        owned = {talk.thread_id: self._claim(talk) for talk in self.steady if _last_ms(talk) > moved}
+        moving = [talk for talk in self.steady if _last_ms(talk) > moved]
         self._broken.append(hit.name)
         broken = {*self._broken, ""}
         process = self.cluster.processes[hit.name]
-        beyond = control.owners.get(partition, (-1, ""))[0] if partition is not None else -1
+        beyond = hit.epochs.get(partition, -1) if partition is not None else -1
 
         async def heal() -> None:
             if fault.action == "kill":
@@ -133,20 +133,21 @@ class Round:
             if partition is not None:
                 with suppress(TimeoutError):
                     await control.claimed(partition, beyond, TAKEN_OVER_S)
-            if fault.action == "stop":
-                process.signal(signal.SIGCONT)
+            # At a claim it may have struck several at once, before they heard that it had.
+            for other in {other.name for other in control.hits if other.fault == fault.id}:
+                struck = self.cluster.processes[other]
+                if fault.action == "stop":
+                    struck.signal(signal.SIGCONT)
+                elif fault.action == "kill" and not struck.alive:
+                    await self.cluster.restart(struck)
             if claiming:
                 # Others were on their way to the same process, whose claims still stand as if nothing had happened.
                 await self.cluster.ready()
             # Whose owner was whole, and stayed it all the time, must have kept moving.
             also = {other.name for other in control.hits if other.mono_s >= hit.mono_s}
-            moving = [
-                talk.thread_id
-                for talk in self.steady
-                if self._claim(talk) == owned.get(talk.thread_id) and self._claim(talk)[1] not in broken | also
-            ]
+            bystanders = [talk.thread_id for talk in moving if self._owner(talk, hit) not in broken | also]
             self._broken.remove(hit.name)
-            self.note(name, hit, moving, victim if timed else None)
+            self.note(name, hit, bystanders, victim if timed else None)
 
         self._healing.append(asyncio.create_task(heal()))
         return hit
@@ -161,16 +162,16 @@ class Round:
 
         self._striking.append(asyncio.create_task(wait()))
 
-    def _claim(self, talk: Talk) -> tuple[int, str]:
-        """The claim on a thread's partition, and whose it is; nobody's, where that process is there no more."""
+    def _owner(self, talk: Talk, hit: Hit) -> str:
+        """The process that has had a thread's partition since before the hit; "": none, or it is there no more."""
         control, partition = self.cluster.control, partition_of(talk.thread_id.encode(), PARTITIONS)
         epoch, name = control.owners.get(partition, (-1, ""))
         process = self.cluster.processes.get(name)
         if process is None or not process.alive or process.pid != control.claimants[partition]:
-            return epoch, ""
-        return epoch, name
+            return ""
+        return name if epoch == hit.epochs.get(partition) else ""
 
-    def note(self, name: str, hit: Hit, moving: list[str], victim: Talk | None) -> None:
+    def note(self, name: str, hit: Hit, bystanders: list[str], victim: Talk | None) -> None:
         """Write a fault down, now that it is healed."""
         self.faults.append(
             Fault(
@@ -180,7 +181,7 @@ class Round:
                 struck_wall_ms=hit.wall_ms,
                 healed_mono_ms=now_ms(),
                 healed_wall_ms=time.time_ns() // 1_000_000,
-                bystanders=tuple(moving),
+                bystanders=tuple(bystanders),
                 victims=(victim.thread_id,) if victim is not None else (),
             )
         )
@@ -201,8 +202,9 @@ class Round:
         """Until everything that was broken is whole again, and every process ready."""
         if self._striking:
             await asyncio.gather(*self._striking, return_exceptions=True)
-        if self._healing:
-            await asyncio.gather(*self._healing, return_exceptions=True)
+        for found in await asyncio.gather(*self._healing, return_exceptions=True):
+            if isinstance(found, BaseException):
+                self.wrong.append(f"{self.name}: it was not healed: {type(found).__name__}: {found}")
         for process in self.cluster.processes.values():
             if process.stopped:
                 process.signal(signal.SIGCONT)

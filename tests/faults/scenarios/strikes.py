@@ -63,6 +63,7 @@ async def claiming(action: Action, going: Round) -> None:
         fault = Placed(id=going.work.number(), boundary=f"claim.{place}", action=action)
         await going.cluster.control.place(fault, "dispatcher")
         await going.struck(fault, f"{action} at claim.{place}")
+        await going.settled()
 
 
 async def kill_all(going: Round) -> None:
