@@ -309,7 +309,9 @@ class Cluster:
                     if not process.alive:
                         raise AssertionError(f"{name} ended by itself:\n{process.last_words()}")
                     if time.monotonic() > until:
-                        raise AssertionError(f"{name} is not ready after {limit_s:g} s ({said})")
+                        raise AssertionError(
+                            f"{name} is not ready after {limit_s:g} s ({said}):\n{process.last_words()}"
+                        )
                     await asyncio.sleep(0.05)
 
     async def restart(self, process: Process) -> None:
