@@ -383,6 +383,45 @@ async def test_a_member_that_the_group_does_not_count_claims_nothing(
         await eventually(lambda: 0 in dispatcher.worker.owners and dispatcher.worker.owners[0].ready)
 
 
+@pytest.mark.parametrize("log_answers", [True, False])
+async def test_a_member_that_is_out_of_its_group_and_does_not_notice_ends_its_process(
+    world: World, monkeypatch: pytest.MonkeyPatch, log_answers: bool
+) -> None:
+    """A log that is away says nothing about the group."""
+    monkeypatch.setattr("parley_dispatcher.worker._RECLAIM_S", 0.01)
+    told: list[str] = []
+    log = GatedLog(world.log)
+    app = build(
+        Settings(data=world.folder, partitions=PARTITIONS, drain_s=0.0, stuck_s=0.1),
+        log=log,
+        history=world.history.client,
+        objects=world.objects,
+        on_failure=told.append,
+    )
+    async with app.router.lifespan_context(app):
+        worker, asked = app.state.running.worker, 0
+        await eventually(lambda: worker.ready)
+
+        async def owns(partition: int) -> bool:
+            nonlocal asked
+            asked += 1
+            return False
+
+        async def away(topic: str) -> dict[int, int]:
+            raise LogUnavailable("away")
+
+        monkeypatch.setattr(log.groups[0], "owns", owns)
+        if not log_answers:
+            monkeypatch.setattr(log, "ends", away)
+        await world.claim(0)
+        if log_answers:
+            await eventually(lambda: bool(told))
+            assert "has not given us partition 0" in told[0]
+        else:
+            await eventually(lambda: asked > 40)
+            assert told == []
+
+
 # ---- facts that cannot be read
 
 

@@ -50,7 +50,7 @@ class Worker:
 
     def __init__(self, world: World, runner: Runner, group_id: str, drain_s: float, stuck_s: float = 120.0) -> None:
         self._world, self._runner, self._group_id, self._drain_s = world, runner, group_id, drain_s
-        self._watchdog = Watchdog(stuck_s)
+        self._watchdog, self._stuck_s = Watchdog(stuck_s), stuck_s
         self.owners: dict[int, Owner] = {}
         self._group: Group | None = None
         self._tail: Tail | None = None
@@ -141,8 +141,11 @@ class Worker:
             raise
         except Exception as error:
             _log.exception("the loop %s died", loop.__name__)
-            if self.failed is not None and not self.failed.done():
-                self.failed.set_result(f"{loop.__name__.strip('_')}: {error}")
+            self._fail(f"{loop.__name__.strip('_')}: {error}")
+
+    def _fail(self, why: str) -> None:
+        if self.failed is not None and not self.failed.done():
+            self.failed.set_result(why)
 
     # ---- assignment
 
@@ -247,6 +250,11 @@ class Worker:
             task.add_done_callback(self._claims.discard)
 
     async def _reclaim(self, partition: int, pause_s: float) -> None:
+        """Claim again what the group says is ours, once it says so when it is asked, too. Where that does not come
+        though the log answers, the member is out of its group and does not notice: the process ends, and its successor
+        joins anew."""
+        time = asyncio.get_running_loop().time
+        refused_since: float | None = None
         while True:
             await asyncio.sleep(pause_s * (1.0 + random.random()))  # noqa: S311 - jitter, not a secret
             pause_s = _RECLAIM_S
@@ -259,10 +267,21 @@ class Worker:
                 await group.rewind(partition)
             except LogUnavailable as error:
                 _log.warning("partition %d cannot be read again yet: %s", partition, error)
+                refused_since = (refused_since or time()) if await self._log_answers() else None
+                if refused_since is not None and time() - refused_since > self._stuck_s:
+                    self._fail(f"the group has not given us partition {partition} for long, and says that it is ours")
+                    return
                 continue
             if partition in group.assignment() and partition not in self.owners:
                 self._claim(partition)
             return
+
+    async def _log_answers(self) -> bool:
+        try:
+            await self._world.log.ends(EVENTS_TOPIC)
+        except LogUnavailable:
+            return False
+        return True
 
     # ---- loops
 
@@ -367,9 +386,7 @@ class Worker:
             if wrong is None:
                 since = None
                 continue
-            try:
-                await self._world.log.ends(EVENTS_TOPIC)
-            except LogUnavailable:
+            if not await self._log_answers():
                 for owner in self.owners.values():
                     owner.waited_at = asyncio.get_running_loop().time()
                 since = None
