@@ -4,7 +4,8 @@ facts that cannot be read; and how a partition is let go of."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from parley_dispatcher.app import build
 from parley_dispatcher.errors import NotOwner
 from parley_dispatcher.owner import Owner
 from parley_dispatcher.settings import Settings
+from parley_dispatcher.worker import Worker
 from parley_events import commands as c
 from parley_events import facts as f
 from parley_events import ids
@@ -53,6 +55,24 @@ async def nothing() -> None:
 def forgetful(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on it commits nothing, as if it died before the next time."""
     monkeypatch.setattr(dispatcher.worker, "_commit_once", nothing)
+
+
+@asynccontextmanager
+async def impatient(world: World, stuck_s: float) -> AsyncIterator[tuple[Worker, GatedLog, list[str]]]:
+    """A dispatcher that may end its process: its worker, all claimed; its log; and why it ended, once it has."""
+    told: list[str] = []
+    log = GatedLog(world.log)
+    app = build(
+        Settings(data=world.folder, partitions=PARTITIONS, drain_s=0.0, stuck_s=stuck_s),
+        log=log,
+        history=world.history.client,
+        objects=world.objects,
+        on_failure=told.append,
+    )
+    async with app.router.lifespan_context(app):
+        worker = app.state.running.worker
+        await eventually(lambda: worker.ready)
+        yield worker, log, told
 
 
 async def decided(owner: Callable[[], Owner], upto: int) -> None:
@@ -388,19 +408,8 @@ async def test_a_member_that_is_out_of_its_group_and_does_not_notice_ends_its_pr
     world: World, monkeypatch: pytest.MonkeyPatch, log_answers: bool
 ) -> None:
     """A log that is away says nothing about the group."""
-    monkeypatch.setattr("parley_dispatcher.worker._RECLAIM_S", 0.01)
-    told: list[str] = []
-    log = GatedLog(world.log)
-    app = build(
-        Settings(data=world.folder, partitions=PARTITIONS, drain_s=0.0, stuck_s=0.1),
-        log=log,
-        history=world.history.client,
-        objects=world.objects,
-        on_failure=told.append,
-    )
-    async with app.router.lifespan_context(app):
-        worker, asked = app.state.running.worker, 0
-        await eventually(lambda: worker.ready)
+    async with impatient(world, stuck_s=0.1) as (_, log, told):
+        asked = 0
 
         async def owns(partition: int) -> bool:
             nonlocal asked
@@ -550,18 +559,7 @@ async def test_a_decision_that_never_comes_ends_the_process_unless_the_log_is_aw
     monkeypatch.setattr("parley_dispatcher.worker._STUCK_LOOK_S", 0.02)
     monkeypatch.setattr("parley_dispatcher.worker._SURE_S", 0.2)
     monkeypatch.setattr("parley_dispatcher.watchdog.EXCUSE_S", 0.02)
-    told: list[str] = []
-    log = GatedLog(world.log)
-    app = build(
-        Settings(data=world.folder, partitions=PARTITIONS, drain_s=0.0, stuck_s=0.05),
-        log=log,
-        history=world.history.client,
-        objects=world.objects,
-        on_failure=told.append,
-    )
-    async with app.router.lifespan_context(app):
-        worker = app.state.running.worker
-        await eventually(lambda: worker.ready)
+    async with impatient(world, stuck_s=0.05) as (worker, log, told):
         thread = new_thread(0)
 
         async def never(command: Command, agent_id: str) -> int | None:
